@@ -1,0 +1,53 @@
+# make demo   images -> counterfactuals -> runs/demo/report.html, with the weights that come along
+# make test   the whole test suite, with sockets closed
+# make check  linters, type checker and documentation
+#
+# Only Python >= 3.10, git and make are needed: the first call creates .venv and installs into it, later
+# calls use what is there until pyproject.toml or the constraints change.
+#
+#   PYTHON=python3.12           the interpreter that .venv is made with
+#   PIP_CONSTRAINT=FILE         other pinned versions, for instance another torch; empty for none
+
+PYTHON ?= python3
+PIP_CONSTRAINT ?= constraints.txt
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(addprefix --constraint ,$(PIP_CONSTRAINT))
+
+.PHONY: demo test lint types docs check clean
+
+demo: $(VENV)/installed-core
+	$(BIN)/didae demo
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+check: lint types docs
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/python -m numpydoc lint $$(find src -name '*.py')
+
+types: $(VENV)/installed-dev
+	$(BIN)/pyright
+
+docs: $(VENV)/installed-dev
+	rm -rf docs/_build docs/reference/generated
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) dist docs/_build docs/reference/generated
+
+# One stamp for each set of requirements; the larger sets contain the smaller ones.
+$(VENV)/installed-core: EXTRAS :=
+$(VENV)/installed-test: EXTRAS := [test]
+$(VENV)/installed-dev: EXTRAS := [dev]
+$(VENV)/installed-%: pyproject.toml $(PIP_CONSTRAINT) | $(BIN)/pip
+	$(PIP_INSTALL) --editable '.$(EXTRAS)'
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("didae needs Python 3.10 or newer, not " + sys.version.split()[0] + "; try: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,82 @@
+"""See what an image classifier really looks at, as counterfactual images.
+
+The public names are imported when they are first used, so that ``import didae`` stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from didae.config import Config as Config
+    from didae.counterfactuals import explain as explain
+    from didae.data.confounding import quota_subset as quota_subset
+    from didae.data.images import read_image as read_image
+    from didae.data.images import write_png as write_png
+    from didae.data.square import Square as Square
+    from didae.data.tables import ImageSource as ImageSource
+    from didae.data.tables import ImageTable as ImageTable
+    from didae.decoders.base import Decoder as Decoder
+    from didae.decoders.base import StochasticCode as StochasticCode
+    from didae.dictionaries.base import Dictionary as Dictionary
+    from didae.dictionaries.procrustes import Procrustes as Procrustes
+    from didae.dictionaries.svd import SVD as SVD
+    from didae.editing import clamp as clamp
+    from didae.editing import cross_boundary as cross_boundary
+    from didae.editing import reflect as reflect
+    from didae.encoders.base import Encoder as Encoder
+    from didae.encoders.base import embed as embed
+    from didae.encoders.factors import FactorEncoder as FactorEncoder
+    from didae.encoders.module import ModuleEncoder as ModuleEncoder
+    from didae.errors import DidaeError as DidaeError
+    from didae.errors import ImageReadError as ImageReadError
+    from didae.students import LinearHead as LinearHead
+    from didae.students import Probe as Probe
+    from didae.students import SmallCNN as SmallCNN
+    from didae.students import StudentLike as StudentLike
+    from didae.students import fit_probe as fit_probe
+    from didae.students import train_student as train_student
+    from didae.students import train_surrogate as train_surrogate
+else:
+    _HOME = {
+        "Config": "config",
+        "explain": "counterfactuals",
+        "quota_subset": "data.confounding",
+        "read_image": "data.images",
+        "write_png": "data.images",
+        "Square": "data.square",
+        "ImageSource": "data.tables",
+        "ImageTable": "data.tables",
+        "Decoder": "decoders.base",
+        "StochasticCode": "decoders.base",
+        "Dictionary": "dictionaries.base",
+        "Procrustes": "dictionaries.procrustes",
+        "SVD": "dictionaries.svd",
+        "clamp": "editing",
+        "cross_boundary": "editing",
+        "reflect": "editing",
+        "Encoder": "encoders.base",
+        "embed": "encoders.base",
+        "FactorEncoder": "encoders.factors",
+        "ModuleEncoder": "encoders.module",
+        "DidaeError": "errors",
+        "ImageReadError": "errors",
+        "LinearHead": "students",
+        "Probe": "students",
+        "SmallCNN": "students",
+        "StudentLike": "students",
+        "fit_probe": "students",
+        "train_student": "students",
+        "train_surrogate": "students",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'didae' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"didae.{_HOME[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted([*globals(), *_HOME])

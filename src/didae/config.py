@@ -1,0 +1,139 @@
+"""Configurations: frozen, strict about names, in and out of YAML."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import pydantic
+import yaml
+
+from didae.errors import DidaeError
+from didae.storage import read_bytes, write_text
+
+
+class Config(pydantic.BaseModel):
+    """Base of all configurations: cannot be changed, knows only its own fields, has no NaN."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def from_mapping(cls: type[ConfigT], values: Mapping[str, Any], where: str | Path) -> ConfigT:
+    """Build a configuration from values that a user or a file named.
+
+    Parameters
+    ----------
+    cls
+        The configuration.
+    values
+        Values by field, nested as the fields are; a missing field takes its default.
+    where
+        Where the values stand, for the message.
+
+    Returns
+    -------
+    Config
+        The configuration.
+
+    Raises
+    ------
+    DidaeError
+        If a key is unknown (the message has the nearest valid one), missing, or its value has the
+        wrong type.
+    """
+    try:
+        return cls.model_validate(dict(values))
+    except pydantic.ValidationError as error:
+        problems = "; ".join(_problem(cls, {**detail}) for detail in error.errors())
+        raise DidaeError(f"{where}: {problems}") from error
+
+
+def load_yaml(cls: type[ConfigT], path: str | Path) -> ConfigT:
+    """Read a configuration from a YAML file; nothing in it is ever executed.
+
+    Parameters
+    ----------
+    cls
+        The configuration.
+    path
+        The file; an empty one gives all defaults.
+
+    Returns
+    -------
+    Config
+        The configuration.
+
+    Raises
+    ------
+    DidaeError
+        If the file is missing or no YAML, or as `from_mapping`.
+    """
+    try:
+        values = yaml.safe_load(read_bytes(path))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise DidaeError(f"{path} is not valid YAML ({reason}): correct that place") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise DidaeError(f"{path} must hold lines `key: value`, not a {type(values).__name__}")
+    return from_mapping(cls, values, path)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def save_yaml(config: Config, path: str | Path) -> None:
+    """Write a configuration, defaults included, as YAML that `load_yaml` reads back equal.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    path
+        The file, written atomically.
+
+    Raises
+    ------
+    DidaeError
+        If it cannot be written; an earlier file is then untouched.
+    """
+    write_text(
+        path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    )
+
+
+def _problem(cls: type[Config], detail: Mapping[str, Any]) -> str:
+    location: tuple[str | int, ...] = detail["loc"]
+    key = ".".join(str(part) for part in location)
+    if detail["type"] == "missing":
+        return f"the key '{key}' is missing: add it"
+    if detail["type"] != "extra_forbidden":
+        return f"wrong value {reprlib.repr(detail['input'])} for '{key}': {detail['msg']}"
+    names = _names_at(cls, location[:-1])
+    nearest = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(names)}"
+    return f"unknown key '{key}': {advice}"
+
+
+def _names_at(cls: type[Config], location: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the configurations that a location in nested values may mean."""
+    models = [cls]
+    for part in location:
+        fields = [
+            model.model_fields[str(part)] for model in models if str(part) in model.model_fields
+        ]
+        # Other parts are positions in a list, keys of a mapping, or pydantic's names for members of
+        # a union.
+        if fields:
+            models = [model for field in fields for model in _configs_in(field.annotation)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _configs_in(annotation: object) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _configs_in(argument)]

@@ -1,0 +1,278 @@
+"""The decoder D_θ: a conditional network with a sampler, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from didae.config import Config, from_mapping
+from didae.decoders.network import Drawing, Network, NetworkConfig
+from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
+from didae.errors import DidaeError
+from didae.storage import fingerprint, load_component, save_component
+
+
+class SamplerConfig(Config):
+    """How images are inverted and decoded.
+
+    Attributes
+    ----------
+    method : {"euler", "heun", "ddim", "ddim-clipped"}
+        Euler and Heun integrate a rectified flow; DDIM runs an ε-prediction. ``ddim-clipped``
+        clips the predicted image at every step, the paper's form.
+    steps : int
+        Steps each way.
+    """
+
+    method: Literal["euler", "heun", "ddim", "ddim-clipped"] = "euler"
+    steps: int = Field(1, ge=1)
+
+    @property
+    def evaluations(self) -> int:
+        """int: network evaluations (NFE) each way."""
+        return 2 * self.steps - 1 if self.method == "heun" else self.steps
+
+
+class DecoderConfig(Config):
+    """What a decoder is.
+
+    Attributes
+    ----------
+    network : NetworkConfig
+        Shape of the network.
+    objective : {"flow", "noise"}
+        Rectified flow (velocity), or the paper's ε-prediction.
+    sampler : SamplerConfig
+        Default sampler.
+    """
+
+    network: NetworkConfig = NetworkConfig()
+    objective: Literal["flow", "noise"] = "flow"
+    sampler: SamplerConfig = SamplerConfig()
+
+
+@dataclass(frozen=True)
+class StochasticCode:
+    """What z_sem does not say about an image.
+
+    Attributes
+    ----------
+    noise : Tensor, shape (b, c, h, w)
+        x_T, the end of the inversion.
+    residual : Tensor, shape (b, c, h, w)
+        Image minus its round trip: what the inversion lost, in [-1, 1] units.
+    """
+
+    noise: Tensor
+    residual: Tensor
+
+    def __getitem__(self, index: Tensor | slice) -> StochasticCode:
+        return StochasticCode(self.noise[index], self.residual[index])
+
+
+class Decoder(nn.Module):
+    """Invert images and decode edited semantic codes.
+
+    Parameters
+    ----------
+    config : DecoderConfig
+        What the decoder is.
+    encoder_fingerprint : str
+        The encoder whose z_sem it was trained on.
+
+    Attributes
+    ----------
+    sampler : SamplerConfig
+        In use; may be exchanged at any time.
+    """
+
+    z_mean: Tensor
+    z_scale: Tensor
+
+    def __init__(self, config: DecoderConfig, encoder_fingerprint: str = "") -> None:
+        super().__init__()
+        self.config, self.encoder_fingerprint = config, encoder_fingerprint
+        self.sampler = config.sampler
+        self.network = Network(config.network)
+        self.register_buffer("z_mean", torch.zeros(config.network.dim))
+        self.register_buffer("z_scale", torch.ones(()))
+
+    @property
+    def fingerprint(self) -> str:
+        """str: changes with the configuration and with any bit of the weights."""
+        return fingerprint(self.config.model_dump(), dict(self.state_dict()))
+
+    def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """Predict velocity or noise, the quantity that is trained.
+
+        Parameters
+        ----------
+        x : Tensor, shape (b, c, h, w)
+            Noisy images.
+        t : Tensor, shape (b,)
+            Times in [0, 1].
+        z : Tensor, shape (b, d)
+            z_sem.
+
+        Returns
+        -------
+        Tensor, shape (b, c, h, w)
+            The prediction.
+        """
+        return self.network(x, t, self.draw(z))
+
+    def draw(self, z: Tensor) -> Drawing:
+        """Compute what depends on z_sem alone, once for all steps.
+
+        Parameters
+        ----------
+        z : Tensor, shape (b, d)
+            z_sem.
+
+        Returns
+        -------
+        Drawing
+            For the network.
+        """
+        return self.network.draw((z - self.z_mean) / self.z_scale)
+
+    @torch.inference_mode()
+    def invert(self, images: Tensor, z: Tensor) -> StochasticCode:
+        """Find the stochastic code with which ``z`` gives the images back exactly.
+
+        Parameters
+        ----------
+        images : Tensor, float, shape (b, c, h, w)
+            Images in [0, 1].
+        z : Tensor, shape (b, d)
+            Their own z_sem.
+
+        Returns
+        -------
+        StochasticCode
+            x_T and the residual of the round trip.
+
+        Raises
+        ------
+        DidaeError
+            If the images or z_sem have the wrong shape.
+        """
+        self._check(images, z)
+        x, drawing = images * 2 - 1, self.draw(z)
+        noise = self._integrate(x, drawing, invert=True)
+        return StochasticCode(noise, x - self._integrate(noise, drawing, invert=False))
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor, code: StochasticCode, fidelity: float = 1.0) -> Tensor:
+        """Draw images from semantic and stochastic codes.
+
+        Parameters
+        ----------
+        z : Tensor, shape (b, d)
+            z_sem, edited or not.
+        code : StochasticCode
+            Of the same b images.
+        fidelity : float
+            Share of the residual that is added, in [0, 1]. 1 gives the unedited image back
+            exactly; 0 is the network's own drawing, freer to follow an edit.
+
+        Returns
+        -------
+        Tensor, shape (b, c, h, w)
+            Images in [0, 1], clipped.
+        """
+        self._check(code.noise, z)
+        x = self._integrate(code.noise, self.draw(z), invert=False)
+        return ((x + fidelity * code.residual + 1) / 2).clamp(0, 1)
+
+    def _integrate(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
+        method, steps = self.sampler.method, self.sampler.steps
+        if method.startswith("ddim") != (self.config.objective == "noise"):
+            raise DidaeError(
+                f"decoder: sampler {method} does not fit objective {self.config.objective}; "
+                "use euler or heun with flow, ddim with noise."
+            )
+
+        def predict(state: Tensor, time: float) -> Tensor:
+            return self.network(state, state.new_full((len(state),), time), drawing)
+
+        if method.startswith("ddim"):
+            return ddim(predict, x, ddim_times(steps), invert, clip=method == "ddim-clipped")
+        integrate: Callable[..., Tensor] = heun if method == "heun" else euler
+        times = flow_times(steps)
+        return integrate(predict, x, times if invert else times[::-1])
+
+    def _check(self, images: Tensor, z: Tensor) -> None:
+        shape = self.config.network
+        expected = (shape.channels, shape.image_size, shape.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise DidaeError(
+                f"decoder: images have shape {tuple(images.shape[1:])}, not {expected}; "
+                "read them with the size the decoder was trained on."
+            )
+        if z.shape != (len(images), shape.dim):
+            raise DidaeError(
+                f"decoder: z_sem has shape {tuple(z.shape)}, not ({len(images)}, {shape.dim}); "
+                "use the encoder the decoder was trained with."
+            )
+
+    def require_encoder(self, encoder_fingerprint: str) -> None:
+        """Refuse another encoder than the one the decoder was trained with.
+
+        Parameters
+        ----------
+        encoder_fingerprint : str
+            Fingerprint of the encoder in use.
+
+        Raises
+        ------
+        DidaeError
+            If it is another one.
+        """
+        if self.encoder_fingerprint != encoder_fingerprint:
+            raise DidaeError(
+                f"decoder: trained for encoder {self.encoder_fingerprint}, "
+                f"not {encoder_fingerprint}; train one with `didae train decoder`."
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write the decoder.
+
+        Parameters
+        ----------
+        folder : Path
+            Gets ``config.json`` and ``model.safetensors``.
+        """
+        config = {"decoder": self.config.model_dump(), "encoder": self.encoder_fingerprint}
+        save_component(folder, "decoder", config, self.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path) -> Decoder:
+        """Read a decoder.
+
+        Parameters
+        ----------
+        folder : Path
+            What `save` wrote.
+
+        Returns
+        -------
+        Decoder
+            In evaluation mode.
+
+        Raises
+        ------
+        DidaeError
+            If the folder holds no intact decoder.
+        """
+        config, tensors = load_component(folder, "decoder")
+        settings = from_mapping(DecoderConfig, config["decoder"], folder)
+        decoder = cls(settings, config["encoder"])
+        decoder.load_state_dict(tensors)
+        return decoder.eval().requires_grad_(False)

@@ -1,0 +1,114 @@
+"""Train a decoder on images and their z_sem; the encoder stays frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from didae.data.images import to_float
+from didae.decoders.base import Decoder, DecoderConfig
+from didae.decoders.sampling import DIFFUSION_STEPS, signal_level
+from didae.training import TrainingConfig, train
+
+
+def fit_decoder(
+    images: Tensor,
+    z: Tensor,
+    config: DecoderConfig,
+    training: TrainingConfig,
+    encoder_fingerprint: str,
+    folder: Path | None = None,
+) -> Decoder:
+    """Train a decoder.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (n, c, h, w)
+        Training images.
+    z : Tensor, float, shape (n, d)
+        Their z_sem.
+    config : DecoderConfig
+        What to train.
+    training : TrainingConfig
+        Length, batch size, learning rate.
+    encoder_fingerprint : str
+        The encoder that gave ``z``.
+    folder : Path, optional
+        Where checkpoints go.
+
+    Returns
+    -------
+    Decoder
+        In evaluation mode.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(training.seed)
+        decoder = Decoder(config, encoder_fingerprint)
+    decoder.z_mean.copy_(z.mean(0))
+    decoder.z_scale.copy_((z - z.mean(0)).pow(2).mean().sqrt())
+    objective = flow_loss if config.objective == "flow" else noise_loss
+
+    def loss(model: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
+        return objective(model, to_float(images[indices]) * 2 - 1, z[indices], generator)
+
+    train(decoder, loss, len(images), training, folder, "training the decoder")
+    return decoder.eval().requires_grad_(False)
+
+
+def flow_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+    """Rectified-flow loss (Liu et al. 2023, equation 1) with x_t = (1 - t) x + t ε.
+
+    Half of the times are uniform, half are 1 - u³: near t = 1 z_sem is all there is to go by, and
+    what the network does not learn to take from it leaks into x_T.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``(x_t, t, z) -> velocity``.
+    x : Tensor, shape (b, c, h, w)
+        Images in [-1, 1].
+    z : Tensor, shape (b, d)
+        Their z_sem.
+    generator : torch.Generator
+        Source of times and noise.
+
+    Returns
+    -------
+    Tensor, scalar
+        Mean squared error of the velocity ε - x.
+    """
+    noise = torch.randn(x.shape, generator=generator)
+    t = torch.rand(len(x), generator=generator)
+    t[::2] = 1 - t[::2] ** 3
+    level = t[:, None, None, None]
+    velocity = model(torch.lerp(x, noise, level), t, z)
+    return nn.functional.mse_loss(velocity, noise - x)
+
+
+def noise_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+    """DDPM's simple loss (Ho et al. 2020, equation 14) on the linear schedule of 1000 steps.
+
+    Parameters
+    ----------
+    model : nn.Module
+        ``(x_t, t, z) -> noise``.
+    x : Tensor, shape (b, c, h, w)
+        Images in [-1, 1].
+    z : Tensor, shape (b, d)
+        Their z_sem.
+    generator : torch.Generator
+        Source of times and noise.
+
+    Returns
+    -------
+    Tensor, scalar
+        Mean squared error of the noise.
+    """
+    noise = torch.randn(x.shape, generator=generator)
+    steps = torch.randint(1, DIFFUSION_STEPS + 1, (len(x),), generator=generator)
+    t = steps / DIFFUSION_STEPS
+    level = signal_level(t)[:, None, None, None]
+    noisy = level.sqrt() * x + (1 - level).sqrt() * noise
+    return nn.functional.mse_loss(model(noisy, t, z), noise)

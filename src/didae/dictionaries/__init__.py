@@ -1,0 +1,7 @@
+"""Dictionaries Ω: directions in z_sem and the codes along them."""
+
+from didae.dictionaries.base import Dictionary
+from didae.dictionaries.procrustes import Procrustes
+from didae.dictionaries.svd import SVD
+
+__all__ = ["SVD", "Dictionary", "Procrustes"]

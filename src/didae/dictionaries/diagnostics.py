@@ -1,0 +1,229 @@
+"""How far a dictionary can be trusted: agreement with factors, explained variance, stability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import (  # pyright: ignore[reportMissingTypeStubs]
+    linear_sum_assignment,  # pyright: ignore[reportUnknownVariableType]
+)
+
+from didae.dictionaries.base import Dictionary
+from didae.dictionaries.checks import Array, Matrix, as_matrix
+from didae.dictionaries.svd import principal_directions
+from didae.errors import DidaeError
+from didae.randomness import generator
+
+
+@dataclass(frozen=True)
+class ExplainedVariance:
+    """Share of the variance of z that a dictionary reconstructs.
+
+    Attributes
+    ----------
+    total : float
+        Share of all directions together, at most 1; negative if they are worse than the mean.
+    directions : ndarray of float64
+        Share of each direction alone, shape (k,).
+    """
+
+    total: float
+    directions: Array
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Agreement of dictionaries fitted to random halves of the data.
+
+    Attributes
+    ----------
+    mean : float
+        Mean absolute cosine of matched atoms, in [0, 1].
+    minimum : float
+        Smallest absolute cosine of matched atoms.
+    cosines : ndarray of float64
+        Absolute cosine for each split and atom of the first half, shape (splits, k).
+    """
+
+    mean: float
+    minimum: float
+    cosines: Array
+
+
+def code_factor_correlation(codes: Matrix, factors: Matrix) -> Array:
+    """Correlate every code with every factor.
+
+    Parameters
+    ----------
+    codes
+        Codes, shape (n, k).
+    factors
+        Factors of the same images, shape (n, f).
+
+    Returns
+    -------
+    ndarray of float64
+        Pearson correlations in [-1, 1], shape (k, f).
+
+    Raises
+    ------
+    DidaeError
+        If the numbers of rows differ, a value is not finite, or a column is constant.
+    """
+    left = _unit_columns(as_matrix(codes, "codes"), "code")
+    right = _unit_columns(as_matrix(factors, "factors"), "factor")
+    if len(left) != len(right):
+        raise DidaeError(
+            f"{len(left)} rows of codes but {len(right)} of factors: give the same images"
+        )
+    return (left.T @ right).clip(-1, 1)
+
+
+def _unit_columns(columns: Array, what: str) -> Array:
+    constant = np.flatnonzero(np.ptp(columns, axis=0) == 0)
+    if len(constant):
+        raise DidaeError(
+            f"{what} {constant[0]} is constant and correlates with nothing: leave it out"
+        )
+    centred = columns - columns.mean(0)
+    return centred / np.linalg.norm(centred, axis=0)
+
+
+def explained_variance(dictionary: Dictionary, z: Matrix) -> ExplainedVariance:
+    """Measure the share of the variance of z that codes and atoms reconstruct.
+
+    Parameters
+    ----------
+    dictionary
+        A fitted dictionary.
+    z
+        Embeddings, shape (n, d).
+
+    Returns
+    -------
+    ExplainedVariance
+        1 - residual/total sums of squares, for all directions and for each alone.
+
+    Raises
+    ------
+    DidaeError
+        If the dictionary is not fitted, or the embeddings are not finite, of another width, or
+        all equal.
+    """
+    data = as_matrix(z, "embeddings")
+    codes = as_matrix(dictionary.encode(torch.as_tensor(data).to(dictionary.mean)), "codes")
+    atoms = as_matrix(dictionary.atoms, "atoms")
+    total = np.square(data - data.mean(0)).sum()
+    if total == 0:
+        raise DidaeError("all embeddings are equal: there is no variance to explain")
+    centred = data - dictionary.mean.cpu().numpy()
+    # |x - c ω|² = |x|² - (2 c x·ω - c² |ω|²), summed over the images.
+    lengths = np.square(atoms).sum(1)
+    gains = (2 * codes * (centred @ atoms.T) - np.square(codes) * lengths).sum(0)
+    together = 1 - np.square(centred - codes @ atoms).sum() / total
+    return ExplainedVariance(float(together), 1 - (np.square(centred).sum() - gains) / total)
+
+
+def match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array]:
+    """Pair the atoms of two dictionaries one to one so that the summed |cosine| is largest.
+
+    Parameters
+    ----------
+    first, second
+        Atoms of unit length, shape (k, d).
+
+    Returns
+    -------
+    tuple of ndarray
+        For each atom of `first`, the index of its partner in `second`, and their |cosine|, both of
+        shape (k,).
+    """
+    cosines = np.abs(as_matrix(first, "atoms") @ as_matrix(second, "atoms").T).clip(max=1)
+    _, columns = cast(
+        "tuple[Array, NDArray[np.int64]]", linear_sum_assignment(cosines, maximize=True)
+    )
+    return columns, np.take_along_axis(cosines, columns[:, None], axis=1)[:, 0]
+
+
+def stability(
+    factory: Callable[[], Dictionary],
+    z: Matrix,
+    factors: Matrix | None = None,
+    seed: int = 0,
+    splits: int = 5,
+) -> Stability:
+    """Fit dictionaries to random halves of the data and compare their atoms.
+
+    Parameters
+    ----------
+    factory
+        Builds an unfitted dictionary, for example `Procrustes` or `lambda: SVD(4)`.
+    z
+        Embeddings, shape (n, d).
+    factors
+        Factors of the same images, shape (n, f).
+    seed
+        Seed of the random halves.
+    splits
+        How often the data are halved, at least 1.
+
+    Returns
+    -------
+    Stability
+        |Cosines| of the atoms of one half, each with its partner in the other.
+
+    Raises
+    ------
+    DidaeError
+        If `splits` is smaller than 1 or a half does not allow the fit.
+    """
+    if splits < 1:
+        raise DidaeError(f"splits must be at least 1, not {splits}")
+    matched: list[Array] = []
+    for split in range(splits):
+        order = torch.randperm(len(z), generator=generator(seed, "stability", split)).numpy()
+        first, second = (
+            factory().fit(z[half], None if factors is None else factors[half]).atoms
+            for half in np.array_split(order, 2)
+        )
+        matched.append(match_atoms(first, second)[1])
+    cosines = np.stack(matched)
+    return Stability(float(cosines.mean()), float(cosines.min()), cosines)
+
+
+def separation(z: Matrix, directions: int) -> Array:
+    """Tell which principal directions the data identify.
+
+    Parameters
+    ----------
+    z
+        Embeddings, shape (n, d).
+    directions
+        How many leading directions to judge, at most min(n, d).
+
+    Returns
+    -------
+    ndarray of float64
+        Distance of each variance λ to the nearest other one, in units of its sampling error
+        λ √(2/n), shape (directions,). Below 1 the direction mixes freely with its
+        neighbour (rule of thumb of North et al., Sampling errors in the estimation of empirical
+        orthogonal functions, 1982).
+
+    Raises
+    ------
+    DidaeError
+        If the embeddings are not finite or fewer directions exist.
+    """
+    data = as_matrix(z, "embeddings")
+    spread, _ = principal_directions(data - data.mean(0))
+    if not 1 <= directions <= len(spread):
+        raise DidaeError(f"directions must lie in 1 to {len(spread)}, not {directions}")
+    variances = np.square(spread) / len(data)
+    gaps = np.concatenate([[np.inf], -np.diff(variances), [np.inf]])
+    nearest = np.minimum(gaps[:-1], gaps[1:])[:directions]
+    return nearest / (variances[:directions] * np.sqrt(2 / len(data)))

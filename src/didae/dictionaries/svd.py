@@ -1,0 +1,83 @@
+"""Directions of largest variance: right singular vectors of centred embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from didae.dictionaries.base import Dictionary
+from didae.dictionaries.checks import Array, Sample
+from didae.errors import DidaeError
+
+# Entries this near to the largest count as equally large, so that rounding never chooses the sign.
+_TIE = 1e-6
+
+
+def principal_directions(centred: Array) -> tuple[Array, Array]:
+    """Find the principal directions of centred samples.
+
+    Parameters
+    ----------
+    centred
+        Samples with mean 0, shape (n, d).
+
+    Returns
+    -------
+    tuple of ndarray of float64
+        Singular values, falling, of shape (r,), and right singular vectors as rows, of shape
+        (r, d), r = min(n, d). The sign of a row makes its largest entry in absolute value positive,
+        the first of these where several tie.
+    """
+    # The triangular factor has the same values and right vectors without the (n, r) left vectors.
+    triangle = np.linalg.qr(centred, mode="r")
+    _, spread, rows = np.linalg.svd(triangle, full_matrices=False)
+    sizes = np.abs(rows)
+    largest = np.argmax(sizes >= (1 - _TIE) * sizes.max(1, keepdims=True), axis=1, keepdims=True)
+    return spread, rows * np.sign(np.take_along_axis(rows, largest, axis=1))
+
+
+class SVD(Dictionary):
+    """The directions of largest variance, found without supervision.
+
+    Analysis and atoms are the first right singular vectors of the centred embeddings, in order of
+    falling variance; the largest entry of each in absolute value is positive. Directions of nearly
+    equal variance are not identified: see `didae.dictionaries.diagnostics.separation`.
+
+    Parameters
+    ----------
+    directions
+        How many directions to keep, at least 1.
+
+    Raises
+    ------
+    DidaeError
+        If `directions` is smaller than 1.
+    """
+
+    kind = "svd"
+
+    def __init__(self, directions: int = 10) -> None:
+        super().__init__()
+        if directions < 1:
+            raise DidaeError(f"directions must be at least 1, not {directions}")
+        self.directions = directions
+
+    def options(self) -> dict[str, Any]:
+        """Give the constructor's arguments.
+
+        Returns
+        -------
+        dict
+            `directions`.
+        """
+        return {"directions": self.directions}
+
+    def _directions(self, sample: Sample) -> tuple[Array, Array]:
+        sample.require_size(self.directions)
+        spread, rows = principal_directions(sample.centred)
+        rank = int((spread > sample.noise).sum())
+        if rank < self.directions:
+            raise DidaeError(f"embeddings vary in {rank} directions only: ask for at most {rank}")
+        kept = rows[: self.directions]
+        return kept, kept

@@ -1,0 +1,102 @@
+"""Edits in closed form: pure functions of tensors that know no network.
+
+A change is the amount by which one code moves, for each image and direction; `apply` turns it into
+embeddings. The functions take any floating dtype and treat every image on its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SMALLEST_SLOPE = 1e-6
+
+
+def reflect(codes: Tensor, strength: float = 1.0) -> Tensor:
+    """Mirror every code at the mean (Algorithm 1: c → -c, z' = z - 2 c ω).
+
+    Parameters
+    ----------
+    codes
+        Codes, shape (b, k).
+    strength
+        0 changes nothing, ½ moves to the mean, 1 is the reflection.
+
+    Returns
+    -------
+    Tensor
+        Change of each code, -2·strength·codes, shape (b, k).
+    """
+    return -2 * strength * codes
+
+
+def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Move along each direction until the probe's margin is (1 - strength) times what it was.
+
+    This is the component-wise step of Algorithm 2, with the sign of the slope kept.
+
+    Parameters
+    ----------
+    margin
+        The probe's margin w·z + b of each image, shape (b,).
+    slope
+        Change of the margin for one unit of code, w·ω, shape (k,).
+    strength
+        1 reaches the boundary, 2 mirrors the margin.
+
+    Returns
+    -------
+    tuple of Tensor
+        Change of each code, -strength·margin/slope, shape (b, k), and whether it is feasible, bool
+        of shape (b, k). Infeasible changes are 0: margin, slope or change is not finite, or
+        |slope| is at most 1e-6 of the larger of 1 and the steepest slope.
+    """
+    slope = slope.nan_to_num(0, 0, 0)
+    steep = slope.abs() > _SMALLEST_SLOPE * slope.abs().amax().clamp_min(1)
+    divisor = torch.where(steep, slope, torch.ones_like(slope))
+    change = -strength * margin[:, None] / divisor
+    feasible = steep & change.isfinite()
+    return torch.where(feasible, change, torch.zeros_like(change)), feasible
+
+
+def clamp(codes: Tensor, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Shorten changes so that the new codes stay in the range seen in data.
+
+    Parameters
+    ----------
+    codes
+        Codes before the edit, shape (b, k).
+    change
+        Wanted change of each code, shape (b, k).
+    low, high
+        Range of each code, low ≤ high, shape (k,).
+
+    Returns
+    -------
+    Tensor
+        Change with low ≤ codes + change ≤ high, shape (b, k). A code outside the range may move
+        towards it and through it, never farther out; no change stays no change.
+    """
+    down = torch.minimum(low, codes) - codes
+    up = torch.maximum(high, codes) - codes
+    return change.clamp(down, up)
+
+
+def apply(z: Tensor, change: Tensor, atoms: Tensor) -> Tensor:
+    """Edit every image along every direction, z' = z + change·ω, in one operation.
+
+    Parameters
+    ----------
+    z
+        Embeddings, shape (b, d).
+    change
+        Change of each code, shape (b, k).
+    atoms
+        Directions of the edits, shape (k, d).
+
+    Returns
+    -------
+    Tensor
+        One edited embedding for each image and direction, shape (b, k, d).
+    """
+    return torch.addcmul(z[:, None, :], change[:, :, None], atoms)

@@ -1,0 +1,167 @@
+"""Φ trained on known factors, the paper's own encoder for synthetic data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from didae.config import Config
+from didae.data.images import to_float
+from didae.encoders.base import Encoder
+from didae.storage import load_component, save_component
+from didae.training import TrainingConfig, train
+
+
+class FactorEncoderConfig(Config):
+    """Shape of a `FactorEncoder`.
+
+    Attributes
+    ----------
+    image_size : int
+        Side of the images, a multiple of 2.
+    width : int
+        Channels of the convolutions.
+    dim : int
+        Width d of z_sem.
+    """
+
+    image_size: int = 64
+    width: int = 32
+    dim: int = 64
+
+
+class FactorEncoder(Encoder):
+    """Convolutions, then what is where: pooled features and expected coordinates.
+
+    The expected coordinates of attention maps (spatial softmax, Levine et al. 2016, section 5.1)
+    give positions to a fraction of a pixel. Factors are a linear read-out of z_sem, so the
+    embedding stays nearly linear in them.
+
+    Parameters
+    ----------
+    config : FactorEncoderConfig
+        Its shape.
+    name : str
+        What it is called.
+    """
+
+    def __init__(self, config: FactorEncoderConfig, name: str = "square") -> None:
+        super().__init__(name, config.dim, config.image_size, "Apache-2.0")
+        self.config = config
+        width = config.width
+        self.features = nn.Sequential(
+            nn.Conv2d(3, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+        ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.attention = nn.Conv2d(width, width, 1)
+        self.embedding = nn.Sequential(
+            nn.Linear(5 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, config.dim)
+        )
+        line = torch.linspace(-1, 1, config.image_size // 2)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij")).flatten(1)
+        self.register_buffer("grid", grid, persistent=False)
+        self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : Tensor, float, shape (b, 3, size, size)
+            Images in [0, 1].
+
+        Returns
+        -------
+        Tensor, float, shape (b, d)
+            z_sem.
+        """
+        self.check(images)
+        maps = self.features((images * 4 - 2).contiguous(memory_format=torch.channels_last))
+        attention = self.attention(maps).flatten(2).softmax(2)
+        flat = maps.flatten(2)
+        where = attention @ self.grid.T
+        what = (attention * flat).sum(2)
+        pooled = torch.cat([where.flatten(1), what, flat.mean(2), flat.amax(2)], dim=1)
+        return self.embedding(pooled)
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder.
+
+        Parameters
+        ----------
+        folder : Path
+            Gets ``config.json`` and ``model.safetensors``.
+        """
+        config = {"name": self.name, "shape": self.config.model_dump()}
+        save_component(folder, "encoder", config, self.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path) -> FactorEncoder:
+        """Read an encoder.
+
+        Parameters
+        ----------
+        folder : Path
+            What `save` wrote.
+
+        Returns
+        -------
+        FactorEncoder
+            The encoder, frozen.
+
+        Raises
+        ------
+        DidaeError
+            If the folder holds no intact encoder.
+        """
+        config, tensors = load_component(folder, "encoder")
+        encoder = cls(FactorEncoderConfig(**config["shape"]), config["name"])
+        encoder.load_state_dict(tensors)
+        return encoder
+
+
+def fit_factor_encoder(
+    images: Tensor,
+    factors: Tensor,
+    config: FactorEncoderConfig,
+    training: TrainingConfig,
+    folder: Path | None = None,
+) -> FactorEncoder:
+    """Train Φ to make standardised factors a linear read-out of z_sem.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (n, 3, size, size)
+        Training images.
+    factors : Tensor, float, shape (n, f)
+        Standardised factors.
+    config : FactorEncoderConfig
+        Shape of the network.
+    training : TrainingConfig
+        Length and learning rate.
+    folder : Path, optional
+        Where checkpoints go.
+
+    Returns
+    -------
+    FactorEncoder
+        The encoder, frozen.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(training.seed)
+        encoder = FactorEncoder(config)
+        network = nn.Sequential(encoder, nn.Linear(config.dim, factors.shape[1]))
+    network.requires_grad_(True)
+
+    def loss(model: nn.Module, indices: Tensor, _: torch.Generator) -> Tensor:
+        return nn.functional.mse_loss(model(to_float(images[indices])), factors[indices])
+
+    train(network, loss, len(images), training, folder, "training the encoder")
+    encoder.freeze()
+    return encoder

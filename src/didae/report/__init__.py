@@ -1,0 +1,5 @@
+"""The report of a run: figures as functions of numbers and images, and one self-contained page."""
+
+from didae.report.html import write_report
+
+__all__ = ["write_report"]

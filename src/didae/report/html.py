@@ -1,0 +1,299 @@
+"""One self-contained HTML page for a run: images inside, no script, no address on the network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from didae.data.images import read_image
+from didae.errors import DidaeError
+from didae.report import figures
+from didae.storage import read_table, write_text
+from didae.summary import FUNNEL, DirectionSummary, Summary
+
+REPORT_FILE = "report.html"
+
+COLUMNS = (
+    "image_id",
+    "direction",
+    "status",
+    "prediction_before",
+    "prediction_after",
+    "probability_before",
+    "probability_after",
+    "ambient_flip",
+    "verified_flip",
+    "non_adversarial_flip",
+    "round_trip_psnr",
+    "file",
+    "factual_file",
+    "round_trip_file",
+)
+"""Columns of the counterfactual table that the page needs."""
+
+SHEET = 7
+"""Columns of a contact sheet and of the round-trip strip."""
+
+CARDS = 16
+"""Directions that get a card with images; all others stand in the ranking."""
+
+Row = Mapping[str, Any]
+
+
+def write_report(
+    folder: str | Path, summary: Summary, *, title: str = "What the classifier looks at"
+) -> Path:
+    """Write the report of a run beside its table.
+
+    Parameters
+    ----------
+    folder
+        Run folder: `table/part-*.parquet` with at least `COLUMNS`, and the images that its columns
+        `file`, `factual_file` and `round_trip_file` name, relative to the folder.
+    summary
+        What the run counted.
+    title
+        Heading of the page.
+
+    Returns
+    -------
+    Path
+        The page, `report.html`.
+
+    Raises
+    ------
+    DidaeError
+        If the table lacks a column, an image is missing or broken, or the page cannot be written.
+    """
+    folder = Path(folder)
+    rows = _read_rows(folder)
+    cards = [_card(folder, d, rows, summary) for d in summary.directions[:CARDS]]
+    page = _template().render(
+        title=title,
+        summary=summary,
+        conclusion=conclusion(summary),
+        key_figures=_key_figures(summary),
+        cards=cards,
+        matrices=_matrices(summary),
+        round_trip=_round_trip(folder, rows),
+        settings=list(_flatten(summary.settings)),
+    )
+    path = folder / REPORT_FILE
+    write_text(path, page)
+    return path
+
+
+def conclusion(summary: Summary) -> tuple[str, str]:
+    """Say in a sentence what the run found, and in a second one how the next direction compares.
+
+    Parameters
+    ----------
+    summary
+        What the run counted.
+
+    Returns
+    -------
+    tuple of str
+        The sentence and the second one, which is empty where there is nothing to compare.
+    """
+    if not summary.directions:
+        return "No counterfactual was asked for.", ""
+    best, *others = summary.directions
+    if not best.verified_flips:
+        return (
+            "No direction changes the classifier’s decision in a way that could be verified.",
+            f"{summary.n_directions} directions were tried on {summary.n_images:,} images.",
+        )
+    first = (
+        f"The classifier’s decision flips in {figures.percent(best.verified_share)} of images "
+        f"when only “{best.name}” changes."
+    )
+    if not others:
+        return first, ""
+    share = figures.percent(others[0].verified_share)
+    return first, f"The next direction, “{others[0].name}”, flips it in {share}."
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_packaged),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = figures.percent
+    environment.filters["number"] = _number
+    environment.filters["spread"] = _spread
+    environment.filters["follows"] = _follows
+    return environment.get_template("report.html.jinja")
+
+
+def _packaged(name: str) -> str:
+    return importlib.resources.files("didae.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _read_rows(folder: Path) -> list[Row]:
+    table = read_table(folder / "table")
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise DidaeError(
+            f"{folder / 'table'} lacks the columns {', '.join(missing)}: "
+            "give a run folder that `didae explain` wrote"
+        )
+    return cast("list[Row]", table.select(list(COLUMNS)).to_pylist())
+
+
+def _card(
+    folder: Path, direction: DirectionSummary, rows: Iterable[Row], summary: Summary
+) -> dict[str, Any]:
+    shown = [r for r in rows if r["direction"] == direction.index and r["file"]]
+    shown.sort(key=_strength, reverse=True)
+    pairs = [_pair(folder, row, summary.label_names) for row in shown[:SHEET]]
+    stages = [(words, getattr(direction, stage)) for stage, words in FUNNEL]
+    name = direction.name
+    label = f"Contact sheet of “{name}”: {len(pairs)} factuals, counterfactuals and differences"
+    return {
+        "direction": direction,
+        "funnel": figures.funnel(
+            stages, f"Funnel of “{name}”: " + ", ".join(f"{w} {c}" for w, c in stages)
+        ),
+        "sheet": figures.contact_sheet(pairs, label) if pairs else None,
+        "shown": len(pairs),
+        "delivered": len(shown),
+    }
+
+
+def _strength(row: Row) -> tuple[bool, bool, bool, float]:
+    drop = float(row["probability_before"] or 0.0) - float(row["probability_after"] or 0.0)
+    return (
+        bool(row["non_adversarial_flip"]),
+        bool(row["verified_flip"]),
+        bool(row["ambient_flip"]),
+        drop if math.isfinite(drop) else -math.inf,
+    )
+
+
+def _pair(folder: Path, row: Row, labels: tuple[str, ...]) -> figures.Pair:
+    non_adversarial, verified, ambient, _ = _strength(row)
+    standing = (
+        "non-adversarial"
+        if non_adversarial and verified
+        else "verified"
+        if verified
+        else "flip, not verified"
+        if ambient
+        else "no flip"
+    )
+    return figures.Pair(
+        name=str(row["image_id"]),
+        factual=_image(folder / row["factual_file"]),
+        counterfactual=_image(folder / row["file"]),
+        probability_before=float(row["probability_before"]),
+        probability_after=float(row["probability_after"]),
+        classes=(
+            _class_name(row["prediction_before"], labels),
+            _class_name(row["prediction_after"], labels),
+        ),
+        standing=standing,
+    )
+
+
+def _round_trip(folder: Path, rows: Iterable[Row]) -> Markup | None:
+    """Draw images evenly spaced from the worst round trip to the best."""
+    measured = {
+        str(r["image_id"]): r
+        for r in rows
+        if r["round_trip_file"]
+        and r["round_trip_psnr"] is not None
+        and not math.isnan(r["round_trip_psnr"])
+    }
+    ranked = sorted(measured.values(), key=lambda r: float(r["round_trip_psnr"]))
+    if not ranked:
+        return None
+    ranks = sorted({round(i * (len(ranked) - 1) / (SHEET - 1)) for i in range(SHEET)})
+    trips = [
+        figures.RoundTrip(
+            name=str(ranked[i]["image_id"]),
+            image=_image(folder / ranked[i]["factual_file"]),
+            decoded=_image(folder / ranked[i]["round_trip_file"]),
+            psnr=float(ranked[i]["round_trip_psnr"]),
+        )
+        for i in ranks
+    ]
+    return figures.round_trip_strip(trips, f"Round trip of {len(trips)} images, worst to best")
+
+
+def _matrices(summary: Summary) -> dict[str, Markup]:
+    matrices: dict[str, Markup] = {}
+    if summary.disentanglement:
+        names = summary.names
+        label = "Disentanglement matrix: mean change of each code for an edit along each direction"
+        matrices["disentanglement"] = figures.heat_map(summary.disentanglement, names, names, label)
+    if summary.code_factor_correlation:
+        matrices["correlation"] = figures.heat_map(
+            summary.code_factor_correlation,
+            summary.names,
+            summary.factors,
+            "Correlation of each direction’s code with each known factor",
+        )
+    return matrices
+
+
+def _key_figures(summary: Summary) -> list[tuple[str, str]]:
+    psnr = "–" if summary.round_trip_psnr is None else f"{summary.round_trip_psnr:.1f} dB"
+    return [
+        (f"{summary.n_images:,}", "images"),
+        (f"{summary.n_directions:,}", "directions"),
+        (_number(summary.counterfactuals_per_second), "counterfactuals per second"),
+        (_number(summary.nfe_per_counterfactual), "network evaluations per counterfactual"),
+        (psnr, "round trip without residual"),
+        *((_number(value), name.replace("_", " ")) for name, value in summary.measures.items()),
+    ]
+
+
+def _number(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _spread(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _follows(direction: DirectionSummary) -> str:
+    if not direction.correlates_with:
+        return ""
+    factor, r = direction.correlates_with[0]
+    return (
+        f"{factor} (r\u202f=\u202f{r:.2f})".replace("-", "−")
+        if abs(r) >= 0.3
+        else "no known factor"
+    )
+
+
+def _class_name(index: int, labels: tuple[str, ...]) -> str:
+    return labels[index] if 0 <= index < len(labels) else f"class {index}"
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Write nested settings as dotted names."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "–" if value is None else str(value)
+
+
+def _image(path: Path) -> NDArray[np.uint8]:
+    return read_image(path).permute(1, 2, 0).numpy()

@@ -1,0 +1,96 @@
+"""Images for the eye: difference maps, thumbnails and data URIs of 8-bit RGB arrays."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+THUMBNAIL = 128
+"""Longest side of an image inside a report, in pixels; larger images are reduced to it."""
+
+_GAINS = (1, 2, 4, 8, 16, 32)
+
+
+def difference_map(
+    factual: NDArray[np.uint8], counterfactual: NDArray[np.uint8], gain: float = 1.0
+) -> NDArray[np.uint8]:
+    """Show a signed difference around grey: brighter where the counterfactual is brighter.
+
+    Parameters
+    ----------
+    factual, counterfactual
+        (h, w, 3) uint8.
+    gain
+        Amplification; at 1 the whole range -255..255 fits, at 2 half of it, the rest is cut off.
+
+    Returns
+    -------
+    ndarray
+        (h, w, 3) uint8: 128 + gain · (counterfactual - factual) / 2, rounded and cut to 0..255.
+    """
+    change = counterfactual.astype(np.float64) - factual.astype(np.float64)
+    return np.rint(128 + gain * change / 2).clip(0, 255).astype(np.uint8)
+
+
+def common_gain(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> int:
+    """Choose one amplification for several pairs, so that their maps can be compared.
+
+    Parameters
+    ----------
+    pairs
+        (factual, counterfactual) arrays, each (h, w, 3) uint8.
+
+    Returns
+    -------
+    int
+        The largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
+    """
+    peaks = [np.quantile(np.abs(b.astype(np.int16) - a.astype(np.int16)), 0.999) for a, b in pairs]
+    peak = max((float(p) for p in peaks), default=0.0)
+    return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
+
+
+def thumbnail(image: NDArray[np.uint8], side: int = THUMBNAIL) -> NDArray[np.uint8]:
+    """Reduce an image so that its longest side is at most `side`; smaller images stay as they are.
+
+    Parameters
+    ----------
+    image
+        (h, w, 3) uint8.
+    side
+        Longest side allowed, in pixels.
+
+    Returns
+    -------
+    ndarray
+        (h', w', 3) uint8.
+    """
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return image
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """Write an image as a PNG inside a `data:` address.
+
+    Parameters
+    ----------
+    image
+        (h, w, 3) uint8.
+
+    Returns
+    -------
+    str
+        `data:image/png;base64,...`
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

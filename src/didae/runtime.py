@@ -1,0 +1,203 @@
+"""Where and how work runs: the device, progress on the terminal, the batch size."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from didae.errors import DidaeError
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 5.0
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Find the device to compute on.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` (CUDA, else MPS, else the CPU) or a name that PyTorch knows, such as ``"cpu"`` or
+        ``"cuda:1"``.
+
+    Returns
+    -------
+    torch.device
+        A device that is there.
+
+    Raises
+    ------
+    DidaeError
+        If the name is unknown or this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DidaeError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps") from error
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise DidaeError(f"device '{name}' is not available on this machine: use auto or cpu")
+    return device
+
+
+def progress(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Go through something and show on stderr how far it is.
+
+    A bar on a terminal; otherwise a line at most every five seconds; nothing where the environment
+    variable ``DIDAE_PROGRESS`` is ``0``.
+
+    Parameters
+    ----------
+    iterable
+        What to go through.
+    description
+        What is being done, in a few words.
+    total
+        Number of items, where the iterable has no length.
+
+    Returns
+    -------
+    Iterator
+        The items.
+    """
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    if os.environ.get("DIDAE_PROGRESS") == "0":
+        return iter(iterable)
+    if sys.stderr.isatty():
+        return _bar(iterable, description, total)
+    return _lines(iterable, description, total)
+
+
+def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    # Rich is slow to import, and most processes have no terminal.
+    import rich.console
+    import rich.progress
+
+    console = rich.console.Console(stderr=True)
+    yield from rich.progress.track(iterable, description, total=total, console=console)
+
+
+def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    start = shown = time.monotonic()
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        now = time.monotonic()
+        if now - shown >= _SECONDS_BETWEEN_LINES:
+            shown = now
+            of_total = "" if total is None else f"/{total}"
+            sys.stderr.write(f"{description}: {done}{of_total} ({now - start:.0f} s)\n")
+            sys.stderr.flush()
+
+
+class AutoBatch:
+    """Run a function over tensors in batches, and in smaller ones when the memory does not suffice.
+
+    Parameters
+    ----------
+    size
+        Items in a batch to start with, at least 1.
+
+    Attributes
+    ----------
+    size : int
+        Items in a batch now; halved at every out-of-memory and kept for later calls.
+    """
+
+    def __init__(self, size: int = 64) -> None:
+        if size < 1:
+            raise DidaeError(f"the batch size is {size}: give at least 1")
+        self.size = size
+
+    @overload
+    def map(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor: ...
+    @overload
+    def map(
+        self, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
+    ) -> tuple[Tensor, ...]: ...
+    def map(
+        self, function: Callable[..., Tensor | tuple[Tensor, ...]], *tensors: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Apply a function to slices of the tensors and join what it returns.
+
+        Parameters
+        ----------
+        function
+            Takes one slice of each tensor and returns a tensor, or a tuple of tensors, with one row
+            an item. It is called again for the same items after an out-of-memory, so it must have
+            no effect but its result. Without items it is called once with empty slices.
+        tensors
+            At least one tensor, all of the same length.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            The rows of all items in their order.
+
+        Raises
+        ------
+        DidaeError
+            If the memory does not suffice for a single item.
+        """
+        count = len(tensors[0])
+        if any(len(tensor) != count for tensor in tensors):
+            raise ValueError(f"tensors of different length: {[len(tensor) for tensor in tensors]}")
+        results: list[tuple[Tensor, ...]] = []
+        single, start = True, 0
+        while start < count or not results:
+            stop = min(start + self.size, count)
+            result = self._attempt(function, [tensor[start:stop] for tensor in tensors])
+            if result is None:
+                continue
+            single = isinstance(result, Tensor)
+            results.append((result,) if isinstance(result, Tensor) else result)
+            start = stop
+        joined = tuple(torch.cat(parts) for parts in zip(*results, strict=True))
+        return joined[0] if single else joined
+
+    def _attempt(
+        self, function: Callable[..., Tensor | tuple[Tensor, ...]], batch: list[Tensor]
+    ) -> Tensor | tuple[Tensor, ...] | None:
+        try:
+            return function(*batch)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            length = len(batch[0])
+            if length <= 1:
+                raise DidaeError(
+                    "out of memory with a single image in the batch: "
+                    "choose smaller images or another device, or free some memory"
+                ) from error
+            # The batch that failed may be the last, shorter one.
+            self.size = max(1, length // 2)
+        # Only here, past the handler, are the tensors of the failed call free to be released.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("out of memory: going on with batches of %d", self.size)
+        return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY)

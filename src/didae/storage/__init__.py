@@ -1,0 +1,38 @@
+"""Files that are complete or absent: atomic writes, components, tables and fingerprints."""
+
+from __future__ import annotations
+
+from didae.storage.components import (
+    SCHEMA,
+    load_component,
+    load_tensors,
+    save_component,
+    save_tensors,
+)
+from didae.storage.files import (
+    prepare_run_folder,
+    read_bytes,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from didae.storage.fingerprints import fingerprint
+from didae.storage.tables import TableWriter, read_table
+
+__all__ = [
+    "SCHEMA",
+    "TableWriter",
+    "fingerprint",
+    "load_component",
+    "load_tensors",
+    "prepare_run_folder",
+    "read_bytes",
+    "read_json",
+    "read_table",
+    "save_component",
+    "save_tensors",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

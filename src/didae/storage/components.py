@@ -1,0 +1,194 @@
+"""Tensors in safetensors files, and components: a folder with a configuration and its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from didae import __version__
+from didae.errors import DidaeError
+from didae.storage.files import commit, json_bytes, read_bytes, read_json, write_bytes
+
+SCHEMA = 1
+"""Version of the layout of a component folder; a reader refuses a higher one."""
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+
+
+def _tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
+    # Clones, because safetensors refuses views that share memory.
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return safetensors.torch.save(copies, dict(metadata) if metadata else None)
+
+
+def _parse_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    if data.startswith(_PICKLE_STARTS):
+        raise DidaeError(
+            f"{path} is a pickle, not a safetensors file; it was not opened, because a pickle can "
+            "run any code: get the weights as safetensors"
+        )
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DidaeError(
+            f"{path} is truncated or not a safetensors file ({reason}): fetch or make it again"
+        ) from error
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors to a safetensors file atomically.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tensors
+        Tensors of any shape, dtype and device by name; views are written as copies.
+    metadata
+        Short strings kept in the file's header.
+
+    Raises
+    ------
+    DidaeError
+        If it cannot be written; an earlier file is then untouched.
+    """
+    write_bytes(path, _tensor_bytes(tensors, metadata))
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a safetensors file; nothing in it is ever executed.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The tensors by name, on the CPU.
+
+    Raises
+    ------
+    DidaeError
+        If it is missing, truncated, a pickle or something else.
+    """
+    return _parse_tensors(Path(path), read_bytes(path))
+
+
+def save_component(
+    folder: str | Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a component: ``config.json`` and ``model.safetensors`` in one folder.
+
+    The configuration holds the SHA-256 of the weights, so the two never belong to different savings
+    unnoticed.
+
+    Parameters
+    ----------
+    folder
+        The folder; an earlier component in it is replaced.
+    kind
+        What it is, for example ``"dictionary"``.
+    config
+        Whatever builds the component again, as JSON values.
+    tensors
+        Its weights and buffers by name.
+
+    Raises
+    ------
+    DidaeError
+        If it cannot be written; an earlier component is then untouched.
+    """
+    folder = Path(folder)
+    weights = _tensor_bytes(tensors, None)
+    header = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "didae": __version__,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "config": config,
+    }
+    commit({folder / WEIGHTS_FILE: weights, folder / CONFIG_FILE: json_bytes(header)})
+
+
+def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save_component` wrote.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    kind
+        What it must be.
+
+    Returns
+    -------
+    config : dict
+        The configuration as saved (tuples come back as lists).
+    tensors : dict of str to Tensor
+        The tensors by name, on the CPU.
+
+    Raises
+    ------
+    DidaeError
+        If something is missing or broken, the component is of another kind or made by a newer
+        didae, or the weights are not the ones the configuration was saved with.
+    """
+    folder = Path(folder)
+    header = _checked_header(folder / CONFIG_FILE, kind)
+    weights = read_bytes(folder / WEIGHTS_FILE)
+    tensors = _parse_tensors(folder / WEIGHTS_FILE, weights)
+    digest = hashlib.sha256(weights).hexdigest()
+    if header["weights_sha256"] != digest:
+        header = _interrupted_header(folder, kind, digest)
+    return header["config"], tensors
+
+
+def _checked_header(path: Path, kind: str) -> dict[str, Any]:
+    header = read_json(path)
+    schema = header.get("schema")
+    if (
+        not isinstance(schema, int)
+        or not isinstance(header.get("config"), dict)
+        or not isinstance(header.get("weights_sha256"), str)
+    ):
+        raise DidaeError(f"{path} does not describe a didae component: give the folder of a {kind}")
+    if schema > SCHEMA:
+        raise DidaeError(
+            f"{path} was written by a newer didae ({header.get('didae')}; layout {schema}, "
+            f"known is {SCHEMA}): upgrade didae"
+        )
+    if header.get("kind") != kind:
+        raise DidaeError(
+            f"{path} describes a {header.get('kind')}, not a {kind}: give the folder of a {kind}"
+        )
+    return header
+
+
+def _interrupted_header(folder: Path, kind: str, digest: str) -> dict[str, Any]:
+    # A process killed between the two renames of `commit` has new weights in place and their
+    # configuration, complete, still under its temporary name.
+    for path in sorted(folder.glob(f".{CONFIG_FILE}.*.tmp")):
+        try:
+            header = _checked_header(path, kind)
+        except DidaeError:
+            continue
+        if header["weights_sha256"] == digest:
+            return header
+    raise DidaeError(
+        f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} was saved with: "
+        "fetch or make both again"
+    )

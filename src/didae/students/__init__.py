@@ -1,0 +1,36 @@
+"""Students, the classifiers under study, their distillation to a probe, and their surrogates."""
+
+from didae.students.base import LinearHead, StudentLike, check_student, logits, margin
+from didae.students.networks import (
+    PatchMLP,
+    PooledCNN,
+    SmallCNN,
+    StudentConfig,
+    StudentNetwork,
+    build_student,
+    load_student,
+    train_student,
+)
+from didae.students.probe import Probe, agreement, fit_probe
+from didae.students.surrogates import label_agreement, train_surrogate
+
+__all__ = [
+    "LinearHead",
+    "PatchMLP",
+    "PooledCNN",
+    "Probe",
+    "SmallCNN",
+    "StudentConfig",
+    "StudentLike",
+    "StudentNetwork",
+    "agreement",
+    "build_student",
+    "check_student",
+    "fit_probe",
+    "label_agreement",
+    "load_student",
+    "logits",
+    "margin",
+    "train_student",
+    "train_surrogate",
+]

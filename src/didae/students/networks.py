@@ -1,0 +1,295 @@
+"""Small students of our own: three architectures that share nothing but their contract.
+
+None has a normalisation layer: batch statistics would tie an image's result to its batch, and
+statistics of a single image would remove its brightness, which may be what a student looks at.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from didae.config import Config, from_mapping
+from didae.data.images import to_float
+from didae.errors import DidaeError
+from didae.storage import load_component, save_component
+from didae.training import TrainingConfig, train
+
+
+class StudentConfig(Config):
+    """Shape of a student.
+
+    Attributes
+    ----------
+    architecture : str
+        ``strided`` (`SmallCNN`), ``pooled`` (`PooledCNN`) or ``patches`` (`PatchMLP`).
+    image_size : int
+        Side of the images in pixels, a multiple of 8.
+    classes : int
+        Number of logits.
+    width : int
+        Channels of the first layer.
+    """
+
+    architecture: Literal["strided", "pooled", "patches"] = "strided"
+    image_size: int = Field(64, ge=8, multiple_of=8)
+    classes: int = Field(2, ge=2)
+    width: int = Field(16, ge=1)
+
+
+class StudentNetwork(nn.Module, ABC):
+    """A classifier that can be trained, saved and loaded.
+
+    Parameters
+    ----------
+    config : StudentConfig
+        Its shape.
+    """
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = self._layers(config)
+
+    @abstractmethod
+    def _layers(self, config: StudentConfig) -> nn.Module:
+        """Build the network: images in [-2, 2] to logits."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Parameters
+        ----------
+        images : Tensor, float, shape (b, 3, size, size)
+            Images in [0, 1].
+
+        Returns
+        -------
+        Tensor, float, shape (b, classes)
+            Logits.
+
+        Raises
+        ------
+        DidaeError
+            If shape or size do not fit.
+        """
+        size = self.config.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise DidaeError(
+                f"student: images have shape {tuple(images.shape)}, not (b, 3, {size}, {size}); "
+                "read them with this size."
+            )
+        return self.layers(images * 4 - 2)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the student.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Gets ``config.json`` and ``model.safetensors``.
+
+        Raises
+        ------
+        DidaeError
+            If it cannot be written.
+        """
+        save_component(folder, "student", self.config.model_dump(), self.state_dict())
+
+
+class SmallCNN(StudentNetwork):
+    """Three strided convolutions and the mean over the image."""
+
+    def _layers(self, config: StudentConfig) -> nn.Module:
+        width = config.width
+        return nn.Sequential(
+            nn.Conv2d(3, width, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4 * width, config.classes),
+        )
+
+
+class PooledCNN(StudentNetwork):
+    """Convolutions of odd kernels on a halved image, with SiLU and average pooling in between."""
+
+    def _layers(self, config: StudentConfig) -> nn.Module:
+        width = config.width
+        return nn.Sequential(
+            nn.AvgPool2d(2),
+            nn.Conv2d(3, width, 3, padding=1),
+            nn.SiLU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(width, 2 * width, 5, padding=2),
+            nn.SiLU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(2 * width * (config.image_size // 8) ** 2, config.classes),
+        )
+
+
+class PatchMLP(StudentNetwork):
+    """One perceptron on every patch of 8 x 8 pixels, then the mean and a second perceptron."""
+
+    def _layers(self, config: StudentConfig) -> nn.Module:
+        width = config.width
+        return nn.Sequential(
+            nn.Conv2d(3, 4 * width, 8, stride=8),
+            nn.GELU(),
+            nn.Conv2d(4 * width, 4 * width, 1),
+            nn.GELU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4 * width, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, config.classes),
+        )
+
+
+_ARCHITECTURES: dict[str, type[StudentNetwork]] = {
+    "strided": SmallCNN,
+    "pooled": PooledCNN,
+    "patches": PatchMLP,
+}
+
+
+def build_student(config: StudentConfig, seed: int = 0) -> StudentNetwork:
+    """Build an untrained student.
+
+    Parameters
+    ----------
+    config : StudentConfig
+        Its shape.
+    seed : int
+        Seed of the weights.
+
+    Returns
+    -------
+    StudentNetwork
+        The student.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _ARCHITECTURES[config.architecture](config)
+
+
+def load_student(folder: str | Path) -> StudentNetwork:
+    """Read a student.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `StudentNetwork.save` wrote.
+
+    Returns
+    -------
+    StudentNetwork
+        The student in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    DidaeError
+        If the folder holds no intact student.
+    """
+    values, tensors = load_component(folder, "student")
+    student = build_student(from_mapping(StudentConfig, values, folder))
+    try:
+        student.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DidaeError(
+            f"{folder}: the weights do not fit the shape in config.json; save the student again."
+        ) from error
+    return student.eval()
+
+
+def train_student(
+    images: Tensor,
+    labels: Tensor | NDArray[Any],
+    config: StudentConfig,
+    training: TrainingConfig,
+    folder: Path | None = None,
+) -> StudentNetwork:
+    """Train a student with cross-entropy.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (n, 3, size, size)
+        Training images.
+    labels : Tensor or ndarray, int, shape (n,)
+        Class of each image, in 0..classes - 1.
+    config : StudentConfig
+        Shape of the network.
+    training : TrainingConfig
+        Length, learning rate and seed; the seed also gives the first weights.
+    folder : Path, optional
+        Where checkpoints go.
+
+    Returns
+    -------
+    StudentNetwork
+        The student in evaluation mode.
+
+    Raises
+    ------
+    DidaeError
+        If the labels are no classes of these images.
+    """
+    classes = torch.as_tensor(labels).long()
+    if classes.shape != (len(images),):
+        raise DidaeError(
+            f"student: {len(images)} images but labels of shape {tuple(classes.shape)}; "
+            "give one label per image."
+        )
+    if bool(((classes < 0) | (classes >= config.classes)).any()):
+        raise DidaeError(
+            f"student: labels lie in {int(classes.min())}..{int(classes.max())}, "
+            f"not in 0..{config.classes - 1}; set classes or leave those images out."
+        )
+    return fit_network(images, classes, config, training, folder)
+
+
+def fit_network(
+    images: Tensor,
+    targets: Tensor,
+    config: StudentConfig,
+    training: TrainingConfig,
+    folder: Path | None = None,
+) -> StudentNetwork:
+    """Minimise the cross-entropy with hard or soft labels.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (n, 3, size, size)
+        Training images.
+    targets : Tensor, int64 of shape (n,) or float of shape (n, classes)
+        Classes, or the probability of each.
+    config : StudentConfig
+        Shape of the network.
+    training : TrainingConfig
+        Length, learning rate and seed.
+    folder : Path, optional
+        Where checkpoints go.
+
+    Returns
+    -------
+    StudentNetwork
+        The trained network in evaluation mode.
+    """
+    network = build_student(config, training.seed)
+
+    def loss(model: nn.Module, indices: Tensor, _: torch.Generator) -> Tensor:
+        return nn.functional.cross_entropy(model(to_float(images[indices])), targets[indices])
+
+    train(network, loss, len(images), training, folder, f"training a {config.architecture} network")
+    return network

@@ -1,0 +1,297 @@
+"""The summary of a run: what the sweep counts, `summary.json` holds and the report shows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from didae.errors import DidaeError
+
+INFEASIBLE = "infeasible"
+NO_LATENT_FLIP = "no latent flip"
+NOT_FINITE = "not finite"
+UNREADABLE = "unreadable"
+
+FUNNEL: tuple[tuple[str, str], ...] = (
+    ("n", "asked for"),
+    ("feasible", "feasible"),
+    ("latent_flips", "latent flip"),
+    ("ambient_flips", "ambient flip"),
+    ("verified_flips", "verified"),
+    ("non_adversarial_flips", "non-adversarial"),
+)
+"""Funnel stages in order: field of `DirectionSummary`, words for it."""
+
+Matrix = tuple[tuple[float | None, ...], ...]
+
+
+class DirectionSummary(BaseModel):
+    """The funnel of one direction.
+
+    Every stage counts the rows that also passed all stages before it.
+
+    Attributes
+    ----------
+    index
+        Number of the direction in its dictionary.
+    name
+        Name of the direction.
+    n
+        Rows asked for: one per image, failed ones included.
+    feasible
+        Rows whose edit exists (the slope of the probe along the direction is not about zero).
+    latent_flips
+        Rows at which the clamped edit flips the probe.
+    ambient_flips
+        Rows at which the student flips on the decoded 8-bit image.
+    verified_flips
+        Rows at which, besides, the re-encoded code moved as requested and the others little.
+    non_adversarial_flips
+        Rows at which, besides, every surrogate flips.
+    nafr
+        Non-adversarial flip rate (1/n) Σ [student flips ∧ every surrogate flips], in [0, 1],
+        whether verified or not; None without surrogates.
+    mean_spill
+        Mean over delivered counterfactuals of the largest |change of another code| / its std.
+    correlates_with
+        (factor, Pearson r) pairs, strongest first; empty where no attribute is known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int
+    name: str
+    n: int
+    feasible: int
+    latent_flips: int
+    ambient_flips: int
+    verified_flips: int
+    non_adversarial_flips: int
+    nafr: float | None = None
+    mean_spill: float | None = None
+    correlates_with: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def verified_share(self) -> float:
+        """Verified flips as a share of n, in [0, 1]."""
+        return self.verified_flips / self.n if self.n else 0.0
+
+
+class Summary(BaseModel):
+    """All a run says about itself, apart from its table of counterfactuals.
+
+    Attributes
+    ----------
+    n_images, n_directions
+        Distinct images and directions in the table.
+    counterfactuals_per_second
+        Delivered counterfactuals per second of the sweep, end to end.
+    nfe_per_counterfactual
+        Network evaluations per delivered counterfactual, the inversion's share included.
+    round_trip_psnr
+        Mean over images, in dB, of the round trip without residual; None if never measured.
+    directions
+        Ranked by verified flips, most first.
+    failures
+        Reason -> number of rows.
+    disentanglement
+        (directions, codes): mean |change of code| / std on re-encoded images; row i is the
+        direction with the i-th smallest index. Empty if never measured.
+    factors
+        Names of the known factors or attributes.
+    code_factor_correlation
+        (directions, factors): Pearson r; rows ordered as in `disentanglement`.
+    label_names
+        Name of each class; empty if unknown.
+    measures
+        Further figures of the run, shown among its key numbers (`{"probe_agreement": 0.96}`).
+    settings
+        The resolved configuration.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_images: int
+    n_directions: int
+    counterfactuals_per_second: float | None = None
+    nfe_per_counterfactual: float | None = None
+    round_trip_psnr: float | None = None
+    directions: tuple[DirectionSummary, ...] = ()
+    failures: dict[str, int] = {}
+    disentanglement: Matrix = ()
+    factors: tuple[str, ...] = ()
+    code_factor_correlation: Matrix = ()
+    label_names: tuple[str, ...] = ()
+    measures: dict[str, float | None] = {}
+    settings: dict[str, Any] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the directions in the order of the matrices' rows."""
+        return tuple(d.name for d in sorted(self.directions, key=lambda d: d.index))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a mapping for `storage.write_json`.
+
+        Returns
+        -------
+        dict
+            JSON types only; figures that are not finite become None.
+        """
+        document = self.model_dump(mode="json")
+        return {key: _finite(value) for key, value in document.items()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], where: str = "summary.json") -> Summary:
+        """Read what `to_json` returned.
+
+        Parameters
+        ----------
+        document
+            A parsed `summary.json`.
+        where
+            What to call the document in an error.
+
+        Returns
+        -------
+        Summary
+
+        Raises
+        ------
+        DidaeError
+            If a key is missing, unknown or of the wrong type.
+        """
+        try:
+            return cls.model_validate(dict(document))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "(document)"
+            raise DidaeError(
+                f"{where}: {key}: {first['msg']}; run `didae explain` again to rewrite the summary"
+            ) from error
+
+
+@dataclass
+class _Tally:
+    """Running counts of one direction."""
+
+    index: int
+    name: str
+    stages: Counter[str] = field(default_factory=Counter[str])
+    both_flip: int = 0
+    with_surrogates: int = 0
+    spill: float = 0.0
+    delivered: int = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        kept = row["status"] == "kept"
+        passed = (
+            True,
+            kept or bool(row["latent_flip"]) or row["reason"] == NO_LATENT_FLIP,
+            bool(row["latent_flip"]),
+            bool(row["ambient_flip"]),
+            bool(row["verified_flip"]),
+            bool(row["non_adversarial_flip"]),
+        )
+        for (stage, _), good in zip(FUNNEL, passed, strict=True):
+            if not good:
+                break
+            self.stages[stage] += 1
+        surrogates = int(row["surrogates"])
+        self.with_surrogates += surrogates > 0
+        agree = surrogates > 0 and int(row["surrogate_flips"]) == surrogates
+        self.both_flip += bool(row["ambient_flip"]) and agree
+        if kept and row["spill"] is not None and math.isfinite(row["spill"]):
+            self.spill += float(row["spill"])
+            self.delivered += 1
+
+    def close(self, correlates_with: tuple[tuple[str, float], ...]) -> DirectionSummary:
+        return DirectionSummary(
+            index=self.index,
+            name=self.name,
+            **{stage: self.stages[stage] for stage, _ in FUNNEL},
+            nafr=self.both_flip / self.stages["n"] if self.with_surrogates else None,
+            mean_spill=self.spill / self.delivered if self.delivered else None,
+            correlates_with=correlates_with,
+        )
+
+
+def summarise(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    disentanglement: Sequence[Sequence[float]] = (),
+    factors: Sequence[str] = (),
+    code_factor_correlation: Sequence[Sequence[float]] = (),
+    **facts: Any,
+) -> Summary:
+    """Count the funnel of every direction in a table of counterfactuals.
+
+    Parameters
+    ----------
+    rows
+        Rows of the counterfactual table, one per image and direction; read once, in any order.
+    disentanglement
+        (directions, codes), see `Summary.disentanglement`.
+    factors
+        Names of the columns of `code_factor_correlation`.
+    code_factor_correlation
+        (directions, factors): Pearson r of each direction's code with each factor.
+    **facts
+        Further fields of `Summary` that the table cannot tell: speed, NFE, settings...
+
+    Returns
+    -------
+    Summary
+        Directions ranked by verified flips; ties by non-adversarial flips, then by index.
+    """
+    tallies: dict[int, _Tally] = {}
+    failures: Counter[str] = Counter()
+    psnr: dict[str, float | None] = {}
+    for row in rows:
+        index = int(row["direction"])
+        if index not in tallies:
+            tallies[index] = _Tally(index, str(row["direction_name"]))
+        tallies[index].add(row)
+        if row["status"] != "kept":
+            # "unreadable: PATH" is one reason, however many the paths.
+            failures[str(row["reason"]).partition(":")[0] or "unknown"] += 1
+        psnr[str(row["image_id"])] = row["round_trip_psnr"]
+    measured = [p for p in psnr.values() if p is not None and math.isfinite(p)]
+    ordered = [tallies[index] for index in sorted(tallies)]
+    correlations = [_strongest(factors, row) for row in code_factor_correlation]
+    correlations = correlations or [()] * len(ordered)
+    directions = [t.close(c) for t, c in zip(ordered, correlations, strict=True)]
+    directions.sort(key=lambda d: (-d.verified_flips, -d.non_adversarial_flips, d.index))
+    return Summary(
+        n_images=len(psnr),
+        n_directions=len(directions),
+        round_trip_psnr=sum(measured) / len(measured) if measured else None,
+        directions=tuple(directions),
+        failures=dict(failures.most_common()),
+        disentanglement=tuple(tuple(row) for row in disentanglement),
+        factors=tuple(factors),
+        code_factor_correlation=tuple(tuple(row) for row in code_factor_correlation),
+        **facts,
+    )
+
+
+def _strongest(factors: Sequence[str], row: Sequence[float]) -> tuple[tuple[str, float], ...]:
+    """Pair factors with their finite correlations, strongest first."""
+    pairs = [(f, float(r)) for f, r in zip(factors, row, strict=True) if math.isfinite(r)]
+    return tuple(sorted(pairs, key=lambda pair: -abs(pair[1])))
+
+
+def _finite(value: Any) -> Any:
+    """Replace every float that JSON cannot hold by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+    return value

@@ -1,0 +1,267 @@
+"""The one training loop: every network of the project is fitted by `train`.
+
+The batch and the random numbers of a step are functions of ``(seed, step)`` alone, so a run that
+was interrupted, by Ctrl-C or SIGKILL, continues bit for bit as if it had not been.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from didae.config import Config
+from didae.errors import DidaeError
+from didae.randomness import generator
+from didae.runtime import progress
+from didae.storage import fingerprint, load_tensors, save_tensors
+
+Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class TrainingConfig(Config):
+    """How long and how fast to train.
+
+    Attributes
+    ----------
+    steps : int
+        Number of optimiser steps.
+    batch_size : int
+        Examples per step.
+    learning_rate : float
+        Peak of the schedule: linear warm-up over 5 % of the steps, then a cosine to zero.
+    weight_decay : float
+        AdamW's decoupled weight decay.
+    ema_decay : float
+        Decay of the running average of the weights, which is what is returned; 0 switches it off.
+        It warms up as min(decay, (1 + n) / (10 + n)), so that no random initialisation is left.
+    gradient_clip : float
+        Largest norm of the gradient.
+    seed : int
+        Seed of batches and noise.
+    checkpoint_every : int
+        Steps between checkpoints.
+    distributed : bool
+        Share each batch among the processes of ``accelerate launch``.
+    """
+
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    seed: int = 0
+    checkpoint_every: int = Field(500, ge=1)
+    distributed: bool = False
+
+
+def train(
+    model: nn.Module,
+    loss: Loss,
+    examples: int,
+    config: TrainingConfig,
+    folder: Path | None = None,
+    description: str = "training",
+) -> list[float]:
+    """Fit a model in place and leave the averaged weights in it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model to fit.
+    loss : callable
+        ``loss(model, indices, generator)`` gives the scalar loss of the examples ``indices``
+        (int64 tensor), drawing random numbers from ``generator`` only.
+    examples : int
+        Number of training examples.
+    config : TrainingConfig
+        Length, batch size, learning rate, seed.
+    folder : Path, optional
+        Where the checkpoint lives; a run found there is continued.
+    description : str
+        What the progress bar says.
+
+    Returns
+    -------
+    list of float
+        The loss of every step.
+
+    Raises
+    ------
+    DidaeError
+        If the loss is not finite, or the checkpoint belongs to another run.
+    """
+    accelerator = _accelerator() if config.distributed else None
+    rank, world, is_main = 0, 1, True
+    if accelerator is not None:
+        rank, world = accelerator.process_index, accelerator.num_processes
+        is_main = accelerator.is_main_process
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    average = copy.deepcopy(model).requires_grad_(False)
+    path = None if folder is None else folder / CHECKPOINT
+    history = _restore(path, model, average, optimiser, config)
+    forward: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
+
+    def save() -> None:
+        if path is not None and is_main:
+            save_tensors(path, _state(model, average, optimiser, history, config))
+
+    model.train()
+    try:
+        for step in progress(range(len(history), config.steps), description):
+            for group in optimiser.param_groups:
+                group["lr"] = _learning_rate(config, step)
+            indices = batch_indices(examples, config.batch_size, config.seed, step)[rank::world]
+            value = loss(forward, indices, generator(config.seed, "step", step, rank))
+            if not math.isfinite(value.item()):
+                raise DidaeError(
+                    f"{description}: the loss is {value.item()} at step {step}; "
+                    "lower the learning rate or look for broken images."
+                )
+            optimiser.zero_grad(set_to_none=True)
+            if accelerator is None:
+                value.backward()
+            else:
+                accelerator.backward(value)
+            nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            optimiser.step()
+            update_average(average, model, config.ema_decay, step)
+            history.append(value.item())
+            if len(history) % config.checkpoint_every == 0:
+                save()
+    finally:
+        save()
+    model.load_state_dict(average.state_dict())
+    model.eval()
+    return history
+
+
+def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """Give the examples of a step: consecutive pieces of one permutation per epoch.
+
+    Parameters
+    ----------
+    examples : int
+        Number of training examples.
+    batch_size : int
+        Examples per step; a step may span two epochs.
+    seed : int
+        Seed of the permutations.
+    step : int
+        Number of the step, from 0.
+
+    Returns
+    -------
+    Tensor, int64, shape (batch_size,)
+        Indices of the examples.
+    """
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // examples
+    indices = torch.empty_like(positions)
+    for epoch in epochs.unique().tolist():
+        order = torch.randperm(examples, generator=generator(seed, "epoch", epoch))
+        here = epochs == epoch
+        indices[here] = order[positions[here] % examples]
+    return indices
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the averaged weights towards the model's, with warm-up.
+
+    Parameters
+    ----------
+    average, model : nn.Module
+        Two modules of the same shape; buffers are copied, not averaged.
+    decay : float
+        The final decay, in [0, 1).
+    step : int
+        Number of the step, from 0.
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, weight)
+    for mean, value in zip(average.buffers(), model.buffers(), strict=True):
+        mean.copy_(value)
+
+
+def _learning_rate(config: TrainingConfig, step: int) -> float:
+    warmup = max(1, config.steps // 20)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, config.steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _accelerator():  # noqa: ANN202  (the extra's type is unknown where it is absent)
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise DidaeError(
+            "distributed training needs accelerate: pip install 'didae[train]'."
+        ) from error
+    return Accelerator()
+
+
+def _identity(model: nn.Module, config: TrainingConfig) -> Tensor:
+    """Name the run: what may not change between its parts, as the bytes of a fingerprint."""
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    # How often a run is saved does not change its result.
+    settings = config.model_dump(exclude={"checkpoint_every"})
+    return torch.tensor(list(fingerprint(settings, shapes).encode()), dtype=torch.uint8)
+
+
+def _state(
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    history: list[float],
+    config: TrainingConfig,
+) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    tensors["run"] = _identity(model, config)
+    return tensors | {"history": torch.tensor(history, dtype=torch.float64)}
+
+
+def _restore(
+    path: Path | None,
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    config: TrainingConfig,
+) -> list[float]:
+    """Load the newest checkpoint, if there is one, and give the losses so far."""
+    if path is None or not path.exists():
+        return []
+    tensors = load_tensors(path)
+    if not torch.equal(tensors.pop("run", torch.empty(0)), _identity(model, config)):
+        raise DidaeError(
+            f"{path}: this checkpoint was made with other settings; "
+            "use the settings in its run.yaml or an empty folder."
+        )
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
+    history = tensors.pop("history").tolist()
+    for name, value in tensors.items():
+        group, key = name.split(".", 1)
+        groups[group][key] = value
+    model.load_state_dict(groups["model"])
+    average.load_state_dict(groups["average"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in groups["optimiser"].items():
+        index, key = name.split(".", 1)
+        moments.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    return history

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from didae.data.images import read_image
+from didae.errors import DidaeError
+from didae.report import write_report
+from didae.report.html import CARDS, SHEET, conclusion
+from didae.storage import read_json, read_table
+from didae.summary import DirectionSummary, Summary, summarise
+from report.run_folder import make_row, make_run, save, write_table
+
+HOSTILE = """<script>alert("x")</script> & 'größe' 大"""
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and visible text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split()).replace("\u202f", " ")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
+    folder = tmp_path_factory.mktemp("run")
+    _, summary = make_run(folder)
+    return folder, summary
+
+
+def single(folder: Path, **values: object) -> tuple[Path, Summary]:
+    """Make a run folder of one image and one row."""
+    image = np.full((8, 8, 3), 90, dtype=np.uint8)
+    for name in ("a", "a__0", "a__round_trip"):
+        save(image, folder / "images" / f"{name}.png")
+    row = make_row(factual_file="images/a.png", file="images/a__0.png", **values)
+    write_table(folder, [row])
+    return folder, summarise([row])
+
+
+def test_the_page_stands_alone(run: tuple[Path, Summary]):
+    path = write_report(*run)
+    assert path == run[0] / "report.html"
+    page = Page(path)
+    assert not [
+        tag for tag, _ in page.tags if tag in {"script", "link", "iframe", "object", "base"}
+    ]
+    for _, attributes in page.tags:
+        for key in ("href", "src"):
+            address = attributes.get(key)
+            assert address is None or address.startswith(("#", "data:image/png;base64,"))
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", path.read_text())
+
+
+def test_the_same_run_gives_the_same_bytes(run: tuple[Path, Summary]):
+    first = write_report(*run).read_bytes()
+    assert write_report(*run).read_bytes() == first
+
+
+def test_a_summary_from_disk_gives_the_same_page(run: tuple[Path, Summary]):
+    folder, summary = run
+    page = write_report(folder, summary).read_bytes()
+    read = Summary.from_json(read_json(folder / "summary.json"))
+    assert write_report(folder, read).read_bytes() == page
+
+
+def test_parts_stand_in_order_and_every_figure_has_a_text_alternative(run: tuple[Path, Summary]):
+    folder, summary = run
+    page = Page(write_report(folder, summary))
+    parts = [a["id"] for tag, a in page.tags if tag in {"section", "article"}]
+    cards = [f"direction-{d.index}" for d in summary.directions]
+    assert parts == [
+        "ranking", *cards, "disentanglement", "round-trip", "settings", "glossary", "failures",
+    ]  # fmt: skip
+    figures = [a for tag, a in page.tags if tag == "svg"]
+    assert len(figures) >= 2 * len(cards) + 3 - 1
+    assert all(a["role"] == "img" and a["aria-label"] for a in figures)
+
+
+def test_links_inside_the_page_lead_somewhere(run: tuple[Path, Summary]):
+    page = Page(write_report(*run))
+    targets = {a["id"] for _, a in page.tags if "id" in a}
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert links
+    assert {(link or "")[1:] for link in links} <= targets
+
+
+def test_figures_of_the_summary_are_on_the_page(run: tuple[Path, Summary]):
+    page = Page(write_report(*run)).text
+    assert {"277", "12.5", "0.981"} <= set(page.split())
+    assert "student accuracy" in page
+    assert "decoder.objective" in page
+    assert "rectified flow" in page
+    assert "no latent flip" in page
+    assert "Non-adversarial flip rate, (1/n) Σ" in page
+
+
+def test_the_strongest_counterfactuals_are_shown_with_their_own_pixels(tmp_path: Path):
+    rows = []
+    for i in range(SHEET + 2):
+        for suffix, value in (("", 10 * i), ("__0", 10 * i + 5)):
+            save(np.full((4, 4, 3), value, dtype=np.uint8), tmp_path / f"{i}{suffix}.png")
+        rows.append(make_row(
+            image_id=f"image {i}", factual_file=f"{i}.png", file=f"{i}__0.png",
+            # The two weakest: no flip at all, and a flip that was not verified.
+            ambient_flip=i != 3, verified_flip=i not in (3, 5),
+            non_adversarial_flip=i not in (3, 5), probability_after=0.5 - 0.01 * i,
+        ))  # fmt: skip
+    write_table(tmp_path, rows)
+    text = write_report(tmp_path, summarise(rows)).read_text()
+    shown = re.findall(r"<title>image (\d+): counterfactual", text)
+    assert [int(i) for i in shown] == [8, 7, 6, 4, 2, 1, 0]
+    assert f"The {SHEET} strongest of {SHEET + 2} decoded" in text
+    body = re.search(r'href="data:image/png;base64,([^"]+)"[^>]*><title>image 8: counterfac', text)
+    assert body is not None
+    (tmp_path / "back.png").write_bytes(base64.b64decode(body[1]))
+    assert (read_image(tmp_path / "back.png") == 85).all()
+
+
+def test_hostile_names_are_text(tmp_path: Path):
+    folder, summary = single(tmp_path, direction_name=HOSTILE, image_id=HOSTILE)
+    summary = summary.model_copy(update={
+        "label_names": (HOSTILE, HOSTILE), "settings": {HOSTILE: {"b": HOSTILE}},
+        "failures": {HOSTILE: 3}, "measures": {HOSTILE: 1.0}, "factors": (HOSTILE,),
+        "disentanglement": ((1.0,),), "code_factor_correlation": ((1.0,),),
+    })  # fmt: skip
+    page = Page(write_report(folder, summary, title=HOSTILE))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count(" ".join(HOSTILE.split())) >= 10
+    known = {"role", "id", "class", "href", "style", "aria-label", "tabindex", "scope", "lang"}
+    assert not {k for tag, a in page.tags if tag in {"a", "th", "div", "h2"} for k in a} - known
+
+
+def test_a_run_that_delivered_nothing_still_has_a_page(tmp_path: Path):
+    row = make_row(
+        status="failed", reason="infeasible", file="", factual_file="", latent_flip=False,
+        surrogates=0, surrogate_flips=0, round_trip_psnr=float("nan"),
+    )  # fmt: skip
+    write_table(tmp_path, [row])
+    page = Page(write_report(tmp_path, summarise([row]))).text
+    assert "No direction changes the classifier’s decision" in page
+    assert "No counterfactual was delivered along this direction." in page
+    assert "infeasible 1" in page
+    assert "Round trip without" not in page
+
+
+def test_directions_beyond_the_cards_are_named_not_dropped(tmp_path: Path):
+    names = tuple(f"svd {k}" for k in range(CARDS + 3))
+    _, summary = make_run(tmp_path, images=1, names=names)
+    page = Page(write_report(tmp_path, summary))
+    assert len([1 for tag, _ in page.tags if tag == "article"]) == CARDS
+    assert all(name in page.text for name in names)
+    assert "3 directions with fewer verified flips stand in the ranking only." in page.text
+
+
+def test_a_missing_image_is_one_clear_line_and_the_old_page_stays(tmp_path: Path):
+    folder, summary = single(tmp_path)
+    page = write_report(folder, summary).read_bytes()
+    (folder / "images" / "a__0.png").unlink()
+    with pytest.raises(DidaeError, match=r"a__0\.png") as error:
+        write_report(folder, summary)
+    assert "\n" not in str(error.value)
+    assert (folder / "report.html").read_bytes() == page
+
+
+def test_a_table_without_a_column_is_one_clear_line(tmp_path: Path):
+    row = make_row()
+    del row["factual_file"]
+    write_table(tmp_path, [row])
+    with pytest.raises(DidaeError, match="factual_file"):
+        write_report(tmp_path, summarise([row]))
+
+
+def test_a_folder_without_a_run_is_one_clear_line(tmp_path: Path):
+    with pytest.raises(DidaeError):
+        write_report(tmp_path / "nowhere", summarise([]))
+
+
+def direction(name: str, verified: int) -> DirectionSummary:
+    counts = dict.fromkeys(("feasible", "latent_flips", "ambient_flips"), 100)
+    return DirectionSummary(
+        index=0, name=name, n=100, verified_flips=verified, non_adversarial_flips=0, **counts
+    )
+
+
+def test_the_conclusion_is_what_the_numbers_say():
+    both = (direction("background", 97), direction("x", 3))
+    summary = Summary(n_images=100, n_directions=2, directions=both)
+    first, second = (s.replace("\u202f", " ") for s in conclusion(summary))
+    assert first == (
+        "The classifier’s decision flips in 97 % of images when only “background” changes."
+    )
+    assert second == "The next direction, “x”, flips it in 3 %."
+    assert conclusion(Summary(n_images=100, n_directions=1, directions=both[:1]))[1] == ""
+    nothing = Summary(n_images=100, n_directions=1, directions=(direction("x", 0),))
+    assert conclusion(nothing)[0].startswith("No direction changes")
+    assert conclusion(Summary(n_images=0, n_directions=0))[0] == "No counterfactual was asked for."
+
+
+def test_the_round_trip_strip_spans_the_worst_and_the_best(run: tuple[Path, Summary]):
+    text = write_report(*run).read_text()
+    shown = [float(p) for p in re.findall(r">(\d+\.\d) dB</text>", text)]
+    measured = [float(r["round_trip_psnr"]) for r in read_table(run[0] / "table").to_pylist()]
+    assert len(shown) == SHEET
+    assert shown == sorted(shown)
+    assert (shown[0], shown[-1]) == pytest.approx((min(measured), max(measured)), abs=0.051)

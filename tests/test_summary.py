@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from didae.errors import DidaeError
+from didae.summary import FUNNEL, Summary, summarise
+
+FAILED = {
+    "status": "failed", "latent_flip": False, "ambient_flip": False, "verified_flip": False,
+    "non_adversarial_flip": False, "surrogate_flips": 0, "spill": math.nan,
+}  # fmt: skip
+
+
+def row(image: str = "a", direction: int = 0, **values: Any) -> dict[str, Any]:
+    return {
+        "image_id": image, "direction": direction, "direction_name": f"d{direction}",
+        "status": "kept", "reason": "", "latent_flip": True, "ambient_flip": True,
+        "verified_flip": True, "non_adversarial_flip": True, "surrogate_flips": 2,
+        "surrogates": 2, "spill": 0.1, "round_trip_psnr": 40.0, **values,
+    }  # fmt: skip
+
+
+def counts(summary: Summary, position: int = 0) -> list[int]:
+    return [getattr(summary.directions[position], stage) for stage, _ in FUNNEL]
+
+
+def test_every_stage_of_the_funnel_is_counted_by_hand():
+    summary = summarise(
+        [
+            row("a"),
+            row("b", non_adversarial_flip=False, surrogate_flips=1),
+            row("c", verified_flip=False, non_adversarial_flip=False, surrogate_flips=2),
+            row("d", ambient_flip=False, verified_flip=False, non_adversarial_flip=False),
+            row("e", **FAILED, reason="no latent flip"),
+            row("f", **FAILED, reason="infeasible"),
+            row("g", **FAILED, reason="unreadable: /data/g.png is empty"),
+        ]
+    )
+    assert counts(summary) == [7, 5, 5 - 1, 3, 2, 1]
+    # Students and both surrogates agree at a and c; verification is no part of the rate.
+    assert summary.directions[0].nafr == pytest.approx(2 / 7)
+    assert summary.failures == {"no latent flip": 1, "infeasible": 1, "unreadable": 1}
+    assert summary.n_images == 7
+    assert summary.directions[0].verified_share == pytest.approx(2 / 7)
+
+
+def test_a_stage_counts_only_what_passed_the_stages_before():
+    summary = summarise([row(verified_flip=False), row("b", latent_flip=False)])
+    assert counts(summary) == [2, 2, 1, 1, 0, 0]
+
+
+def test_a_row_that_failed_after_the_latent_filter_was_feasible():
+    failed = {**FAILED, "latent_flip": True, "reason": "not finite"}
+    assert counts(summarise([row(**failed)])) == [1, 1, 1, 0, 0, 0]
+
+
+def test_directions_are_ranked_by_verified_flips_and_matrices_keep_dictionary_order():
+    rows = [
+        row("a", 0, verified_flip=False), row("b", 0, verified_flip=False), row("a", 1),
+        row("b", 1, verified_flip=False), row("a", 2), row("b", 2),
+    ]  # fmt: skip
+    correlation = [[0.9, -0.1], [0.2, -0.8], [0.0, math.nan]]
+    summary = summarise(rows, factors=["left", "right"], code_factor_correlation=correlation)
+    assert [d.index for d in summary.directions] == [2, 1, 0]
+    assert summary.names == ("d0", "d1", "d2")
+    assert [d.correlates_with for d in summary.directions] == [
+        (("left", 0.0),),
+        (("right", -0.8), ("left", 0.2)),
+        (("left", 0.9), ("right", -0.1)),
+    ]
+
+
+def test_round_trip_counts_every_image_once_and_spill_only_what_was_delivered():
+    rows = [
+        row("a", 0, round_trip_psnr=30.0), row("a", 1, round_trip_psnr=30.0),
+        row("b", 0, round_trip_psnr=50.0, spill=0.3), row("c", 0, round_trip_psnr=math.nan),
+        row("d", 0, **{**FAILED, "spill": 9.0}, reason="infeasible", round_trip_psnr=None),
+    ]  # fmt: skip
+    summary = summarise(rows)
+    assert summary.round_trip_psnr == pytest.approx(40.0)
+    assert summary.directions[0].mean_spill == pytest.approx((0.1 + 0.3 + 0.1) / 3)
+
+
+def test_without_surrogates_there_is_no_rate():
+    summary = summarise([row(surrogates=0, surrogate_flips=0, non_adversarial_flip=False)])
+    assert summary.directions[0].nafr is None
+
+
+def test_no_rows_make_an_empty_summary():
+    summary = summarise([])
+    assert (summary.n_images, summary.n_directions, summary.directions) == (0, 0, ())
+    assert summary.round_trip_psnr is None
+
+
+def test_json_round_trip_is_exact_and_holds_no_nan():
+    summary = summarise(
+        [row("a"), row("b", 1, **FAILED, reason="infeasible")],
+        disentanglement=[[1.9, math.nan], [0.25, 2.0]],
+        measures={"student_accuracy": math.inf, "probe_agreement": 0.96},
+        settings={"edit": {"strength": 2.0, "range": (0.1, math.nan)}},
+        counterfactuals_per_second=277.0,
+    )
+    text = json.dumps(summary.to_json(), allow_nan=False)
+    back = Summary.from_json(json.loads(text))
+    assert back.to_json() == summary.to_json()
+    assert back.directions == summary.directions
+    assert back.disentanglement == ((1.9, None), (0.25, 2.0))
+    assert back.measures == {"student_accuracy": None, "probe_agreement": 0.96}
+
+
+def test_the_promised_keys_exist():
+    document = summarise([row()]).to_json()
+    assert {
+        "n_images", "n_directions", "counterfactuals_per_second", "nfe_per_counterfactual",
+        "round_trip_psnr", "directions", "failures", "settings", "disentanglement",
+    } <= document.keys()  # fmt: skip
+    assert {
+        "name", "n", "feasible", "latent_flips", "ambient_flips", "verified_flips",
+        "non_adversarial_flips", "mean_spill", "correlates_with",
+    } <= document["directions"][0].keys()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n_images": "many"}, "n_images"),
+        ({"n_imags": 3}, "n_imags"),
+        ({"directions": [{}]}, "index"),
+    ],
+)
+def test_a_wrong_document_is_one_clear_line(change: dict[str, Any], named: str):
+    with pytest.raises(DidaeError) as error:
+        Summary.from_json({**summarise([row()]).to_json(), **change}, "runs/x/summary.json")
+    message = str(error.value)
+    assert "runs/x/summary.json" in message
+    assert named in message
+    assert "\n" not in message
+
+
+FLAGS = ("latent_flip", "ambient_flip", "verified_flip", "non_adversarial_flip")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), *[st.booleans()] * 4), max_size=30), st.randoms())
+def test_a_funnel_never_widens_and_the_order_of_rows_is_nothing(flags: list[Any], random: Any):
+    rows = [
+        row(str(i), k, **dict(zip(FLAGS, passed, strict=True)))
+        for i, (k, *passed) in enumerate(flags)
+    ]
+    summary = summarise(rows)
+    for position in range(summary.n_directions):
+        stages = counts(summary, position)
+        assert stages == sorted(stages, reverse=True)
+    assert sum(d.n for d in summary.directions) == len(rows)
+    random.shuffle(rows)
+    shuffled = summarise(rows)
+    assert [d.verified_flips for d in shuffled.directions] == [
+        d.verified_flips for d in summary.directions
+    ]

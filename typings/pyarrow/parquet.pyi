@@ -1,0 +1,9 @@
+"""The part of PyArrow's Parquet reader and writer that didae uses."""
+
+from pyarrow import BufferOutputStream, BufferReader, Table
+
+class ParquetFile:
+    def __init__(self, source: BufferReader) -> None: ...
+    def read(self) -> Table: ...
+
+def write_table(table: Table, where: BufferOutputStream) -> None: ...
