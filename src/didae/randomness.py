@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -30,6 +31,27 @@ def generator(seed: int, *keys: str | int) -> torch.Generator:
     # `ascii` of a list frames the parts unambiguously, in the same way in every version of Python.
     digest = hashlib.sha256(ascii(parts).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None, None, None]:
+    """Seed what is drawn inside, such as the first weights of a module, and nothing outside.
+
+    PyTorch's initialisers know only the global generator, so its state is put back at the end.
+
+    Parameters
+    ----------
+    seed
+        Seed of the CPU generator.
+
+    Yields
+    ------
+    None
+        The block to seed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def standard_normal(shape: Sequence[int], seed: int, ids: Sequence[str]) -> Tensor:

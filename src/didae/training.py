@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -52,14 +53,14 @@ class TrainingConfig(Config):
         Share each batch among the processes of ``accelerate launch``.
     """
 
-    steps: int = Field(1000, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)
+    steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
     seed: int = 0
-    checkpoint_every: int = Field(500, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
     distributed: bool = False
 
 
@@ -109,13 +110,16 @@ def train(
     )
     average = copy.deepcopy(model).requires_grad_(False)
     path = None if folder is None else folder / CHECKPOINT
-    history = _restore(path, model, average, optimiser, config)
+    run = _identity(model, examples, config)
+    history = _restore(path, model, average, optimiser, run)
     forward: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
 
     def save() -> None:
         if path is not None and is_main:
-            save_tensors(path, _state(model, average, optimiser, history, config))
+            save_tensors(path, _state(model, average, optimiser, history) | {"run": run})
 
+    # An interrupt between the update of the weights and its record must not be saved.
+    consistent = True
     model.train()
     try:
         for step in progress(range(len(history), config.steps), description):
@@ -134,13 +138,16 @@ def train(
             else:
                 accelerator.backward(value)
             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            consistent = False
             optimiser.step()
             update_average(average, model, config.ema_decay, step)
             history.append(value.item())
+            consistent = True
             if len(history) % config.checkpoint_every == 0:
                 save()
     finally:
-        save()
+        if consistent:
+            save()
     model.load_state_dict(average.state_dict())
     model.eval()
     return history
@@ -203,9 +210,9 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _accelerator():  # noqa: ANN202  (the extra's type is unknown where it is absent)
+def _accelerator() -> Any:
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DidaeError(
             "distributed training needs accelerate: pip install 'didae[train]'."
@@ -213,12 +220,12 @@ def _accelerator():  # noqa: ANN202  (the extra's type is unknown where it is ab
     return Accelerator()
 
 
-def _identity(model: nn.Module, config: TrainingConfig) -> Tensor:
+def _identity(model: nn.Module, examples: int, config: TrainingConfig) -> Tensor:
     """Name the run: what may not change between its parts, as the bytes of a fingerprint."""
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     # How often a run is saved does not change its result.
     settings = config.model_dump(exclude={"checkpoint_every"})
-    return torch.tensor(list(fingerprint(settings, shapes).encode()), dtype=torch.uint8)
+    return torch.tensor(list(fingerprint(settings, shapes, examples).encode()), dtype=torch.uint8)
 
 
 def _state(
@@ -226,13 +233,11 @@ def _state(
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
     history: list[float],
-    config: TrainingConfig,
 ) -> dict[str, Tensor]:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-    tensors["run"] = _identity(model, config)
     return tensors | {"history": torch.tensor(history, dtype=torch.float64)}
 
 
@@ -241,13 +246,14 @@ def _restore(
     model: nn.Module,
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
-    config: TrainingConfig,
+    run: Tensor,
 ) -> list[float]:
     """Load the newest checkpoint, if there is one, and give the losses so far."""
     if path is None or not path.exists():
         return []
     tensors = load_tensors(path)
-    if not torch.equal(tensors.pop("run", torch.empty(0)), _identity(model, config)):
+    found = tensors.pop("run", torch.empty(0))
+    if found.tolist() != run.tolist():
         raise DidaeError(
             f"{path}: this checkpoint was made with other settings; "
             "use the settings in its run.yaml or an empty folder."

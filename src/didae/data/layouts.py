@@ -193,7 +193,18 @@ class _Column:
     cells: tuple[tuple[int, str], ...]
 
     def paths(self) -> tuple[str, ...]:
-        """Return the cells as relative paths, each inside the folder and there only once."""
+        """Read the cells as relative paths, each inside the folder and there only once.
+
+        Returns
+        -------
+        tuple of str
+            With forward slashes.
+
+        Raises
+        ------
+        DidaeError
+            If a cell is something else; table, line and column are named.
+        """
         seen: dict[str, int] = {}
         for line, cell in self.cells:
             path, windows = PurePosixPath(cell), PureWindowsPath(cell)
@@ -209,7 +220,18 @@ class _Column:
         return tuple(seen)
 
     def classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Return the cells as class numbers, and the name of each class."""
+        """Read the cells as classes: numbers from 0, or names, numbered in sorted order.
+
+        Returns
+        -------
+        tuple
+            The class of each cell (ndarray of int64) and the name of each class.
+
+        Raises
+        ------
+        DidaeError
+            If a cell is something else; table, line and column are named.
+        """
         texts = [cell.strip() for _, cell in self.cells]
         for (line, cell), text in zip(self.cells, texts, strict=True):
             if text.lower() in ("", "nan"):
@@ -226,7 +248,18 @@ class _Column:
         return np.array([place[text] for text in texts], dtype=np.int64), names
 
     def numbers(self) -> NDArray[np.float64]:
-        """Return the cells as finite numbers."""
+        """Read the cells as finite numbers.
+
+        Returns
+        -------
+        ndarray of float64
+            One number a cell.
+
+        Raises
+        ------
+        DidaeError
+            If a cell is something else; table, line and column are named.
+        """
         values = np.empty(len(self.cells))
         for row, (line, cell) in enumerate(self.cells):
             try:

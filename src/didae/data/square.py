@@ -27,7 +27,8 @@ FACTOR_STD = np.sqrt((FACTOR_COUNT**2 - 1) / 12)
 IMAGE_SIZE = 64
 NOISE_STD = 20.0
 
-_FRAME, _INNER, _INSET, _FRAME_VALUE = 12, 8, 2, 127.0
+FRAME = 12
+_INNER, _INSET, _FRAME_VALUE = 8, 2, 127.0
 
 Factors = NDArray[np.int64]
 
@@ -113,7 +114,9 @@ class Square:
         Tensor, uint8, shape (b, 3, 64, 64)
             The images.
         """
-        return self.render(indices, self.factors[np.asarray(indices, dtype=np.int64)])
+        chosen = np.asarray(indices, dtype=np.int64)
+        self._check(chosen)
+        return self.render(chosen, self.factors[chosen])
 
     def render(self, indices: Sequence[int] | NDArray[Any], factors: NDArray[Any]) -> Tensor:
         """Render images with the noise of ``indices`` and any factors: true counterfactuals.
@@ -141,20 +144,23 @@ class Square:
             raise DidaeError(f"Square: factors have shape {wanted.shape}, not ({len(chosen)}, 4).")
         if np.any(wanted < 0) or np.any(wanted >= FACTOR_COUNT):
             raise DidaeError("Square: a factor is outside 0..255 (colours) or 0..51 (positions).")
-        if np.any(chosen < 0) or np.any(chosen >= self.size):
-            raise DidaeError(f"Square: an index is outside the pool of {self.size} images.")
+        self._check(chosen)
         images = np.empty((len(chosen), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         for image, index, (foreground, background, row, column) in zip(
             images, chosen, wanted, strict=True
         ):
             noise = np.random.RandomState([self.seed, index]).randn(*image.shape) * NOISE_STD
             clean = np.full(image.shape, float(background))
-            clean[row : row + _FRAME, column : column + _FRAME] = _FRAME_VALUE
+            clean[row : row + FRAME, column : column + FRAME] = _FRAME_VALUE
             top, left = row + _INSET, column + _INSET
             clean[top : top + _INNER, left : left + _INNER] = (foreground, 0.0, 0.0)
             # Truncation, not rounding, is the authors' conversion to 8 bits.
             image[:] = np.clip(clean + noise, 0, 255).astype(np.uint8)
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    def _check(self, indices: NDArray[np.int64]) -> None:
+        if np.any(indices < 0) or np.any(indices >= self.size):
+            raise DidaeError(f"Square: an index is outside the pool of {self.size} images.")
 
 
 def read_factors(images: Tensor) -> NDArray[np.float64]:
@@ -192,21 +198,21 @@ def _read_batch(images: Tensor) -> NDArray[np.float64]:
     values = images.numpy().astype(np.float64)
     squares = values**2
     places = int(FACTOR_COUNT[2])
-    frame, frame_squares = _box_sums(values, _FRAME, 0), _box_sums(squares, _FRAME, 0)
+    frame, frame_squares = _box_sums(values, FRAME, 0), _box_sums(squares, FRAME, 0)
     inner, inner_squares = _box_sums(values, _INNER, _INSET), _box_sums(squares, _INNER, _INSET)
 
-    outside_count = 3 * (IMAGE_SIZE**2 - _FRAME**2)
+    outside_count = 3 * (IMAGE_SIZE**2 - FRAME**2)
     outside = values.sum((1, 2, 3))[:, None, None] - frame.sum(1)
     outside_squares = squares.sum((1, 2, 3))[:, None, None] - frame_squares.sum(1)
     error = outside_squares - outside**2 / outside_count
     border, border_squares = (frame - inner).sum(1), (frame_squares - inner_squares).sum(1)
-    border_count = 3 * (_FRAME**2 - _INNER**2)
+    border_count = 3 * (FRAME**2 - _INNER**2)
     error += border_squares - 2 * _FRAME_VALUE * border + border_count * _FRAME_VALUE**2
     error += inner_squares[:, 0] - inner[:, 0] ** 2 / _INNER**2
     black = float(_clipped_mean(np.zeros(1))[0])
     error += inner_squares[:, 1:].sum(1) - 2 * black * inner[:, 1:].sum(1)
 
-    best = error.reshape(len(values), -1).argmin(1)
+    best = error.reshape(-1, places**2).argmin(1)
     row, column = best // places, best % places
     here = np.arange(len(values))
     foreground = _unclip(inner[here, 0, row, column] / _INNER**2)

@@ -50,7 +50,18 @@ class ImageSource(Protocol):
         ...
 
     def images(self, indices: Sequence[int]) -> Tensor:
-        """Return the images of these rows as uint8, shape (b, 3, height, width)."""
+        """Read images.
+
+        Parameters
+        ----------
+        indices
+            The b rows, each in 0..n - 1.
+
+        Returns
+        -------
+        Tensor
+            uint8 of shape (b, 3, height, width).
+        """
         ...
 
 

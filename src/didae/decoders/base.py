@@ -15,7 +15,7 @@ from didae.config import Config, from_mapping
 from didae.decoders.network import Drawing, Network, NetworkConfig
 from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
 from didae.errors import DidaeError
-from didae.storage import fingerprint, load_component, save_component
+from didae.storage import fingerprint, load_component, load_weights, save_component
 
 
 class SamplerConfig(Config):
@@ -31,7 +31,7 @@ class SamplerConfig(Config):
     """
 
     method: Literal["euler", "heun", "ddim", "ddim-clipped"] = "euler"
-    steps: int = Field(1, ge=1)
+    steps: int = Field(default=1, ge=1)
 
     @property
     def evaluations(self) -> int:
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
         """
         return self.network.draw((z - self.z_mean) / self.z_scale)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def invert(self, images: Tensor, z: Tensor) -> StochasticCode:
         """Find the stochastic code with which ``z`` gives the images back exactly.
 
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         noise = self._integrate(x, drawing, invert=True)
         return StochasticCode(noise, x - self._integrate(noise, drawing, invert=False))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, z: Tensor, code: StochasticCode, fidelity: float = 1.0) -> Tensor:
         """Draw images from semantic and stochastic codes.
 
@@ -274,5 +274,5 @@ class Decoder(nn.Module):
         config, tensors = load_component(folder, "decoder")
         settings = from_mapping(DecoderConfig, config["decoder"], folder)
         decoder = cls(settings, config["encoder"])
-        decoder.load_state_dict(tensors)
+        load_weights(decoder, tensors, folder)
         return decoder.eval().requires_grad_(False)

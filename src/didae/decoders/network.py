@@ -161,7 +161,11 @@ class Canvas(nn.Module):
         Channels of the canvas.
     size : int
         Side of the canvas.
+    depth : int
+        Number of modulated layers.
     """
+
+    grid: Tensor
 
     def __init__(self, dim: int, width: int, size: int, depth: int = 2) -> None:
         super().__init__()
@@ -171,12 +175,13 @@ class Canvas(nn.Module):
         self.place = nn.Linear(2, width)
         self.code = nn.Linear(dim, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.modulations = nn.ModuleList(nn.Linear(dim, 2 * width) for _ in range(depth))
+        modulations = [nn.Linear(dim, 2 * width) for _ in range(depth)]
         # An edge one pixel wide needs a slope of half the image's side.
         nn.init.uniform_(self.place.weight, -size / 8, size / 8)
         nn.init.uniform_(self.code.weight, -size / 8 / dim**0.5, size / 8 / dim**0.5)
-        for modulation in self.modulations:
+        for modulation in modulations:
             nn.init.zeros_(modulation.bias)
+        self.modulations = nn.ModuleList(modulations)
 
     def forward(self, z: Tensor) -> Tensor:
         """Draw.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def euler(velocity: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
     Tensor, shape (b, c, h, w)
         State at ``times[-1]``.
     """
-    for now, after in zip(times, times[1:], strict=False):
+    for now, after in pairwise(times):
         x = x + (after - now) * velocity(x, now)
     return x
 
@@ -76,7 +77,7 @@ def heun(velocity: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
     Tensor, shape (b, c, h, w)
         State at ``times[-1]``.
     """
-    for now, after in zip(times, times[1:], strict=False):
+    for now, after in pairwise(times):
         slope = velocity(x, now)
         if max(now, after) < 1:
             guess = x + (after - now) * slope

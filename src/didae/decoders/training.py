@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from didae.data.images import to_float
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.sampling import DIFFUSION_STEPS, signal_level
+from didae.randomness import seeded
 from didae.training import TrainingConfig, train
 
 
@@ -43,8 +44,7 @@ def fit_decoder(
     Decoder
         In evaluation mode.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(training.seed)
+    with seeded(training.seed):
         decoder = Decoder(config, encoder_fingerprint)
     decoder.z_mean.copy_(z.mean(0))
     decoder.z_scale.copy_((z - z.mean(0)).pow(2).mean().sqrt())

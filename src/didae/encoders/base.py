@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ class Encoder(nn.Module):
         self.requires_grad_(False)
         super().train(False)
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> Encoder:  # noqa: ARG002
         """Do nothing: an encoder stays in evaluation mode whatever its parent does.
 
         Parameters
@@ -59,7 +58,7 @@ class Encoder(nn.Module):
         """
         return self
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """str: changes with the name and with any bit of the weights."""
         return fingerprint(self.name, dict(self.state_dict()))
@@ -85,7 +84,7 @@ class Encoder(nn.Module):
             )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def embed(
     encoder: Encoder,
     source: ImageSource,
@@ -116,7 +115,7 @@ def embed(
         If an embedding is not finite; the image is named.
     """
     chosen = [int(index) for index in indices]
-    device = next(encoder.parameters()).device
+    device = next(encoder.parameters(), torch.empty(0)).device
     batches = AutoBatch(batch_size)
     parts: list[Tensor] = []
     for start in progress(range(0, len(chosen), batch_size), f"encoding with {encoder.name}"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from didae.config import Config
+from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
-from didae.storage import load_component, save_component
+from didae.randomness import seeded
+from didae.storage import load_component, load_weights, save_component
 from didae.training import TrainingConfig, train
 
 
@@ -27,9 +29,9 @@ class FactorEncoderConfig(Config):
         Width d of z_sem.
     """
 
-    image_size: int = 64
-    width: int = 32
-    dim: int = 64
+    image_size: int = Field(default=64, ge=8, multiple_of=2)
+    width: int = Field(default=32, ge=1)
+    dim: int = Field(default=64, ge=1)
 
 
 class FactorEncoder(Encoder):
@@ -46,6 +48,8 @@ class FactorEncoder(Encoder):
     name : str
         What it is called.
     """
+
+    grid: Tensor
 
     def __init__(self, config: FactorEncoderConfig, name: str = "square") -> None:
         super().__init__(name, config.dim, config.image_size, "Apache-2.0")
@@ -121,8 +125,8 @@ class FactorEncoder(Encoder):
             If the folder holds no intact encoder.
         """
         config, tensors = load_component(folder, "encoder")
-        encoder = cls(FactorEncoderConfig(**config["shape"]), config["name"])
-        encoder.load_state_dict(tensors)
+        encoder = cls(from_mapping(FactorEncoderConfig, config["shape"], folder), config["name"])
+        load_weights(encoder, tensors, folder)
         return encoder
 
 
@@ -134,6 +138,10 @@ def fit_factor_encoder(
     folder: Path | None = None,
 ) -> FactorEncoder:
     """Train Φ to make standardised factors a linear read-out of z_sem.
+
+    The loss is the mean over factors of log(mean squared error), a Gaussian likelihood with one
+    fitted variance per factor (Kendall et al. 2018, equation 7): a factor that is already precise
+    keeps its share of the gradient.
 
     Parameters
     ----------
@@ -153,14 +161,14 @@ def fit_factor_encoder(
     FactorEncoder
         The encoder, frozen.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(training.seed)
+    with seeded(training.seed):
         encoder = FactorEncoder(config)
         network = nn.Sequential(encoder, nn.Linear(config.dim, factors.shape[1]))
     network.requires_grad_(True)
 
     def loss(model: nn.Module, indices: Tensor, _: torch.Generator) -> Tensor:
-        return nn.functional.mse_loss(model(to_float(images[indices])), factors[indices])
+        error = (model(to_float(images[indices])) - factors[indices]).pow(2).mean(0)
+        return (error + 1e-6).log().mean()
 
     train(network, loss, len(images), training, folder, "training the encoder")
     encoder.freeze()

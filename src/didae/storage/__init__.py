@@ -6,10 +6,12 @@ from didae.storage.components import (
     SCHEMA,
     load_component,
     load_tensors,
+    load_weights,
     save_component,
     save_tensors,
 )
 from didae.storage.files import (
+    commit,
     prepare_run_folder,
     read_bytes,
     read_json,
@@ -23,9 +25,11 @@ from didae.storage.tables import TableWriter, read_table
 __all__ = [
     "SCHEMA",
     "TableWriter",
+    "commit",
     "fingerprint",
     "load_component",
     "load_tensors",
+    "load_weights",
     "prepare_run_folder",
     "read_bytes",
     "read_json",

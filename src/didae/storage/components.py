@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from didae import __version__
 from didae.errors import DidaeError
@@ -155,6 +155,31 @@ def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[
     if header["weights_sha256"] != digest:
         header = _interrupted_header(folder, kind, digest)
     return header["config"], tensors
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], folder: str | Path) -> None:
+    """Put the weights of a component into the module that its configuration built.
+
+    Parameters
+    ----------
+    module
+        Gets the weights.
+    tensors
+        What `load_component` gave.
+    folder
+        Where they come from, for the message.
+
+    Raises
+    ------
+    DidaeError
+        If names or shapes do not fit.
+    """
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise DidaeError(
+            f"{folder}: the weights do not fit the shape in {CONFIG_FILE}; make the component again"
+        ) from error
 
 
 def _checked_header(path: Path, kind: str) -> dict[str, Any]:

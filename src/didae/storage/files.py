@@ -37,14 +37,15 @@ def _cannot(action: str, path: Path, error: OSError) -> DidaeError:
     return DidaeError(f"cannot {action} {path}: {advice or f'{reason}: check the path'}")
 
 
-def _write_temporary(path: Path, data: bytes) -> Path:
+def _write_temporary(path: Path, data: bytes, durable: bool = True) -> Path:
     """Put the bytes on the disk under a hidden name beside `path`."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     except BaseException:
         _remove(temporary)
         raise
@@ -66,13 +67,16 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def commit(files: Mapping[Path, bytes]) -> None:
+def commit(files: Mapping[Path, bytes], durable: bool = True) -> None:
     """Write files of one folder; none takes its name before all of them have reached the disk.
 
     Parameters
     ----------
     files
         Whole content by path; the names are taken in this order.
+    durable
+        Whether the files must outlive a loss of power. Not waiting for the disk is far faster, and
+        enough for files that are made again unless a later, durable one vouches for them.
 
     Raises
     ------
@@ -85,10 +89,11 @@ def commit(files: Mapping[Path, bytes]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for path, data in files.items():
-            waiting[path] = _write_temporary(path, data)
+            waiting[path] = _write_temporary(path, data, durable)
         for path, temporary in waiting.items():
             os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         raise _cannot("write", path, error) from error
     finally:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.errors import DidaeError
-from didae.storage import load_component, save_component
+from didae.randomness import seeded
+from didae.storage import load_component, load_weights, save_component
 from didae.training import TrainingConfig, train
 
 
@@ -38,9 +39,9 @@ class StudentConfig(Config):
     """
 
     architecture: Literal["strided", "pooled", "patches"] = "strided"
-    image_size: int = Field(64, ge=8, multiple_of=8)
-    classes: int = Field(2, ge=2)
-    width: int = Field(16, ge=1)
+    image_size: int = Field(default=64, ge=8, multiple_of=8)
+    classes: int = Field(default=2, ge=2)
+    width: int = Field(default=16, ge=1)
 
 
 class StudentNetwork(nn.Module, ABC):
@@ -179,8 +180,7 @@ def build_student(config: StudentConfig, seed: int = 0) -> StudentNetwork:
     StudentNetwork
         The student.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         return _ARCHITECTURES[config.architecture](config)
 
 
@@ -204,12 +204,7 @@ def load_student(folder: str | Path) -> StudentNetwork:
     """
     values, tensors = load_component(folder, "student")
     student = build_student(from_mapping(StudentConfig, values, folder))
-    try:
-        student.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise DidaeError(
-            f"{folder}: the weights do not fit the shape in config.json; save the student again."
-        ) from error
+    load_weights(student, tensors, folder)
     return student.eval()
 
 

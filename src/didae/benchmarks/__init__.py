@@ -1,0 +1,1 @@
+"""Benchmarks: one file per table, each with the paper's form beside ours."""

@@ -1,0 +1,103 @@
+"""Counterfactuals per second of the whole sweep, against the machine's own peak."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from didae.benchmarks.figures import Figures
+from didae.counterfactuals import Components, ExplainConfig, explain
+from didae.data.square import IMAGE_SIZE, Square
+
+
+def add_throughput(
+    figures: Figures, square: Square, indices: NDArray, components: Components, folder: Path
+) -> None:
+    """Time the sweep: encode, invert, edit, decode, check on 8 bits, re-encode, surrogates, PNGs.
+
+    Parameters
+    ----------
+    figures : Figures
+        Gets the figures.
+    square : Square
+        The pool.
+    indices : ndarray of int64
+        The images.
+    components : Components
+        All of them.
+    folder : Path
+        For the runs; removed afterwards.
+    """
+    peak = convolution_peak()
+    for algorithm, prefix, target in (("reflection", "", 250.0), ("boundary", "alg2_", None)):
+        run = folder / f"throughput-{algorithm}"
+        shutil.rmtree(run, ignore_errors=True)
+        config = ExplainConfig(algorithm=algorithm)
+        summary = explain(square, indices, components, config, run)
+        rate, nfe = summary.counterfactuals_per_second, summary.nfe_per_counterfactual
+        shutil.rmtree(run, ignore_errors=True)
+        if rate is None or nfe is None:
+            continue
+        n = len(indices)
+        figures.add(f"{prefix}cf_per_second", rate, n, at_least=target)
+        figures.add(f"{prefix}nfe_per_cf", nfe, n)
+        if not prefix:
+            per_image, per_counterfactual = _flops(components)
+            directions = len(components.dictionary.names)
+            flops = per_counterfactual + per_image / directions
+            figures.add("peak_share", flops * rate / peak, n)
+    figures.add("peak_gflops", peak / 1e9, 1)
+
+
+def convolution_peak(seconds: float = 1.0) -> float:
+    """Measure what the machine gives for large 3 x 3 convolutions in float32.
+
+    Parameters
+    ----------
+    seconds : float
+        How long to measure.
+
+    Returns
+    -------
+    float
+        Best floating-point operations per second.
+    """
+    convolution = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    images = torch.randn(16, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+    flops = 2 * 16 * 64 * 64 * 64 * 64 * 9
+    best, start = float("inf"), time.perf_counter()
+    with torch.inference_mode():
+        while time.perf_counter() - start < seconds:
+            began = time.perf_counter()
+            convolution(images)
+            best = min(best, time.perf_counter() - began)
+    return flops / best
+
+
+def _flops(components: Components) -> tuple[float, float]:
+    """Count operations per image (encode, invert) and per counterfactual (decode, check)."""
+    images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    z = components.encoder(images)
+    code = components.decoder.invert(images, z)
+
+    def count(function: Callable[[], Tensor | object]) -> float:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            function()
+        return float(counter.get_total_flops())
+
+    look = count(lambda: components.encoder(images))
+    look += sum(count(lambda s=s: s(images)) for s in _students(components))
+    inversion = count(lambda: components.decoder.invert(images, z))
+    decoding = count(lambda: components.decoder.decode(z, code))
+    return look + inversion, look + decoding
+
+
+def _students(components: Components) -> list[Callable[[Tensor], Tensor]]:
+    return [components.student, *components.surrogates]

@@ -1,0 +1,106 @@
+"""The command line: `didae COMMAND`; only this package reads what users name.
+
+Nothing heavy is imported before a command is known, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from didae import __version__
+from didae.errors import DidaeError
+
+if TYPE_CHECKING:
+    from didae.cli.command import Command
+
+COMMANDS = {
+    "demo": ("demo", "Demo", "explain a biased classifier on Square, from images to report"),
+    "data square": ("data", "DataSquare", "write Square as PNG files and metadata.csv"),
+    "train encoder": ("train", "TrainEncoder", "train Φ on known factors"),
+    "train decoder": ("train", "TrainDecoder", "train the decoder of an encoder"),
+    "train student": ("student", "TrainStudent", "train a student, its probe and surrogates"),
+    "fit": ("fit", "Fit", "fit a dictionary of directions"),
+    "explain": ("explain", "Explain", "make counterfactuals and a report"),
+    "report": ("report", "Report", "write the report of a run again"),
+    "bench square": ("bench", "BenchSquare", "measure everything against the truth on Square"),
+}
+"""Command -> module, class and one line of help."""
+
+EXIT_CODES = "Exit codes: 0 success, 2 bad input or usage, 130 interrupted (Ctrl-C)."
+
+_INTERRUPTED = "interrupted; run the same command again to go on."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0 success, 2 bad input or usage, 130 interrupted.
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except DidaeError as error:
+        sys.stderr.write(f"didae: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"didae: {_INTERRUPTED}\n")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        sys.stdout.write(f"didae {__version__}\n")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_help(COMMANDS))
+        return 0 if arguments else 2
+    words = next((n for n in (2, 1) if " ".join(arguments[:n]) in COMMANDS), 0)
+    if not words:
+        return _group_help(arguments)
+    name = " ".join(arguments[:words])
+    module, cls, _ = COMMANDS[name]
+    command: type[Command] = getattr(importlib.import_module(f"didae.cli.{module}"), cls)
+    return command.main(name, arguments[words:])
+
+
+def _group_help(arguments: list[str]) -> int:
+    """Show the commands of a group such as `didae train`; refuse what is no command."""
+    group = [name for name in COMMANDS if name.startswith(f"{arguments[0]} ")]
+    if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        sys.stdout.write(_help(group))
+        return 0 if len(arguments) > 1 else 2
+    given = " ".join(arguments[:2] if group else arguments[:1])
+    nearest = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.5)
+    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}."
+    raise DidaeError(f"unknown command '{given}': {advice}")
+
+
+def _help(names: Sequence[str] | dict[str, tuple[str, str, str]]) -> str:
+    lines = [f"  {name:<15}{COMMANDS[name][2]}" for name in names]
+    return "\n".join(
+        [
+            "usage: didae COMMAND [OPTIONS]",
+            "",
+            "See what an image classifier really looks at, as counterfactual images.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "  didae COMMAND --help     options of a command with types and defaults",
+            "  didae --version          version",
+            "",
+            EXIT_CODES,
+            "",
+        ]
+    )

@@ -1,0 +1,38 @@
+"""`didae bench square`: every figure, against the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from didae.benchmarks.square import bench_square
+from didae.cli.command import Command, console
+from didae.storage import prepare_run_folder
+
+
+class BenchSquare(Command):
+    """Measure every figure of the method on the test split of Square, the paper's form beside it.
+
+    Attributes
+    ----------
+    folder : Path
+        Where students of further seeds are kept.
+    quick : bool
+        Fewer images and seeds.
+    json_file : Path
+        Gets key -> {value, std, n, target, ok}.
+    """
+
+    folder: Path = Path("runs/bench")
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+
+    def run(self) -> None:
+        """Measure."""
+        prepare_run_folder(self.folder)
+        if self.json_file is not None:
+            prepare_run_folder(self.json_file.parent)
+        figures = bench_square(self.quick, self.folder, self.json_file)
+        console().print(figures.table("Square, test split"))

@@ -1,0 +1,174 @@
+"""What every command is: a configuration that can run, from flags on top of a file."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich.console
+import tyro
+
+from didae.cli import EXIT_CODES
+from didae.config import Config, load_yaml, save_yaml
+from didae.errors import DidaeError
+from didae.storage import prepare_run_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+RUN_FILE = "run.yaml"
+
+_CONFIG_HELP = (
+    "--config FILE takes defaults from a YAML file, such as the run.yaml in every run folder; "
+    "other flags go on top."
+)
+
+
+class Command(Config):
+    """A command of `didae`; its fields are its flags."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do what the command is for."""
+
+    @classmethod
+    def main(cls, name: str, arguments: list[str]) -> int:
+        """Read the flags and run.
+
+        Parameters
+        ----------
+        name : str
+            Name of the command, for its help.
+        arguments : list of str
+            Everything after it.
+
+        Returns
+        -------
+        int
+            0, or 2 where a flag is wrong.
+        """
+        try:
+            command = cls.parse(name, arguments)
+        except SystemExit as error:
+            return 2 if error.code else 0
+        command.run()
+        return 0
+
+    @classmethod
+    def parse(cls, name: str, arguments: list[str]) -> Self:
+        """Build the command from flags, and from the file of ``--config`` where there is one.
+
+        Parameters
+        ----------
+        name : str
+            Name of the command, for its help.
+        arguments : list of str
+            Everything after it.
+
+        Returns
+        -------
+        Command
+            The command.
+
+        Raises
+        ------
+        DidaeError
+            If the file is missing or names what the command does not know.
+        """
+        flags, file = _take_config(arguments)
+        purpose = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes\n")[0]
+        defaults: dict[str, Any] = {} if file is None else {"default": load_yaml(cls, file)}
+        return tyro.cli(
+            cls,
+            prog=f"didae {name}",
+            description=f"{purpose}\n\n{_CONFIG_HELP}\n\n{EXIT_CODES}",
+            args=flags,
+            **defaults,
+        )
+
+
+def open_run(command: Command, folder: Path) -> None:
+    """Make a folder ready for a run, or for going on with the same run.
+
+    Parameters
+    ----------
+    command : Command
+        What will run; saved as ``run.yaml``.
+    folder : Path
+        Where.
+
+    Raises
+    ------
+    DidaeError
+        If the folder cannot be written, holds something else, or a run with other settings; it is
+        then untouched.
+    """
+    earlier = folder / RUN_FILE
+    if earlier.exists():
+        _require_same(command, folder)
+        prepare_run_folder(folder)
+        return
+    prepare_run_folder(folder)
+    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if others:
+        raise DidaeError(
+            f"{folder} holds other files ({others[0]}) and no {RUN_FILE}: choose an empty folder."
+        )
+    save_yaml(command, earlier)
+
+
+def console() -> rich.console.Console:
+    """Give the terminal that results go to.
+
+    Returns
+    -------
+    rich.console.Console
+        Standard output.
+    """
+    return rich.console.Console(highlight=False, soft_wrap=True)
+
+
+def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Split ``--config FILE`` from the flags."""
+    flags: list[str] = []
+    file: str | None = None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--config":
+            file = next(waiting, None)
+            if file is None:
+                raise DidaeError("--config needs the path of a YAML file.")
+        elif argument.startswith("--config="):
+            file = argument.removeprefix("--config=")
+        else:
+            flags.append(argument)
+    return flags, file
+
+
+def _require_same(command: Command, folder: Path) -> None:
+    earlier = folder / RUN_FILE
+    try:
+        old = load_yaml(type(command), earlier).model_dump(exclude={"folder"})
+    except DidaeError as error:
+        raise DidaeError(
+            f"{folder} holds the run of another command ({error}): choose an empty folder."
+        ) from error
+    new = command.model_dump(exclude={"folder"})
+    different = sorted(_differences(old, new))
+    if different:
+        raise DidaeError(
+            f"{folder} holds a run with other settings ({', '.join(different)}): "
+            f"choose another folder, or go on with --config {earlier}"
+        )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old[key], dict):
+            found += _differences(old[key], value, f"{prefix}{key}.")
+        elif value != old[key]:
+            found.append(f"{prefix}{key}")
+    return found

@@ -1,0 +1,96 @@
+"""Components a user names: the shipped ones, or folders that hold others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from didae.decoders.base import Decoder
+from didae.dictionaries import Dictionary
+from didae.encoders.factors import FactorEncoder
+from didae.students import Probe, StudentLike, load_student
+
+SHIPPED_NAME = "square"
+
+
+def load_encoder(name: str) -> FactorEncoder:
+    """Load an encoder.
+
+    Parameters
+    ----------
+    name : str
+        ``square`` or a folder.
+
+    Returns
+    -------
+    FactorEncoder
+        The encoder.
+    """
+    return FactorEncoder.load(_folder(name, "encoder"))
+
+
+def load_dictionary(name: str) -> Dictionary:
+    """Load a dictionary.
+
+    Parameters
+    ----------
+    name : str
+        ``square`` or a folder.
+
+    Returns
+    -------
+    Dictionary
+        The dictionary.
+    """
+    return Dictionary.load(_folder(name, "dictionary"))
+
+
+def load_decoder(name: str) -> Decoder:
+    """Load a decoder.
+
+    Parameters
+    ----------
+    name : str
+        ``square`` or a folder.
+
+    Returns
+    -------
+    Decoder
+        The decoder.
+    """
+    return Decoder.load(_folder(name, "decoder"))
+
+
+def load_judges(name: str) -> tuple[StudentLike, Probe | None, tuple[StudentLike, ...]]:
+    """Load a student and, where they are, its probe and surrogates.
+
+    Parameters
+    ----------
+    name : str
+        ``square``, what `didae train student` wrote, or the folder of a student alone.
+
+    Returns
+    -------
+    student : StudentLike
+        The student.
+    probe : Probe or None
+        Its probe.
+    surrogates : tuple of StudentLike
+        Its surrogates.
+    """
+    folder = _shipped() if name == SHIPPED_NAME else Path(name)
+    if not (folder / "student").is_dir():
+        return load_student(folder), None, ()
+    probe = Probe.load(folder / "probe") if (folder / "probe").is_dir() else None
+    surrogates = tuple(load_student(path) for path in sorted(folder.glob("surrogate_*")))
+    return load_student(folder / "student"), probe, surrogates
+
+
+def _folder(name: str, kind: str) -> Path:
+    return _shipped() / kind if name == SHIPPED_NAME else Path(name)
+
+
+def _shipped() -> Path:
+    # The recipes know every module; who names folders of their own need not wait for them.
+    from didae.recipes import SHIPPED
+
+    return SHIPPED

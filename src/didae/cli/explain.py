@@ -1,0 +1,73 @@
+"""`didae explain`: counterfactuals of a user's own parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+from pydantic import Field
+
+from didae.cli.command import Command, open_run
+from didae.cli.components import (
+    SHIPPED_NAME,
+    load_decoder,
+    load_dictionary,
+    load_encoder,
+    load_judges,
+)
+from didae.cli.report import finish
+from didae.cli.sources import SourceConfig, rows
+from didae.counterfactuals import Components, ExplainConfig, explain
+
+
+class Explain(Command):
+    """Make counterfactuals along every direction, check each, and write table and report.
+
+    Attributes
+    ----------
+    folder : Path
+        Gets table, images, summary.json and report.html; an interrupted run is continued.
+    source : SourceConfig
+        Which images: the test split of Square, or a folder.
+    images : int
+        How many at most, from the first.
+    encoder : str
+        square (shipped) or the folder of an encoder.
+    dictionary : str
+        square (shipped) or the folder of a dictionary.
+    decoder : str
+        square (shipped) or the folder of a decoder.
+    student : str
+        square (shipped), what `didae train student` wrote, or the folder of a student alone.
+    explain : ExplainConfig
+        How to edit and what counts as verified.
+    """
+
+    folder: Path = Path("runs/explain")
+    source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    images: int = Field(default=400, ge=1)
+    encoder: str = SHIPPED_NAME
+    dictionary: str = SHIPPED_NAME
+    decoder: str = SHIPPED_NAME
+    student: str = SHIPPED_NAME
+    explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
+
+    def run(self) -> None:
+        """Explain."""
+        encoder = load_encoder(self.encoder)
+        dictionary, decoder = load_dictionary(self.dictionary), load_decoder(self.decoder)
+        dictionary.require_encoder(encoder.fingerprint)
+        decoder.require_encoder(encoder.fingerprint)
+        student, probe, surrogates = load_judges(self.student)
+        components = Components(
+            encoder=encoder,
+            dictionary=dictionary,
+            decoder=decoder,
+            student=student,
+            probe=probe,
+            surrogates=surrogates,
+        )
+        source = self.source.open()
+        chosen = rows(source, "test")[: self.images]
+        open_run(self, self.folder)
+        finish(self.folder, explain(source, chosen, components, self.explain, self.folder))

@@ -1,0 +1,110 @@
+"""`didae train encoder` and `didae train decoder`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+from didae.cli.command import Command, console, open_run
+from didae.cli.components import SHIPPED_NAME, load_encoder
+from didae.cli.sources import SourceConfig, factors, rows
+from didae.decoders.base import DecoderConfig, SamplerConfig
+from didae.decoders.network import NetworkConfig
+from didae.decoders.training import fit_decoder
+from didae.encoders.base import embed
+from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
+from didae.training import TrainingConfig
+
+_FLOW = SamplerConfig(method="euler", steps=1)
+_NOISE = SamplerConfig(method="ddim", steps=20)
+
+
+class TrainEncoder(Command):
+    """Train an encoder Φ whose z_sem tells the known factors of Square, or attributes of a folder.
+
+    Attributes
+    ----------
+    folder : Path
+        Gets the encoder; an interrupted run there is continued.
+    source : SourceConfig
+        Which images.
+    dim : int
+        Width d of z_sem.
+    width : int
+        Channels of the convolutions.
+    training : TrainingConfig
+        How long and how fast.
+    """
+
+    folder: Path = Path("runs/encoder")
+    source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    dim: int = 64
+    width: int = 32
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = TrainingConfig(steps=4500)
+
+    def run(self) -> None:
+        """Train."""
+        source = self.source.open()
+        chosen = rows(source, "train")
+        targets = torch.from_numpy(factors(source, chosen)[0]).float()
+        open_run(self, self.folder)
+        images = source.images(chosen.tolist())
+        shape = FactorEncoderConfig(image_size=images.shape[-1], width=self.width, dim=self.dim)
+        encoder = fit_factor_encoder(images, targets, shape, self.training, self.folder)
+        encoder.save(self.folder)
+        console().print(f"encoder {encoder.fingerprint} in {self.folder}")
+
+
+class TrainDecoder(Command):
+    """Train the decoder D_θ that inverts and draws images, given z_sem of an encoder.
+
+    Attributes
+    ----------
+    folder : Path
+        Gets the decoder; an interrupted run there is continued.
+    encoder : str
+        square (shipped) or the folder of an encoder.
+    source : SourceConfig
+        Which images.
+    objective : str
+        flow (rectified flow) or noise (the paper's ε-prediction, with DDIM).
+    canvas : int
+        Channels of the full-resolution map drawn from z_sem.
+    width : int
+        Channels of the U-Net's first level.
+    training : TrainingConfig
+        How long and how fast.
+    """
+
+    folder: Path = Path("runs/decoder")
+    encoder: str = SHIPPED_NAME
+    source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    objective: Literal["flow", "noise"] = "flow"
+    canvas: int = 32
+    width: int = 32
+    training: tyro.conf.OmitArgPrefixes[TrainingConfig] = TrainingConfig(
+        steps=9000, batch_size=16, weight_decay=0
+    )
+
+    def run(self) -> None:
+        """Train."""
+        encoder = load_encoder(self.encoder)
+        source = self.source.open()
+        chosen = rows(source, "train")
+        z = embed(encoder, source, chosen)
+        open_run(self, self.folder)
+        images = source.images(chosen.tolist())
+        network = NetworkConfig(
+            image_size=images.shape[-1], dim=encoder.dim, canvas=self.canvas, width=self.width
+        )
+        config = DecoderConfig(
+            network=network,
+            objective=self.objective,
+            sampler=_FLOW if self.objective == "flow" else _NOISE,
+        )
+        decoder = fit_decoder(images, z, config, self.training, encoder.fingerprint, self.folder)
+        decoder.save(self.folder)
+        console().print(f"decoder {decoder.fingerprint} in {self.folder}")

@@ -1,0 +1,191 @@
+"""What a sweep is made of: its settings and its components."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from didae.config import Config
+from didae.data.images import to_float
+from didae.decoders.base import Decoder, SamplerConfig
+from didae.dictionaries import Dictionary
+from didae.encoders.base import Encoder
+from didae.errors import DidaeError
+from didae.storage import fingerprint
+from didae.students import Probe, StudentLike, check_student
+
+
+class ExplainConfig(Config):
+    """How counterfactuals are made and when they count.
+
+    Attributes
+    ----------
+    algorithm : {"boundary", "reflection"}
+        ``boundary`` crosses the probe's boundary along each direction (Algorithm 2); ``reflection``
+        mirrors each code at the mean (Algorithm 1).
+    strength : float
+        Of the edit, at least 0: 2 mirrors the probe's margin with ``boundary``, 1 mirrors the code
+        with ``reflection``.
+    fidelity : float
+        Share of the round trip's residual that is put back, in [0, 1].
+    sampler : SamplerConfig or None
+        How to invert and decode; None for the decoder's own.
+    batch_size : int
+        Images in memory at once, and counterfactuals decoded at once; no result depends on it.
+    realised_share : float
+        A flip is verified only if the code moved by at least this share of the request.
+    spill_limit : float
+        A flip is verified only if every other code moved by less than this, in its std.
+    """
+
+    algorithm: Literal["boundary", "reflection"] = "boundary"
+    strength: float = Field(2.0, ge=0)
+    fidelity: float = Field(1.0, ge=0, le=1)
+    sampler: SamplerConfig | None = None
+    batch_size: int = Field(32, ge=1)
+    realised_share: float = Field(0.5, ge=0)
+    spill_limit: float = Field(0.5, gt=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The networks and tensors of a sweep.
+
+    Attributes
+    ----------
+    encoder : Encoder
+        Φ.
+    dictionary : Dictionary
+        Ω, fitted on z of Φ.
+    decoder : Decoder
+        D_θ, trained on z of Φ.
+    student : callable
+        The classifier to explain.
+    probe : Probe or None
+        The student, distilled; ``reflection`` works without.
+    surrogates : tuple of callable
+        Second models that check the flips.
+    """
+
+    encoder: Encoder
+    dictionary: Dictionary
+    decoder: Decoder
+    student: StudentLike
+    probe: Probe | None = None
+    surrogates: tuple[StudentLike, ...] = ()
+
+    def fingerprints(self) -> dict[str, str | list[str] | None]:
+        """Identify every component.
+
+        Returns
+        -------
+        dict
+            Component -> hash of its weights; the name of the function for a student that is no
+            module.
+        """
+        probe = self.probe
+        return {
+            "encoder": self.encoder.fingerprint,
+            "dictionary": self.dictionary.fingerprint,
+            "decoder": self.decoder.fingerprint,
+            "student": _identity(self.student),
+            "probe": fingerprint(probe.weight, probe.bias) if probe else None,
+            "surrogates": [_identity(surrogate) for surrogate in self.surrogates],
+        }
+
+    def sampling(self, sampler: SamplerConfig | None) -> Decoder:
+        """Give the decoder with another sampler.
+
+        Parameters
+        ----------
+        sampler : SamplerConfig or None
+            The sampler; None for the decoder's own.
+
+        Returns
+        -------
+        Decoder
+            A decoder that shares its weights with the component, which stays as it is.
+        """
+        decoder = copy.copy(self.decoder)
+        decoder.sampler = sampler or decoder.sampler
+        return decoder
+
+    def check(self, config: ExplainConfig) -> None:
+        """Refuse components that do not belong together.
+
+        Parameters
+        ----------
+        config : ExplainConfig
+            What they are for.
+
+        Raises
+        ------
+        DidaeError
+            If decoder, dictionary or probe belong to another encoder, or a probe is needed and
+            missing.
+        """
+        own = self.encoder.fingerprint
+        self.decoder.require_encoder(own)
+        self.dictionary.require_encoder(own)
+        if self.dictionary.atoms.shape[-1] != self.encoder.dim:
+            raise DidaeError(
+                f"dictionary: its directions have width {self.dictionary.atoms.shape[-1]}, z of "
+                f"encoder {self.encoder.name} has {self.encoder.dim}; fit it with this encoder."
+            )
+        if self.probe is None:
+            if config.algorithm == "boundary":
+                raise DidaeError(
+                    "explain: algorithm boundary needs a probe; fit one with fit_probe, "
+                    "or choose algorithm reflection."
+                )
+            return
+        if self.probe.encoder_fingerprint not in ("", own) or self.probe.weight.shape != (
+            self.encoder.dim,
+        ):
+            raise DidaeError(
+                f"probe: it belongs to encoder {self.probe.encoder_fingerprint or '(unknown)'}, "
+                f"not to {own}; fit it with this encoder."
+            )
+
+    @torch.inference_mode()
+    def check_image(self, image: Tensor, config: ExplainConfig) -> None:
+        """Take one image through all components, so that a misfit shows before the sweep.
+
+        Parameters
+        ----------
+        image : Tensor, uint8, shape (1, 3, h, w)
+            Any image of the run.
+        config : ExplainConfig
+            With the sampler to use.
+
+        Raises
+        ------
+        DidaeError
+            If a component cannot take images of this size, or the sampler does not fit the decoder.
+        """
+        pixels = to_float(image)
+        self.encoder.check(pixels)
+        classes = check_student(self.student, image)
+        for surrogate in self.surrogates:
+            if check_student(surrogate, image) != classes:
+                raise DidaeError(
+                    f"surrogate: the student has {classes} classes, a surrogate another number; "
+                    "train surrogates on the student's classes."
+                )
+        decoder = self.sampling(config.sampler)
+        decoder.invert(
+            pixels.to(decoder.z_mean.device),
+            pixels.new_zeros(1, self.encoder.dim).to(decoder.z_mean),
+        )
+
+
+def _identity(student: StudentLike) -> str:
+    if isinstance(student, nn.Module):
+        return fingerprint(type(student).__qualname__, dict(student.state_dict()))
+    kind = type(student)
+    return f"{kind.__module__}.{getattr(student, '__qualname__', kind.__qualname__)}"

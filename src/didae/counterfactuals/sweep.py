@@ -1,0 +1,266 @@
+"""The sweep over a chunk of images: encode and invert once, edit all directions, decode, check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from didae.counterfactuals.config import Components, ExplainConfig
+from didae.counterfactuals.table import Cells
+from didae.data.images import to_float, to_uint8
+from didae.decoders.base import StochasticCode
+from didae.editing import apply, clamp, cross_boundary, reflect
+from didae.runtime import AutoBatch
+from didae.students import logits
+from didae.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE
+
+# Mean squared error of a round trip that is exact but for rounding, to keep its PSNR finite.
+_SMALLEST_ERROR = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Factuals:
+    """What the components say about m unedited images.
+
+    Attributes
+    ----------
+    rows : Tensor, int64, shape (m,)
+        Which images of the chunk they are.
+    images : Tensor, uint8, shape (m, 3, h, w)
+        The images.
+    z : Tensor, shape (m, d)
+        Their z_sem.
+    judged : Tensor, shape (m, classes)
+        The student's logits.
+    others : Tensor, int64, shape (m, surrogates)
+        The surrogates' predictions.
+    """
+
+    rows: Tensor
+    images: Tensor
+    z: Tensor
+    judged: Tensor
+    others: Tensor
+
+    def __getitem__(self, index: Tensor) -> Factuals:
+        parts = (self.rows, self.images, self.z, self.judged, self.others)
+        return Factuals(*(part[index] for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The images a chunk gives besides its numbers.
+
+    Attributes
+    ----------
+    factuals : dict of int to Tensor
+        Image of the chunk -> uint8, shape (3, h, w).
+    round_trips : dict of int to Tensor
+        Image of the chunk -> its round trip without residual.
+    counterfactuals : dict of (int, int) to Tensor
+        Image of the chunk, direction -> counterfactual.
+    """
+
+    factuals: dict[int, Tensor]
+    round_trips: dict[int, Tensor]
+    counterfactuals: dict[tuple[int, int], Tensor]
+
+
+class Sweep:
+    """Makes and checks the counterfactuals of one chunk of images after the other.
+
+    Parameters
+    ----------
+    components : Components
+        Encoder, dictionary, decoder, student, probe and surrogates.
+    config : ExplainConfig
+        How.
+    """
+
+    def __init__(self, components: Components, config: ExplainConfig) -> None:
+        self.components, self.config = components, config
+        self.decoder = components.sampling(config.sampler)
+        self.batches = AutoBatch(config.batch_size)
+        dictionary = components.dictionary
+        self.atoms, self.std = dictionary.atoms.cpu(), dictionary.code_std.cpu()
+        self.low, self.high = dictionary.code_low.cpu(), dictionary.code_high.cpu()
+
+    @torch.inference_mode()
+    def __call__(self, rows: Tensor, images: Tensor, cells: Cells) -> Pictures:
+        """Explain images.
+
+        Parameters
+        ----------
+        rows : Tensor, int64, shape (m,)
+            Which images of the chunk they are.
+        images : Tensor, uint8, shape (m, 3, h, w)
+            The images.
+        cells : Cells
+            Filled for these rows.
+
+        Returns
+        -------
+        Pictures
+            Factual images, counterfactuals and round trips.
+        """
+        look = self._look(rows, images)
+        usable = look.z.isfinite().all(1) & look.judged.isfinite().all(1)
+        cells.texts["reason"][rows[~usable].numpy()] = NOT_FINITE
+        factuals = dict(zip(rows.tolist(), images, strict=True))
+        look = look[usable]
+        if not len(look.rows):
+            return Pictures(factuals, {}, {})
+        code = self._invert(look)
+        trips = (to_float(look.images) - code.residual.cpu() / 2).nan_to_num()
+        probability, prediction = look.judged.softmax(1).max(1)
+        cells.put(
+            (look.rows,),
+            round_trip_psnr=_psnr(code.residual.cpu() / 2),
+            probability_before=probability,
+            prediction_before=prediction,
+        )
+        edited, chosen = self._edit(look, cells)
+        where = chosen.nonzero(as_tuple=True)
+        drawn = self._deliver(look, code, edited, where, cells) if chosen.any() else {}
+        trips = dict(zip(look.rows.tolist(), to_uint8(trips), strict=True))
+        return Pictures(factuals, trips, drawn)
+
+    def _look(self, rows: Tensor, images: Tensor) -> Factuals:
+        def judge(images: Tensor) -> tuple[Tensor, ...]:
+            pixels = to_float(images)
+            return self._encode(pixels), *self._judge(pixels)
+
+        return Factuals(rows, images, *self.batches.map(judge, images))
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        encoder = self.components.encoder
+        parameter = next(encoder.parameters(), pixels)
+        return encoder(pixels.to(parameter.device)).float().cpu()
+
+    def _judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Ask student and surrogates: logits (b, classes), predictions (b, surrogates)."""
+        surrogates = self.components.surrogates
+        others = [logits(surrogate, pixels).argmax(1) for surrogate in surrogates]
+        empty = torch.empty(len(pixels), 0, dtype=torch.long)
+        judged = logits(self.components.student, pixels)
+        return judged, torch.stack(others, 1) if others else empty
+
+    def _codes(self, z: Tensor) -> Tensor:
+        dictionary = self.components.dictionary
+        return dictionary.encode(z.to(dictionary.mean.device)).cpu()
+
+    def _invert(self, look: Factuals) -> StochasticCode:
+        device = self.decoder.z_mean.device
+
+        def invert(images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+            code = self.decoder.invert(to_float(images).to(device), z.to(device))
+            return code.noise, code.residual
+
+        return StochasticCode(*self.batches.map(invert, look.images, look.z))
+
+    def _edit(self, look: Factuals, cells: Cells) -> tuple[Tensor, Tensor]:
+        """Edit z along all directions: (m, k, d), and which edits to decode: bool (m, k)."""
+        config, probe = self.config, self.components.probe
+        codes = self._codes(look.z)
+        feasible = torch.ones_like(codes, dtype=torch.bool)
+        if config.algorithm == "boundary" and probe is not None:
+            slope = self.atoms @ probe.weight.to(self.atoms)
+            change, feasible = cross_boundary(probe.margin(look.z), slope, config.strength)
+        else:
+            change = reflect(codes, config.strength)
+        change = clamp(codes, change, self.low, self.high)
+        edited = apply(look.z, change, self.atoms)
+        latent = feasible
+        if probe is not None:
+            before, requested = probe.margin(look.z), probe.margin(edited)
+            latent = (requested > 0) != (before > 0)[:, None]
+            cells.put((look.rows,), probe_before=before, probe_requested=requested)
+        cells.put(
+            (look.rows,), code_before=codes, code_requested=codes + change, latent_flip=latent
+        )
+        if config.algorithm == "reflection":
+            return edited, feasible
+        rows = look.rows.numpy()
+        reasons = np.where(latent.numpy(), "", NO_LATENT_FLIP).astype(np.object_)
+        cells.texts["reason"][rows] = np.where(feasible.numpy(), reasons, INFEASIBLE)
+        return edited, feasible & latent
+
+    def _deliver(
+        self,
+        look: Factuals,
+        code: StochasticCode,
+        edited: Tensor,
+        where: tuple[Tensor, ...],
+        cells: Cells,
+    ) -> dict[tuple[int, int], Tensor]:
+        """Decode the chosen edits and fill in what the 8-bit images show."""
+        image, direction = where
+        draw = partial(self._draw, code)
+        drawn, finite, z, judged, others = self.batches.map(draw, edited[where], image)
+        finite &= z.isfinite().all(1) & judged.isfinite().all(1)
+        lost = look.rows[image[~finite]].numpy(), direction[~finite].numpy()
+        cells.texts["reason"][lost] = NOT_FINITE
+        drawn, z, judged, others = (part[finite] for part in (drawn, z, judged, others))
+        image, direction = image[finite], direction[finite]
+        rows = look.rows[image]
+        before = cells.values["prediction_before"][rows, direction]
+        after = judged.argmax(1)
+        flips = (others != look.others[image]).sum(1)
+        difference = drawn.double() - look.images[image].double()
+        cells.put(
+            (rows, direction),
+            prediction_after=after,
+            probability_after=judged.softmax(1).gather(1, before[:, None])[:, 0],
+            ambient_flip=after != before,
+            surrogate_flips=flips,
+            change_rms=difference.square().mean((1, 2, 3)).sqrt(),
+        )
+        self._verify((rows, direction), self._codes(z), self._codes(look.z[image]), cells)
+        places = zip(rows.tolist(), direction.tolist(), strict=True)
+        return dict(zip(places, drawn, strict=True))
+
+    def _draw(self, code: StochasticCode, z: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        """Decode edits of the given images, save them as 8 bits, and look at what was saved."""
+        device = self.decoder.z_mean.device
+        decoded = self.decoder.decode(z.to(device), code[image.to(device)], self.config.fidelity)
+        finite = decoded.isfinite().all(3).all(2).all(1).cpu()
+        saved = to_uint8(decoded.nan_to_num()).cpu()
+        pixels = to_float(saved)
+        return saved, finite, self._encode(pixels), *self._judge(pixels)
+
+    def _verify(
+        self, where: tuple[Tensor, Tensor], after: Tensor, before: Tensor, cells: Cells
+    ) -> None:
+        """Compare the re-encoded codes with the request, and close the funnel."""
+        _, direction = where
+        own = direction[:, None]
+        changes = (after - before) / self.std
+        # A code that is the same in all data has no std: any change of it counts as infinite.
+        changes = torch.where(after == before, torch.zeros_like(changes), changes)
+        spill = changes.abs().scatter(1, own, 0).amax(1)
+        moved = (after - before).gather(1, own)[:, 0].double()
+        wanted = cells.values["code_requested"][where] - cells.values["code_before"][where]
+        ambient = cells.values["ambient_flip"][where]
+        # Without a request the share is not a number, and nothing is verified.
+        share = moved / wanted
+        verified = ambient & (share >= self.config.realised_share)
+        verified &= spill < self.config.spill_limit
+        surrogates = len(self.components.surrogates)
+        agree = cells.values["surrogate_flips"][where] == surrogates
+        cells.put(
+            where,
+            code_after=after.gather(1, own)[:, 0],
+            code_changes=changes,
+            spill=spill,
+            verified_flip=verified,
+            non_adversarial_flip=ambient & agree & (surrogates > 0),
+        )
+
+
+def _psnr(error: Tensor) -> Tensor:
+    """Turn errors of images in [0, 1], shape (m, c, h, w), into dB, shape (m,)."""
+    return -10 * error.double().square().mean((1, 2, 3)).clamp_min(_SMALLEST_ERROR).log10()

@@ -1,0 +1,255 @@
+"""The table of counterfactuals: one row per image and direction, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from didae.dictionaries.diagnostics import code_factor_correlation
+from didae.summary import NOT_FINITE
+
+KEPT, FAILED = "kept", "failed"
+
+_FLOATS = (
+    "code_before",
+    "code_requested",
+    "code_after",
+    "spill",
+    "probe_before",
+    "probe_requested",
+    "probability_before",
+    "probability_after",
+    "round_trip_psnr",
+    "change_rms",
+)
+_CLASSES = ("prediction_before", "prediction_after")
+_FLAGS = ("latent_flip", "ambient_flip", "verified_flip", "non_adversarial_flip")
+_TEXTS = ("status", "reason", "file", "factual_file", "round_trip_file")
+
+SCHEMA: pa.Schema = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("direction", pa.int32()),
+        ("direction_name", pa.string()),
+        ("strength", pa.float64()),
+        ("label", pa.int32()),
+        ("surrogates", pa.int32()),
+        *((name, pa.string()) for name in _TEXTS),
+        *((name, pa.float64()) for name in _FLOATS),
+        *((name, pa.int32()) for name in (*_CLASSES, "surrogate_flips")),
+        *((name, pa.bool_()) for name in _FLAGS),
+        ("code_changes", pa.list_(pa.float32())),
+    ]
+)
+"""Columns of the table. What was not measured is null; predictions and unknown labels are -1.
+
+``strength``: as configured. ``code_*``: the direction's own code before, as asked for (clamped to
+the range of the data) and re-encoded from the 8-bit image. ``spill``: largest |change of another
+code| / its std. ``probe_*``: the probe's margin before and after the edit of z. ``probability_*``:
+the student's, of the class it predicts on the factual image. ``latent_flip``: the edit of z flips
+the probe; true where there is no probe to ask. ``code_changes``: change of every code / its std.
+``round_trip_psnr``: of inversion and decoding without residual, in dB. ``change_rms``: root mean
+square difference of counterfactual and factual image, in 0..255.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Columns of a chunk of b images and k directions, while they are being filled.
+
+    Attributes
+    ----------
+    values : dict of str to Tensor, shape (b, k), ``code_changes`` (b, k, k)
+        Numbers and flags by column.
+    texts : dict of str to ndarray of str, shape (b, k)
+        Reasons and files by column.
+    """
+
+    values: dict[str, Tensor]
+    texts: dict[str, NDArray[np.object_]]
+
+    @classmethod
+    def blank(cls, images: int, directions: int) -> Cells:
+        """Make cells in which nothing is measured.
+
+        Parameters
+        ----------
+        images, directions : int
+            b and k.
+
+        Returns
+        -------
+        Cells
+            NaN, -1, False and empty texts.
+        """
+        shape = (images, directions)
+        values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in _FLOATS}
+        values |= {name: torch.full(shape, -1) for name in _CLASSES}
+        values |= {name: torch.zeros(shape, dtype=torch.bool) for name in _FLAGS}
+        values["surrogate_flips"] = torch.zeros(shape, dtype=torch.long)
+        values["code_changes"] = torch.full((*shape, directions), math.nan)
+        texts = {name: np.full(shape, "", dtype=np.object_) for name in _TEXTS}
+        return cls(values, texts)
+
+    def put(self, where: tuple[Tensor, ...], **values: Tensor) -> None:
+        """Fill cells.
+
+        Parameters
+        ----------
+        where : tuple of Tensor
+            Images, or images and directions, as an index.
+        **values : Tensor
+            By column; what belongs to an image alone is given to all its directions.
+        """
+        for name, value in values.items():
+            column, shared = self.values[name], len(where) == 1 and value.ndim == 1
+            column[where] = (value[:, None] if shared else value).to(column.dtype)
+
+    def rows(
+        self, images: Sequence[Mapping[str, Any]], names: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Turn the cells into rows of the table.
+
+        Parameters
+        ----------
+        images : sequence of mapping, length b
+            What holds for each image: ``image_id``, ``label``, ``strength``, ``surrogates``.
+        names : sequence of str, length k
+            Names of the directions.
+
+        Returns
+        -------
+        list of dict
+            b·k rows, image by image.
+        """
+        lists = {name: _plain(column) for name, column in self.values.items()}
+        lists |= {name: column.tolist() for name, column in self.texts.items()}
+        return [
+            {
+                **image,
+                "direction": k,
+                "direction_name": name,
+                **{column: cells[i][k] for column, cells in lists.items()},
+            }
+            for i, image in enumerate(images)
+            for k, name in enumerate(names)
+        ]
+
+
+def disentanglement(table: pa.Table, directions: int) -> list[list[float | None]]:
+    """Average how far an edit along each direction moved every code.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The table of counterfactuals.
+    directions : int
+        k.
+
+    Returns
+    -------
+    list of list of float
+        (k, k): mean |change of code| / std over delivered counterfactuals; None for a direction
+        without any.
+    """
+    delivered = np.flatnonzero(_column(table, "status") == KEPT)
+    if not len(delivered):
+        return [[None] * directions] * directions
+    direction = _column(table, "direction")[delivered]
+    changes = np.stack(_column(table, "code_changes")[delivered])
+    means: list[list[float | None]] = []
+    for k in range(directions):
+        chosen = np.abs(changes[direction == k].astype(np.float64))
+        means.append(chosen.mean(0).tolist() if len(chosen) else [None] * directions)
+    return means
+
+
+def correlations(
+    table: pa.Table, directions: int, attributes: Mapping[str, NDArray[np.float64]]
+) -> tuple[tuple[str, ...], list[list[float]]]:
+    """Correlate the codes of the factual images with their known attributes.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The table of counterfactuals.
+    directions : int
+        k.
+    attributes : mapping of str to ndarray, shape (n,)
+        Of the images of the table, in its order.
+
+    Returns
+    -------
+    tuple
+        Names of the attributes that are known and vary, and Pearson's r, (k, attributes); both
+        empty where there are none, or too few images.
+    """
+    codes = _column(table, "code_before").reshape(-1, directions)
+    measured = np.isfinite(codes).all(1)
+    codes = codes[measured]
+    columns = {name: np.asarray(values)[measured] for name, values in attributes.items()}
+    varying = {
+        name: values
+        for name, values in columns.items()
+        if len(values) > 2 and np.isfinite(values).all() and np.ptp(values) > 0
+    }
+    if not varying or (np.ptp(codes, axis=0) == 0).any():
+        return (), []
+    return tuple(varying), code_factor_correlation(
+        codes, np.stack(list(varying.values()), axis=1)
+    ).tolist()
+
+
+def evaluations(table: pa.Table, directions: int, each_way: int) -> float | None:
+    """Count the decoder's evaluations (NFE) for one counterfactual.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        The table of counterfactuals.
+    directions : int
+        k.
+    each_way : int
+        Evaluations of one inversion or one decoding.
+
+    Returns
+    -------
+    float or None
+        Evaluations of all inversions, their round trips and all decodings, per delivered
+        counterfactual; None if none was delivered.
+    """
+    inverted = np.isfinite(_column(table, "round_trip_psnr"))
+    kept = _column(table, "status") == KEPT
+    wasted = (_column(table, "reason") == NOT_FINITE) & inverted
+    images = inverted.reshape(-1, directions).any(1).sum()
+    decoded = kept.sum() + wasted.sum()
+    return float(each_way * (2 * images + decoded) / kept.sum()) if kept.any() else None
+
+
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    return table.column(name).to_numpy()
+
+
+def _plain(column: Tensor) -> list[Any]:
+    """Turn numbers into lists with None for NaN; a vector is None where any number is."""
+    if not column.is_floating_point():
+        return column.tolist()
+    known = ~column.isnan()
+    cells = column.numpy().astype(np.object_) if column.ndim == 2 else _vectors(column)
+    cells[~(known if column.ndim == 2 else known.all(2)).numpy()] = None
+    return cells.tolist()
+
+
+def _vectors(column: Tensor) -> NDArray[np.object_]:
+    cells = np.empty(column.shape[:2], dtype=np.object_)
+    for place in np.ndindex(*cells.shape):
+        cells[place] = column[place].numpy()
+    return cells

@@ -1,0 +1,1 @@
+"""Metrics as functions of tensors: distances of images, and distance to the truth on Square."""

@@ -1,0 +1,120 @@
+"""Commands that go well, help, and configuration files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import didae
+from cli.parts import explain_flags, make_parts
+from didae.cli import COMMANDS, main
+from didae.data.square import Square
+from didae.data.tables import ImageTable
+from didae.encoders.factors import FactorEncoder
+from didae.storage import load_tensors
+
+TRAIN = ["train", "encoder", "--pool=20", "--width=4", "--dim=8", "--steps=3", "--batch-size=4"]
+
+
+def test_version_and_help(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"didae {didae.__version__}\n"
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    assert "130" in text
+    assert main(["train", "--help"]) == 0
+    assert "train decoder" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from didae.cli import main; main(['--help']); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'tyro', 'pydantic')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["train encoder", "data square"])
+def test_help_of_a_command_shows_types_defaults_and_exit_codes(name: str, capsys) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    for part in ("INT", "default", "Exit codes", "--config"):
+        assert part in text
+
+
+def test_data_square_gives_the_pool_back_and_goes_on(tmp_path, capsys) -> None:
+    command = ["data", "square", str(tmp_path / "s"), "--size=12", "--seed=3"]
+    assert main(command) == 0
+    table, square = ImageTable.from_folder(tmp_path / "s"), Square(12, 3)
+    assert torch.equal(table.images(range(12)), square.images(range(12)))
+    assert np.array_equal(table.labels, square.labels)
+    for name, values in square.attributes.items():
+        assert np.array_equal(table.attributes[name], values)
+    metadata = tmp_path / "s" / "metadata.csv"
+    text = metadata.read_text()
+    metadata.unlink()
+    (tmp_path / "s" / "images" / "00000005.png").unlink()
+    assert main(command) == 0
+    assert metadata.read_text() == text
+    assert torch.equal(ImageTable.from_folder(tmp_path / "s").images([5]), square.images([5]))
+    capsys.readouterr()
+
+
+def test_configuration_file_gives_defaults_and_flags_go_on_top(tmp_path, capsys) -> None:
+    assert main([*TRAIN, f"--folder={tmp_path / 'a'}"]) == 0
+    saved = tmp_path / "a" / "run.yaml"
+    assert main(["train", "encoder", "--config", str(saved), f"--folder={tmp_path / 'b'}"]) == 0
+    first, second = (FactorEncoder.load(tmp_path / name) for name in "ab")
+    assert first.fingerprint == second.fingerprint
+    flags = [f"--config={saved}", f"--folder={tmp_path / 'c'}", "--seed=1"]
+    assert main(["train", "encoder", *flags]) == 0
+    assert FactorEncoder.load(tmp_path / "c").fingerprint != first.fingerprint
+    assert "steps: 3" in (tmp_path / "c" / "run.yaml").read_text()
+    capsys.readouterr()
+
+
+def test_training_and_fitting_on_a_folder(tmp_path, capsys) -> None:
+    data, home = f"--data={tmp_path / 'data'}", tmp_path
+    assert main(["data", "square", str(tmp_path / "data"), "--size=24"]) == 0
+    short = ["--steps=2", "--batch-size=4", data]
+    assert main([*TRAIN[:2], *TRAIN[3:5], *short, f"--folder={home / 'encoder'}"]) == 0
+    encoder = f"--encoder={home / 'encoder'}"
+    decoder = ["--canvas=4", "--width=8", encoder, f"--folder={home / 'decoder'}"]
+    assert main(["train", "decoder", *short, *decoder]) == 0
+    assert main(["fit", data, encoder, "--plain", f"--folder={home / 'plain'}"]) == 0
+    svd = ["--kind=svd", "--directions=3", f"--folder={home / 'svd'}"]
+    assert main(["fit", data, encoder, *svd]) == 0
+    assert load_tensors(home / "svd" / "model.safetensors")["atoms"].shape == (3, 8)
+    assert load_tensors(home / "plain" / "model.safetensors")["atoms"].shape == (4, 8)
+    assert "foreground, background, x, y" in capsys.readouterr().out
+
+
+def test_student_on_square_with_probe_and_surrogates(tmp_path, capsys) -> None:
+    home = make_parts(tmp_path / "parts")
+    flags = [f"--encoder={home / 'encoder'}", f"--folder={tmp_path / 's'}", "--steps=3"]
+    quotas = ["--poisoned=20", "--correlation=0.9", "--broad=30", "--batch-size=8", "--pool=80"]
+    assert main(["train", "student", *flags, *quotas]) == 0
+    assert "the probe agrees" in capsys.readouterr().out
+    folders = {path.name for path in (tmp_path / "s").iterdir() if path.is_dir()}
+    assert folders == {"student", "probe", "surrogate_pooled", "surrogate_patches"}
+
+
+def test_explain_and_report(tmp_path, capsys) -> None:
+    home, run = make_parts(tmp_path / "parts"), tmp_path / "run"
+    assert main(explain_flags(home, run)) == 0
+    assert "report.html" in capsys.readouterr().out
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["n_images"] == 4
+    assert summary["n_directions"] == 4
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_bytes() == page
+    capsys.readouterr()

@@ -1,0 +1,91 @@
+"""Losses against written-out references, and decoders that learn what they are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from didae.data.images import to_float
+from didae.decoders.base import DecoderConfig, SamplerConfig
+from didae.decoders.network import NetworkConfig
+from didae.decoders.training import fit_decoder, flow_loss, noise_loss
+from didae.training import TrainingConfig
+from references import diffusion
+
+TINY = NetworkConfig(image_size=16, dim=3, canvas=8, head=8, width=8)
+SHORT = TrainingConfig(steps=4, batch_size=4, checkpoint_every=2)
+GENERATOR = torch.Generator().manual_seed(0)
+# Flat images whose colour is z: there is nothing else to draw.
+Z = 2 * torch.rand(8, 3, generator=GENERATOR) - 1
+IMAGES = ((Z + 1) * 127).round()[:, :, None, None].expand(8, 3, 16, 16).to(torch.uint8).contiguous()
+X = torch.rand(6, 3, 4, 4, generator=GENERATOR) * 2 - 1
+
+
+def predict(x, t):
+    return 0.5 * x - t
+
+
+def model(x, t, z):
+    return predict(x, t[:, None, None, None]) + 0 * z.sum()
+
+
+def test_flow_loss_against_a_written_out_one():
+    value = flow_loss(model, X, Z[:6], torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(X.shape, generator=generator)
+    times = torch.rand(6, generator=generator).double().numpy()
+    times = [1 - t**3 if row % 2 == 0 else t for row, t in enumerate(times)]
+    expected = diffusion.flow_loss(predict, X.double().numpy(), noise.double().numpy(), times)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_noise_loss_against_a_written_out_one():
+    value = noise_loss(model, X, Z[:6], torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(X.shape, generator=generator)
+    steps = torch.randint(1, 1001, (6,), generator=generator).tolist()
+    expected = diffusion.noise_loss(predict, X.double().numpy(), noise.double().numpy(), steps)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_both_losses_are_zero_for_the_right_answer():
+    noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(2))
+    for loss, answer in ((flow_loss, noise - X), (noise_loss, noise)):
+        generator = torch.Generator().manual_seed(2)
+        assert loss(lambda *_, right=answer: right, X, Z[:6], generator).item() == 0
+
+
+@pytest.mark.parametrize(("objective", "method"), [("flow", "euler"), ("noise", "ddim")])
+def test_a_decoder_learns_eight_images(objective: str, method: str):
+    config = DecoderConfig(
+        network=TINY, objective=objective, sampler=SamplerConfig(method=method, steps=4)
+    )
+    training = TrainingConfig(
+        steps=250, batch_size=16, learning_rate=1e-2, weight_decay=0, ema_decay=0.9
+    )
+    decoder = fit_decoder(IMAGES, Z, config, training, "fingerprint")
+    assert decoder.encoder_fingerprint == "fingerprint"
+    torch.testing.assert_close(decoder.z_mean, Z.mean(0))
+    assert decoder.z_scale.item() == pytest.approx(np.sqrt(Z.numpy().var(0).mean()), rel=1e-5)
+
+    images = to_float(IMAGES)
+    code = decoder.invert(images, Z)
+    assert (decoder.decode(Z, code, fidelity=0) - images).pow(2).mean().sqrt() < 0.1
+    # Another image's z asks for that image's colour.
+    other = decoder.decode(Z.roll(1, 0), code, fidelity=0).mean((2, 3))
+    wanted = images.roll(1, 0).mean((2, 3))
+    assert torch.corrcoef(torch.stack([other.flatten(), wanted.flatten()]))[0, 1] > 0.8
+
+
+def test_training_is_a_function_of_the_seed_and_resumes(tmp_path: Path):
+    config, state = DecoderConfig(network=TINY), torch.get_rng_state()
+    first = fit_decoder(IMAGES, Z, config, SHORT, "f")
+    kept = fit_decoder(IMAGES, Z, config, SHORT, "f", tmp_path)
+    again = fit_decoder(IMAGES, Z, config, SHORT, "f", tmp_path)
+    other = fit_decoder(IMAGES, Z, config, SHORT.model_copy(update={"seed": 1}), "f")
+    assert first.fingerprint == kept.fingerprint == again.fingerprint != other.fingerprint
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(parameter.requires_grad for parameter in first.parameters())
