@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from didae.config import Config as Config
+    from didae.counterfactuals import Components as Components
+    from didae.counterfactuals import ExplainConfig as ExplainConfig
     from didae.counterfactuals import explain as explain
     from didae.data.confounding import quota_subset as quota_subset
     from didae.data.images import read_image as read_image
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from didae.encoders.module import ModuleEncoder as ModuleEncoder
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
+    from didae.recipes import load_components as load_components
+    from didae.report import write_report as write_report
     from didae.students import LinearHead as LinearHead
     from didae.students import Probe as Probe
     from didae.students import SmallCNN as SmallCNN
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
 else:
     _HOME = {
         "Config": "config",
+        "Components": "counterfactuals",
+        "ExplainConfig": "counterfactuals",
         "explain": "counterfactuals",
         "quota_subset": "data.confounding",
         "read_image": "data.images",
@@ -64,6 +70,8 @@ else:
         "ModuleEncoder": "encoders.module",
         "DidaeError": "errors",
         "ImageReadError": "errors",
+        "load_components": "recipes",
+        "write_report": "report",
         "LinearHead": "students",
         "Probe": "students",
         "SmallCNN": "students",

@@ -17,7 +17,7 @@ from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
 from didae.decoders.network import NetworkConfig
 from didae.decoders.training import fit_decoder
 from didae.dictionaries import Dictionary, Procrustes
-from didae.encoders.base import embed
+from didae.encoders.base import Encoder, embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig, fit_factor_encoder
 from didae.students import (
     Probe,
@@ -174,7 +174,7 @@ def train_components(folder: Path, recipe: SquareRecipe) -> Components:
 
 
 def fit_judges(
-    square: Square, encoder: FactorEncoder, recipe: SquareRecipe, seed: int, folder: Path
+    square: Square, encoder: Encoder, recipe: SquareRecipe, seed: int, folder: Path
 ) -> None:
     """Train a biased student, distil it to a probe and train its surrogates.
 
@@ -182,7 +182,7 @@ def fit_judges(
     ----------
     square : Square
         The pool; only its train split is used.
-    encoder : FactorEncoder
+    encoder : Encoder
         Φ.
     recipe : SquareRecipe
         How.
@@ -204,9 +204,9 @@ def fit_judges(
     broad = broad_images(square, recipe, seed)
     images = square.images(broad)
     margins = margin(logits(student, images))
-    fit_probe(
-        embed(encoder, square, broad), margins, encoder_fingerprint=encoder.fingerprint
-    ).save(folder / "probe")
+    fit_probe(embed(encoder, square, broad), margins, encoder_fingerprint=encoder.fingerprint).save(
+        folder / "probe"
+    )
     for number, kind in enumerate(SURROGATES):
         place = folder / f"surrogate_{kind}"
         if not _exists(place):

@@ -84,12 +84,16 @@ def test_unknown_attribute_column(tmp_path, capsys) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_wrong_image_size_for_a_decoder(home: Path, tmp_path, capsys) -> None:
+def test_wrong_image_size_for_a_decoder_and_no_probe(home: Path, tmp_path, capsys) -> None:
     fingerprint = FactorEncoder.load(home / "encoder").fingerprint
     small = TINY.model_copy(update={"image_size": 32})
     Decoder(DecoderConfig(network=small), fingerprint).save(tmp_path / "small")
     flags = explain_flags(home, tmp_path / "run", decoder=tmp_path / "small")
     assert "32" in complaint(capsys, flags)
+    assert not (tmp_path / "run").exists()
+    line = complaint(capsys, explain_flags(home, tmp_path / "run", student=home / "judges/student"))
+    assert "needs a probe" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_dictionary_of_another_encoder(home: Path, tmp_path, capsys) -> None:

@@ -61,13 +61,15 @@ def test_the_batch_changes_nothing(method: str, steps: int):
     built = decoder(method, steps)
     together, edited = built.invert(IMAGES, Z), Z.roll(1, 0)
     images = built.decode(edited, together)
+    # DDIM divides by √ᾱ, .006 at the noisy end, and so multiplies the rounding of float32.
+    tolerance = 1e-3 if method.startswith("ddim") else 1e-5
     for size in (1, 3):
         rows = torch.arange(8).split(size)
         codes = [built.invert(IMAGES[row], Z[row]) for row in rows]
         noise = torch.cat([code.noise for code in codes])
-        torch.testing.assert_close(noise, together.noise, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(noise, together.noise, rtol=1e-4, atol=tolerance)
         parts = [built.decode(edited[row], together[row]) for row in rows]
-        torch.testing.assert_close(torch.cat(parts), images, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.cat(parts), images, rtol=1e-4, atol=tolerance)
 
 
 def test_fidelity_is_the_share_of_the_residual():

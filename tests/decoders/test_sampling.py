@@ -110,7 +110,7 @@ def test_the_round_trip_of_ddim_converges_at_first_order():
 
 def test_clipping_spoils_the_round_trip_of_a_model_with_errors():
     def predict(x, t):
-        return EXACT(x, t) + 0.1 * torch.sin(40 * x)
+        return EXACT(x, t) + 0.1 * torch.tanh(3 * x)
 
     x, times = X.clamp(-1, 1), ddim_times(100)
     errors = []
@@ -118,4 +118,4 @@ def test_clipping_spoils_the_round_trip_of_a_model_with_errors():
         noise = ddim(predict, x, times, invert=True, clip=clip)
         back = ddim(predict, noise, times, invert=False, clip=clip)
         errors.append((back - x).pow(2).mean().item())
-    assert errors[1] > 1.2 * errors[0], errors
+    assert errors[1] > 2 * errors[0], errors

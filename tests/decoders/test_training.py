@@ -64,7 +64,7 @@ def test_a_decoder_learns_eight_images(objective: str, method: str):
         network=TINY, objective=objective, sampler=SamplerConfig(method=method, steps=4)
     )
     training = TrainingConfig(
-        steps=250, batch_size=16, learning_rate=1e-2, weight_decay=0, ema_decay=0.9
+        steps=150, batch_size=8, learning_rate=1e-2, weight_decay=0, ema_decay=0.9
     )
     decoder = fit_decoder(IMAGES, Z, config, training, "fingerprint")
     assert decoder.encoder_fingerprint == "fingerprint"

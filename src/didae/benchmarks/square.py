@@ -203,9 +203,7 @@ def _add_reflections(
 ) -> None:
     """Algorithm 1 along every direction, read off the delivered image and against the truth."""
     codes = dictionary.encode(audit.z)
-    change = editing.clamp(
-        codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high
-    )
+    change = editing.clamp(codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high)
     edited = editing.apply(audit.z, change, dictionary.atoms)
     requested = (change / dictionary.code_std).double().numpy()
     correlation = np.corrcoef(codes.double().numpy().T, audit.factors.T)[:4, 4:]
@@ -268,8 +266,20 @@ def _add_round_trips(figures: Figures, audit: Audit, decoder: Decoder, noise: De
     trips = (
         ("round_trip_psnr", decoder, SamplerConfig(method="heun", steps=5), len(images), 48.0),
         ("round_trip_psnr_default", decoder, decoder.config.sampler, len(images), None),
-        ("ddim20_round_trip_psnr", noise, SamplerConfig(method="ddim-clipped", steps=20), few, None),
-        ("ddim20_unclipped_round_trip_psnr", noise, SamplerConfig(method="ddim", steps=20), few, None),
+        (
+            "ddim20_round_trip_psnr",
+            noise,
+            SamplerConfig(method="ddim-clipped", steps=20),
+            few,
+            None,
+        ),
+        (
+            "ddim20_unclipped_round_trip_psnr",
+            noise,
+            SamplerConfig(method="ddim", steps=20),
+            few,
+            None,
+        ),
     )
     for key, network, sampler, n, target in trips:
         usual, network.sampler = network.sampler, sampler

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from didae.data.square import IMAGE_SIZE, Square
 
 
 def add_throughput(
-    figures: Figures, square: Square, indices: NDArray, components: Components, folder: Path
+    figures: Figures, square: Square, indices: NDArray[Any], components: Components, folder: Path
 ) -> None:
     """Time the sweep: encode, invert, edit, decode, check on 8 bits, re-encode, surrogates, PNGs.
 
@@ -36,10 +37,12 @@ def add_throughput(
         For the runs; removed afterwards.
     """
     peak = convolution_peak()
-    for algorithm, prefix, target in (("reflection", "", 250.0), ("boundary", "alg2_", None)):
-        run = folder / f"throughput-{algorithm}"
+    for config, prefix, target in (
+        (ExplainConfig(algorithm="reflection", strength=1.0), "", 250.0),
+        (ExplainConfig(algorithm="boundary"), "alg2_", None),
+    ):
+        run = folder / f"throughput-{config.algorithm}"
         shutil.rmtree(run, ignore_errors=True)
-        config = ExplainConfig(algorithm=algorithm)
         summary = explain(square, indices, components, config, run)
         rate, nfe = summary.counterfactuals_per_second, summary.nfe_per_counterfactual
         shutil.rmtree(run, ignore_errors=True)
@@ -69,7 +72,8 @@ def convolution_peak(seconds: float = 1.0) -> float:
     float
         Best floating-point operations per second.
     """
-    convolution = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    convolution = nn.Conv2d(64, 64, 3, padding=1)
+    convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
     images = torch.randn(16, 64, 64, 64).contiguous(memory_format=torch.channels_last)
     flops = 2 * 16 * 64 * 64 * 64 * 64 * 9
     best, start = float("inf"), time.perf_counter()

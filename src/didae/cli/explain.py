@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import tyro
@@ -18,6 +19,7 @@ from didae.cli.components import (
 from didae.cli.report import finish
 from didae.cli.sources import SourceConfig, rows
 from didae.counterfactuals import Components, ExplainConfig, explain
+from didae.errors import ImageReadError
 
 
 class Explain(Command):
@@ -56,8 +58,6 @@ class Explain(Command):
         """Explain."""
         encoder = load_encoder(self.encoder)
         dictionary, decoder = load_dictionary(self.dictionary), load_decoder(self.decoder)
-        dictionary.require_encoder(encoder.fingerprint)
-        decoder.require_encoder(encoder.fingerprint)
         student, probe, surrogates = load_judges(self.student)
         components = Components(
             encoder=encoder,
@@ -69,5 +69,10 @@ class Explain(Command):
         )
         source = self.source.open()
         chosen = rows(source, "test")[: self.images]
+        # Before the folder is taken, so that a misfit does not bind it to wrong settings. An image
+        # that cannot be read is the sweep's to record.
+        components.check(self.explain)
+        with contextlib.suppress(ImageReadError):
+            components.check_image(source.images(chosen[:1].tolist()), self.explain)
         open_run(self, self.folder)
         finish(self.folder, explain(source, chosen, components, self.explain, self.folder))

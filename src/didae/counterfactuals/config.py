@@ -44,12 +44,12 @@ class ExplainConfig(Config):
     """
 
     algorithm: Literal["boundary", "reflection"] = "boundary"
-    strength: float = Field(2.0, ge=0)
-    fidelity: float = Field(1.0, ge=0, le=1)
+    strength: float = Field(default=2.0, ge=0)
+    fidelity: float = Field(default=1.0, ge=0, le=1)
     sampler: SamplerConfig | None = None
-    batch_size: int = Field(32, ge=1)
-    realised_share: float = Field(0.5, ge=0)
-    spill_limit: float = Field(0.5, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    realised_share: float = Field(default=0.5, ge=0)
+    spill_limit: float = Field(default=0.5, gt=0)
 
 
 @dataclass(frozen=True, eq=False)

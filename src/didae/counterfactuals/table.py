@@ -164,7 +164,7 @@ def disentanglement(table: pa.Table, directions: int) -> list[list[float | None]
     if not len(delivered):
         return [[None] * directions] * directions
     direction = _column(table, "direction")[delivered]
-    changes = np.stack(_column(table, "code_changes")[delivered])
+    changes = np.stack(list(_column(table, "code_changes")[delivered]))
     means: list[list[float | None]] = []
     for k in range(directions):
         chosen = np.abs(changes[direction == k].astype(np.float64))

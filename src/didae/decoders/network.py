@@ -196,10 +196,10 @@ class Canvas(nn.Module):
         Tensor, shape (b, size, size, width)
             The canvas.
         """
-        h = functional.relu(self.place(self.grid) + self.code(z)[:, None, None])
+        h = (self.place(self.grid) + self.code(z)[:, None, None]).relu_()
         for layer, modulation in zip(self.layers, self.modulations, strict=True):
             scale, shift = modulation(z)[:, None, None].chunk(2, dim=-1)
-            h = functional.relu(torch.addcmul(shift, layer(h), 1 + scale))
+            h = torch.addcmul(shift, layer(h), 1 + scale).relu_()
         return h
 
 
@@ -338,10 +338,10 @@ class PixelHead(nn.Module):
         """
         pixels = x.permute(0, 2, 3, 1)
         near = functional.pixel_shuffle(self.from_cells(cells), self.patch).permute(0, 2, 3, 1)
-        h = drawn + self.from_image(pixels) + near
+        h = self.from_image(pixels).add_(drawn).add_(near)
         scale, shift = self.modulation(condition)[:, None, None].chunk(2, dim=-1)
-        h = functional.relu(torch.addcmul(shift, h, 1 + scale))
-        gain, offset = self.output(functional.relu(self.hidden(h))).chunk(2, dim=-1)
+        h = torch.addcmul(shift, h, 1 + scale).relu_()
+        gain, offset = self.output(self.hidden(h).relu_()).chunk(2, dim=-1)
         return torch.addcmul(offset, gain, pixels).permute(0, 3, 1, 2)
 
 

@@ -144,8 +144,8 @@ def ddim(
     invert : bool
         From image to noise, instead of from noise to image.
     clip : bool
-        Clip the predicted image to [-1, 1] at every step, as the paper's authors do. The round
-        trip then gets worse with more steps.
+        Clip the predicted image to [-1, 1] at every step, as the paper's authors do; a
+        step that clips cannot be inverted.
 
     Returns
     -------

@@ -1,0 +1,30 @@
+"""Figures judge themselves by their targets."""
+
+from __future__ import annotations
+
+import pytest
+
+from didae.benchmarks.figures import Figures
+
+
+@pytest.mark.parametrize(
+    ("value", "ok"), [(0.94, False), (0.95, True), (1.05, True), (1.06, False)]
+)
+def test_a_figure_is_held_against_both_bounds(value: float, ok: bool):
+    figures = Figures()
+    figures.add("slope", value, 10, at_least=0.95, at_most=1.05)
+    assert figures["slope"].ok is ok
+
+
+def test_seeds_give_mean_and_sample_deviation():
+    figures = Figures()
+    figures.add("flip", [0.9, 1.0], 400)
+    assert figures["flip"].value == pytest.approx(0.95)
+    assert figures["flip"].std == pytest.approx(0.0707107, abs=1e-6)
+    assert figures.to_json()["flip"]["ok"] is None
+
+
+def test_a_figure_that_is_not_a_number_never_passes():
+    figures = Figures()
+    figures.add("psnr", float("nan"), 3, at_least=1)
+    assert figures["psnr"].ok is False
