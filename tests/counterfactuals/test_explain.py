@@ -11,6 +11,7 @@ import torch
 
 from counterfactuals.world import (
     DIRECTIONS,
+    MARK,
     Brightness,
     BrokenEncoder,
     Images,
@@ -149,7 +150,7 @@ def test_boundary_decodes_only_latent_flips(components: Components, tmp_path: Pa
     assert reasons == {"", "no latent flip"}
     for row in rows:
         assert (row["status"] == "kept") == row["latent_flip"] == bool(row["file"])
-        assert (tmp_path / row["file"]).is_file()
+        assert not row["file"] or (tmp_path / row["file"]).is_file()
         assert (row["code_after"] is None) == (row["status"] == "failed")
         if row["status"] == "kept":
             assert row["probe_before"] * row["probe_requested"] < 0
@@ -207,20 +208,20 @@ def test_nothing_but_unreadable_images_is_a_run(components: Components, tmp_path
 def test_embedding_that_is_not_finite_fails_alone(tmp_path: Path) -> None:
     parts = make_components(BrokenEncoder)
     source = Images()
-    source.pixels[3, :, 0, 0] = 255
+    source.pixels[3, :, 0, 0] = torch.tensor(MARK)
     explain(source, range(12), parts, REFLECTION, tmp_path)
     reasons = {(row["image_id"], row["reason"]) for row in read_rows(tmp_path)}
     assert reasons == {(source.ids[i], "not finite" if i == 3 else "") for i in range(12)}
 
 
-def test_decoder_that_explodes_fails_its_rows(components: Components, tmp_path: Path) -> None:
+def test_decoder_that_explodes_fails_its_rows(tmp_path: Path) -> None:
     parts = make_components()
     parts.decoder.z_scale.fill_(math.nan)
     summary = explain(Images(), range(4), parts, REFLECTION, tmp_path)
     assert summary.failures == {"not finite": 4 * DIRECTIONS}
 
 
-@pytest.mark.parametrize("calls", [4, 7, 12, 21])
+@pytest.mark.parametrize("calls", [2, 4, 6, 8])
 def test_interrupted_and_resumed_is_uninterrupted(calls: int, tmp_path: Path) -> None:
     parts = make_components()
     whole = explain(Images(), range(30), parts, REFLECTION, tmp_path / "whole")
@@ -287,7 +288,7 @@ def test_misfits_are_refused_before_anything_is_written(
     cases = {
         "trained for encoder": (source, replace(components, encoder=stranger), REFLECTION),
         "needs a probe": (source, replace(components, probe=None), BOUNDARY),
-        "give float images": (source, replace(components, student=lambda x: 1 / 0), REFLECTION),
+        "student: it fails on": (source, replace(components, student=_no_student), REFLECTION),
         "read them with this size": (Images(size=24), components, REFLECTION),
         "use euler or heun": (
             source,
@@ -301,8 +302,6 @@ def test_misfits_are_refused_before_anything_is_written(
         ),
     }
     for words, (images, parts, config) in cases.items():
-        if words == "give float images":
-            parts = replace(components, student=_no_student)
         text = one_line(lambda i=images, p=parts, c=config: explain(i, range(4), p, c, folder))
         assert words in text
         assert not folder.exists()
@@ -313,7 +312,7 @@ def test_misfits_are_refused_before_anything_is_written(
 
 
 def _no_student(images: torch.Tensor) -> torch.Tensor:
-    raise ValueError("not this size")
+    raise ValueError(f"not of size {images.shape[2]}")
 
 
 def test_sampler_of_the_run_leaves_the_decoder_alone(

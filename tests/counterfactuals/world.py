@@ -1,4 +1,4 @@
-"""A small world for the sweep: plain images, networks with random weights, a student of brightness."""
+"""A small world for the sweep: plain images, random networks, a student of brightness."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from didae.storage import read_table
 from didae.students import fit_probe, logits, margin
 
 SIZE, DIM, DIRECTIONS = 16, 6, 3
+MARK = (7, 13, 201)
 
 
 class Images:
@@ -72,12 +73,12 @@ class Brightness(nn.Module):
 
 
 class BrokenEncoder(FactorEncoder):
-    """Gives NaN for images whose first pixel is pure white."""
+    """Gives NaN for images whose first pixel is MARK."""
 
     def forward(self, images: Tensor) -> Tensor:
         z = super().forward(images)
-        white = (images[:, :, 0, 0] == 1).all(1)
-        return torch.where(white[:, None], torch.nan, z)
+        marked = ((images[:, :, 0, 0] * 255).round() == torch.tensor(MARK)).all(1)
+        return torch.where(marked[:, None], torch.nan, z)
 
 
 def make_components(encoder_class: type[FactorEncoder] = FactorEncoder) -> Components:

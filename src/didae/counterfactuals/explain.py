@@ -157,7 +157,13 @@ class _Run:
                 self._record()
 
     def close(self) -> Summary:
-        """Count what the table holds and write the summary."""
+        """Count what the table holds and write the summary.
+
+        Returns
+        -------
+        Summary
+            What was written.
+        """
         table = read_table(self.folder / TABLE_FOLDER, SCHEMA)
         directions = len(self.names)
         chosen = np.asarray(self.indices)
