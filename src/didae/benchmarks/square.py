@@ -315,12 +315,16 @@ def add_judges(
         Where the students are kept.
     """
     rows: dict[str, list[float]] = {}
-    stochastic = invert(components.decoder, audit.images, audit.z)
-    for seed in progress(seeds, "students"):
-        place = folder / f"seed-{seed}"
-        fit_judges(audit.square, components.encoder, recipe, seed, place)
-        for key, value in _judge(audit, components, stochastic, place, seed).items():
-            rows.setdefault(key, []).append(value)
+    usual = components.decoder.sampler
+    for prefix, sampler in (("", FAITHFUL), ("fast_", usual)):
+        components.decoder.sampler = sampler
+        stochastic = invert(components.decoder, audit.images, audit.z)
+        for seed in progress(seeds, f"{prefix or 'faithful '}students"):
+            place = folder / f"seed-{seed}"
+            fit_judges(audit.square, components.encoder, recipe, seed, place)
+            for key, value in _judge(audit, components, stochastic, place, seed).items():
+                rows.setdefault(prefix + key, []).append(value)
+    components.decoder.sampler = usual
     n = len(audit.indices)
     targets: dict[str, tuple[float | None, float | None]] = {
         "alg2_spurious_flip": (0.95, None),

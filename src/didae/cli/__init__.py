@@ -71,6 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
     name = " ".join(arguments[:words])
     module, cls, _ = COMMANDS[name]
     command: type[Command] = getattr(importlib.import_module(f"didae.cli.{module}"), cls)
+    importlib.import_module("didae.runtime").keep_freed_memory()
     return command.main(name, arguments[words:])
 
 

@@ -37,6 +37,7 @@ class ExplainConfig(Config):
         How to invert and decode; None for the decoder's own.
     batch_size : int
         Images in memory at once, and counterfactuals decoded at once; no result depends on it.
+        16 keeps the feature maps of 64 x 64 images in the cache of a CPU; a GPU wants more.
     realised_share : float
         A flip is verified only if the code moved by at least this share of the request.
     spill_limit : float

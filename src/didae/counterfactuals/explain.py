@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,20 +141,31 @@ class _Run:
         writer = TableWriter(self.folder / TABLE_FOLDER, SCHEMA)
         sweep, start = Sweep(self.components, self.config), time.perf_counter()
         starts = range(done, len(self.indices), self.config.batch_size)
-        before, counted = self.seconds, 0.0
+        before = self.seconds
+
+        def publish(rows: list[dict[str, Any]], images: dict[Path, Tensor]) -> None:
+            if images:
+                # The shard is the point from which a chunk counts; a run that is killed before
+                # it makes these files again, so they need not reach the disk one by one.
+                files = {path: png_bytes(image) for path, image in images.items()}
+                commit(files, durable=False)
+            writer.write(rows)
+            self.delivered += sum(row["status"] == KEPT for row in rows)
+            self.seconds = before + time.perf_counter() - start
+
+        pending: Future[None] | None = None
         try:
-            for first in progress(starts, "counterfactuals"):
-                rows, files = self._chunk(sweep, first)
-                if files:
-                    # The shard is the point from which a chunk counts; a run that is killed before
-                    # it makes these files again, so they need not reach the disk one by one.
-                    commit(files, durable=False)
-                writer.write(rows)
-                self.delivered += sum(row["status"] == KEPT for row in rows)
-                counted = time.perf_counter() - start
+            # One chunk is written while the next is computed.
+            with ThreadPoolExecutor(max_workers=1) as writing:
+                for first in progress(starts, "counterfactuals"):
+                    rows, images = self._chunk(sweep, first)
+                    if pending is not None:
+                        pending.result()
+                    pending = writing.submit(publish, rows, images)
+                if pending is not None:
+                    pending.result()
         finally:
-            self.seconds = before + counted
-            if counted:
+            if pending is not None:
                 self._record()
 
     def close(self) -> Summary:
@@ -195,8 +207,8 @@ class _Run:
         }
         write_json(self.folder / RUN_FILE, document)
 
-    def _chunk(self, sweep: Sweep, first: int) -> tuple[list[dict[str, Any]], dict[Path, bytes]]:
-        """Explain the images from position `first` on: rows of the table, and files."""
+    def _chunk(self, sweep: Sweep, first: int) -> tuple[list[dict[str, Any]], dict[Path, Tensor]]:
+        """Explain the images from position `first` on: rows of the table, and images by file."""
         part = self.indices[first : first + self.config.batch_size]
         cells = Cells.blank(len(part), len(self.names))
         images, unreadable = _read(self.source, part)
@@ -221,13 +233,13 @@ class _Run:
         ]
         return cells.rows(facts, self.names), files
 
-    def _name(self, pictures: Pictures, first: int, cells: Cells) -> dict[Path, bytes]:
-        """Name the files by position, for an id may be no file name, and encode the images."""
-        files: dict[Path, bytes] = {}
+    def _name(self, pictures: Pictures, first: int, cells: Cells) -> dict[Path, Tensor]:
+        """Name the files by position, for an id may be no file name."""
+        files: dict[Path, Tensor] = {}
 
         def add(column: str, place: int | tuple[int, int], name: str, image: Tensor) -> None:
             relative = f"{IMAGE_FOLDER}/{name}.png"
-            files[self.folder / relative] = png_bytes(image)
+            files[self.folder / relative] = image
             cells.texts[column][place] = relative
 
         for row, image in pictures.factuals.items():
