@@ -17,7 +17,7 @@ def generator(seed: int, *keys: str | int) -> torch.Generator:
     ----------
     seed
         Seed of the run, any integer.
-    keys
+    *keys
         What the numbers are for, for example ``"student", 3``. ``1`` and ``"1"`` are different
         keys.
 

@@ -148,7 +148,7 @@ class AutoBatch:
             Takes one slice of each tensor and returns a tensor, or a tuple of tensors, with one row
             an item. It is called again for the same items after an out-of-memory, so it must have
             no effect but its result. Without items it is called once with empty slices.
-        tensors
+        *tensors
             At least one tensor, all of the same length.
 
         Returns

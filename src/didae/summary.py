@@ -57,7 +57,7 @@ class DirectionSummary(BaseModel):
         Non-adversarial flip rate (1/n) Σ [student flips ∧ every surrogate flips], in [0, 1],
         whether verified or not; None without surrogates.
     mean_spill
-        Mean over delivered counterfactuals of the largest |change of another code| / its std.
+        Mean over delivered counterfactuals of the largest absolute change of another code over its std.
     correlates_with
         (factor, Pearson r) pairs, strongest first; empty where no attribute is known.
     """
@@ -100,7 +100,7 @@ class Summary(BaseModel):
     failures
         Reason -> number of rows.
     disentanglement
-        (directions, codes): mean |change of code| / std on re-encoded images; row i is the
+        (directions, codes): mean absolute change of code over std on re-encoded images; row i is the
         direction with the i-th smallest index. Empty if never measured.
     factors
         Names of the known factors or attributes.
@@ -160,6 +160,7 @@ class Summary(BaseModel):
         Returns
         -------
         Summary
+            The same summary.
 
         Raises
         ------

@@ -30,7 +30,7 @@ _MAX_CLASSES: Final = 100_000
 class Listing:
     """What a folder says of its images.
 
-    Parameters
+    Attributes
     ----------
     file_names
         Paths relative to the folder, with `/`; n of them, each unique.

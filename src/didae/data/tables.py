@@ -69,7 +69,7 @@ class ImageSource(Protocol):
 class Skipped:
     """A file that was left out of a table.
 
-    Parameters
+    Attributes
     ----------
     path
         The file, relative to the table's folder.
@@ -101,7 +101,7 @@ class ImageTable:
       data, so that `skipped` is complete. What is left can be read; should a file be damaged
       later, `images` raises as above.
 
-    Parameters
+    Attributes
     ----------
     folder
         The folder.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -197,7 +199,8 @@ class Canvas(nn.Module):
             The canvas.
         """
         h = (self.place(self.grid).flatten(0, 1) + self.code(z)[:, None]).relu_()
-        for layer, modulation in zip(self.layers, self.modulations, strict=True):
+        layers = cast("Iterable[nn.Linear]", self.layers)
+        for layer, modulation in zip(layers, self.modulations, strict=True):
             scale, shift = modulation(z)[:, None].chunk(2, dim=-1)
             # (1 + scale) (h W + b) + shift as one product per image: a pass over the pixels less.
             weight = layer.weight.T * (1 + scale)
@@ -351,7 +354,7 @@ class PixelHead(nn.Module):
         patch, channels = self.patch, self.from_image.out_features
         # Reordered from (channel, row, column) to (row, column, channel) of the patch.
         weight = self.from_cells.weight.flatten(1).unflatten(0, (channels, patch**2))
-        bias = self.from_cells.bias.unflatten(0, (channels, patch**2)).T.flatten()
+        bias = cast("Tensor", self.from_cells.bias).unflatten(0, (channels, patch**2)).T.flatten()
         spread = functional.linear(
             cells.permute(0, 2, 3, 1), weight.transpose(0, 1).flatten(0, 1), bias
         )

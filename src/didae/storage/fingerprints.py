@@ -24,7 +24,7 @@ def fingerprint(*parts: Part) -> str:
 
     Parameters
     ----------
-    parts
+    *parts
         What to hash. Tensors may be on any device.
 
     Returns

@@ -88,7 +88,7 @@ def fit_probe(
     """Distil a student to a probe by ridge least squares with intercept.
 
     With s = (z - mean) / std per coordinate, it minimises
-    mean (s · v + c - margin)² + ridge |v|² in float64, so that scaling z changes nothing.
+    mean (s · v + c - margin)² + ridge ‖v‖² in float64, so that scaling z changes nothing.
     This is the distillation of Bender & Morik (arXiv 2601.21851), Algorithm 2, in closed form and
     with an intercept. Fit it on broad unlabelled images: on a student's own poisoned training set
     correlated factors share the blame.
