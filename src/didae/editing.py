@@ -49,7 +49,7 @@ def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tupl
     tuple of Tensor
         Change of each code, -strength·margin/slope, shape (b, k), and whether it is feasible, bool
         of shape (b, k). Infeasible changes are 0: margin, slope or change is not finite, or
-        |slope| is at most 1e-6 of the larger of 1 and the steepest slope.
+        ``|slope|`` is at most 1e-6 of the larger of 1 and the steepest slope.
     """
     slope = slope.nan_to_num(0, 0, 0)
     steep = slope.abs() > _SMALLEST_SLOPE * slope.abs().amax().clamp_min(1)

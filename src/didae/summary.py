@@ -57,7 +57,8 @@ class DirectionSummary(BaseModel):
         Non-adversarial flip rate (1/n) Σ [student flips ∧ every surrogate flips], in [0, 1],
         whether verified or not; None without surrogates.
     mean_spill
-        Mean over delivered counterfactuals of the largest absolute change of another code over its std.
+        Mean over delivered counterfactuals of the largest absolute change of another code, in
+        its std.
     correlates_with
         (factor, Pearson r) pairs, strongest first; empty where no attribute is known.
     """
@@ -100,8 +101,8 @@ class Summary(BaseModel):
     failures
         Reason -> number of rows.
     disentanglement
-        (directions, codes): mean absolute change of code over std on re-encoded images; row i is the
-        direction with the i-th smallest index. Empty if never measured.
+        (directions, codes): mean absolute change of each code, in its std, on re-encoded images;
+        row i is the direction with the i-th smallest index. Empty if never measured.
     factors
         Names of the known factors or attributes.
     code_factor_correlation
