@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.errors import DidaeError
 from didae.randomness import generator
-from didae.runtime import progress
+from didae.runtime import progress, resolve_device
 from didae.storage import fingerprint, load_tensors, save_tensors
 
-Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+Forward = Callable[..., Tensor]
+Loss = Callable[[Forward, Tensor, torch.Generator], Tensor]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -49,8 +50,10 @@ class TrainingConfig(Config):
         Seed of batches and noise.
     checkpoint_every : int
         Steps between checkpoints.
+    device : str
+        Where to train: auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
     distributed : bool
-        Share each batch among the processes of ``accelerate launch``.
+        Share each batch among the processes of ``accelerate launch``, which also choose the device.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -61,6 +64,7 @@ class TrainingConfig(Config):
     gradient_clip: float = Field(default=1.0, gt=0)
     seed: int = 0
     checkpoint_every: int = Field(default=500, ge=1)
+    device: str = "auto"
     distributed: bool = False
 
 
@@ -72,15 +76,16 @@ def train(
     folder: Path | None = None,
     description: str = "training",
 ) -> list[float]:
-    """Fit a model in place and leave the averaged weights in it.
+    """Fit a model in place and leave the averaged weights in it, on the CPU.
 
     Parameters
     ----------
     model : nn.Module
         The model to fit.
     loss : callable
-        ``loss(model, indices, generator)`` gives the scalar loss of the examples ``indices``
-        (int64 tensor), drawing random numbers from ``generator`` only.
+        ``loss(forward, indices, generator)`` gives the scalar loss of the examples ``indices``
+        (int64 tensor), drawing random numbers from ``generator`` only. ``forward`` is the model
+        with tensors of the CPU, wherever it is trained.
     examples : int
         Number of training examples.
     config : TrainingConfig
@@ -101,21 +106,25 @@ def train(
         If the loss is not finite, or the checkpoint belongs to another run.
     """
     accelerator = _accelerator() if config.distributed else None
-    rank, world, is_main = 0, 1, True
+    rank, world, device = 0, 1, resolve_device(config.device)
     if accelerator is not None:
         rank, world = accelerator.process_index, accelerator.num_processes
-        is_main = accelerator.is_main_process
+        device = accelerator.device
+    model.to(device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     average = copy.deepcopy(model).requires_grad_(False)
     path = None if folder is None else folder / CHECKPOINT
-    run = _identity(model, examples, config)
+    run = _identity(model, examples, config, world)
     history = _restore(path, model, average, optimiser, run)
-    forward: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
+    network: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
+
+    def forward(*inputs: Tensor) -> Tensor:
+        return network(*(tensor.to(device) for tensor in inputs)).cpu()
 
     def save() -> None:
-        if path is not None and is_main:
+        if path is not None and rank == 0:
             save_tensors(path, _state(model, average, optimiser, history) | {"run": run})
 
     # An interrupt between the update of the weights and its record must not be saved.
@@ -149,7 +158,7 @@ def train(
         if consistent:
             save()
     model.load_state_dict(average.state_dict())
-    model.eval()
+    model.cpu().eval()
     return history
 
 
@@ -220,12 +229,13 @@ def _accelerator() -> Any:
     return Accelerator()
 
 
-def _identity(model: nn.Module, examples: int, config: TrainingConfig) -> Tensor:
+def _identity(model: nn.Module, examples: int, config: TrainingConfig, world: int) -> Tensor:
     """Name the run: what may not change between its parts, as the bytes of a fingerprint."""
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     # How often a run is saved does not change its result.
     settings = config.model_dump(exclude={"checkpoint_every"})
-    return torch.tensor(list(fingerprint(settings, shapes, examples).encode()), dtype=torch.uint8)
+    name = fingerprint(settings, shapes, examples, world)
+    return torch.tensor(list(name.encode()), dtype=torch.uint8)
 
 
 def _state(

@@ -32,7 +32,7 @@ from didae.dictionaries import SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
 from didae.metrics.images import leftover, psnr
 from didae.metrics.truth import explained, mean_change, realised
-from didae.randomness import generator
+from didae.randomness import standard_normal
 from didae.recipes import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
 from didae.runtime import progress
 from didae.storage import write_json
@@ -363,7 +363,8 @@ def _judge(
     flipped, images = flips(audit.z + step)
     upper = read_factors(images)[:, 0] >= FACTOR_MEAN[0]
     kept = upper == (audit.factors[:, 0] >= FACTOR_MEAN[0])
-    direction = torch.randn(step.shape, generator=generator(seed, "random direction"))
+    ids = [audit.square.ids[index] for index in audit.indices]
+    direction = standard_normal(step.shape[1:], seed, ids)
     random = direction / direction.norm(dim=1, keepdim=True) * step.norm(dim=1, keepdim=True)
     student_margin = margin(logits(student, audit.images))
     groups = 2 * audit.square.classes[audit.indices, 0] + audit.square.classes[audit.indices, 1]

@@ -12,6 +12,7 @@ from didae.cli.report import finish
 from didae.counterfactuals import ExplainConfig, explain
 from didae.data.square import Square
 from didae.recipes import SquareRecipe, load_components, train_components
+from didae.runtime import resolve_device
 
 
 class Demo(Command):
@@ -27,6 +28,8 @@ class Demo(Command):
         Train every component first, into the folder `components`, instead of the shipped ones.
     recipe : SquareRecipe
         How, and which pool of Square.
+    device : str
+        auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
     explain : ExplainConfig
         How to edit and what counts as verified.
     """
@@ -35,6 +38,7 @@ class Demo(Command):
     images: int = Field(default=400, ge=1)
     from_scratch: tyro.conf.FlagCreatePairsOff[bool] = False
     recipe: SquareRecipe = SquareRecipe()
+    device: str = "auto"
     explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
 
     def run(self) -> None:
@@ -42,6 +46,7 @@ class Demo(Command):
         shipped = None if self.from_scratch else load_components()
         open_run(self, self.folder)
         components = shipped or train_components(self.folder / "components", self.recipe)
+        components.to(resolve_device(self.device))
         square = Square(self.recipe.size, self.recipe.seed)
         chosen = square.splits["test"][: self.images]
         finish(self.folder, explain(square, chosen, components, self.explain, self.folder))

@@ -20,6 +20,7 @@ from didae.cli.report import finish
 from didae.cli.sources import SourceConfig, rows
 from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.errors import ImageReadError
+from didae.runtime import resolve_device
 
 
 class Explain(Command):
@@ -41,6 +42,8 @@ class Explain(Command):
         square (shipped) or the folder of a decoder.
     student : str
         square (shipped), what `didae train student` wrote, or the folder of a student alone.
+    device : str
+        auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
     explain : ExplainConfig
         How to edit and what counts as verified.
     """
@@ -52,6 +55,7 @@ class Explain(Command):
     dictionary: str = SHIPPED_NAME
     decoder: str = SHIPPED_NAME
     student: str = SHIPPED_NAME
+    device: str = "auto"
     explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
 
     def run(self) -> None:
@@ -66,7 +70,7 @@ class Explain(Command):
             student=student,
             probe=probe,
             surrogates=surrogates,
-        )
+        ).to(resolve_device(self.device))
         source = self.source.open()
         chosen = rows(source, "test")[: self.images]
         # Before the folder is taken, so that a misfit does not bind it to wrong settings. An image

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
+from didae.data.tables import ImageSource
 from didae.dictionaries import SVD, Dictionary, Procrustes
+from didae.dictionaries.diagnostics import (
+    code_factor_correlation,
+    explained_variance,
+    separation,
+    stability,
+)
 from didae.encoders.base import embed
+from didae.storage import write_json
 
 
 class Fit(Command):
@@ -21,7 +32,7 @@ class Fit(Command):
     Attributes
     ----------
     folder : Path
-        Gets the dictionary.
+        Gets the dictionary, and diagnostics.json: explained variance, stability, correlations.
     encoder : str
         square (shipped) or the folder of an encoder.
     source : SourceConfig
@@ -48,13 +59,37 @@ class Fit(Command):
         chosen = rows(source, "train")
         targets = factors(source, chosen) if self.kind == "procrustes" else None
         z = embed(encoder, source, chosen)
-        dictionary: Dictionary
-        if targets is None:
-            dictionary = SVD(self.directions).fit(z, encoder_fingerprint=encoder.fingerprint)
-        else:
-            dictionary = Procrustes(whiten=not self.plain).fit(z, *targets, encoder.fingerprint)
+        values, names = targets or (None, None)
+        dictionary = self._unfitted().fit(z, values, names, encoder.fingerprint)
         open_run(self, self.folder)
         dictionary.save(self.folder)
+        write_json(self.folder / "diagnostics.json", self._diagnose(dictionary, z, source, chosen))
         console().print(
             f"{len(dictionary.names)} directions in {self.folder}: {', '.join(dictionary.names)}"
         )
+
+    def _diagnose(
+        self, dictionary: Dictionary, z: Tensor, source: ImageSource, chosen: NDArray[np.int64]
+    ) -> dict[str, Any]:
+        """Say how far the directions can be trusted."""
+        explained = explained_variance(dictionary, z)
+        targets = factors(source, chosen) if source.attributes else None
+        supervised = targets if self.kind == "procrustes" else None
+        halves = stability(self._unfitted, z, supervised[0] if supervised else None)
+        report: dict[str, Any] = {
+            "names": dictionary.names,
+            "explained_variance": {"total": explained.total, "directions": explained.directions},
+            "stability_between_halves": {"mean": halves.mean, "minimum": halves.minimum},
+        }
+        if targets is not None:
+            values, names = targets
+            correlation = code_factor_correlation(dictionary.encode(z), values)
+            report["code_factor_correlation"] = {"factors": names, "rows": correlation}
+        if self.kind == "svd":
+            report["separation"] = separation(z, len(dictionary.names))
+        return report
+
+    def _unfitted(self) -> Dictionary:
+        if self.kind == "svd":
+            return SVD(self.directions)
+        return Procrustes(whiten=not self.plain)

@@ -99,6 +99,24 @@ class Components:
             "surrogates": [_identity(surrogate) for surrogate in self.surrogates],
         }
 
+    def to(self, device: torch.device) -> Components:
+        """Move every component that is a module.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to.
+
+        Returns
+        -------
+        Components
+            The same, moved in place.
+        """
+        for part in (self.encoder, self.dictionary, self.decoder, self.student, *self.surrogates):
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
+
     def sampling(self, sampler: SamplerConfig | None) -> Decoder:
         """Give the decoder with another sampler.
 

@@ -11,7 +11,7 @@ from didae.data.images import to_float
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.sampling import DIFFUSION_STEPS, signal_level
 from didae.randomness import seeded
-from didae.training import TrainingConfig, train
+from didae.training import Forward, TrainingConfig, train
 
 
 def fit_decoder(
@@ -50,14 +50,14 @@ def fit_decoder(
     decoder.z_scale.copy_((z - z.mean(0)).pow(2).mean().sqrt())
     objective = flow_loss if config.objective == "flow" else noise_loss
 
-    def loss(model: nn.Module, indices: Tensor, generator: torch.Generator) -> Tensor:
-        return objective(model, to_float(images[indices]) * 2 - 1, z[indices], generator)
+    def loss(forward: Forward, indices: Tensor, generator: torch.Generator) -> Tensor:
+        return objective(forward, to_float(images[indices]) * 2 - 1, z[indices], generator)
 
     train(decoder, loss, len(images), training, folder, "training the decoder")
     return decoder.eval().requires_grad_(False)
 
 
-def flow_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+def flow_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
     """Rectified-flow loss (Liu et al. 2023, equation 1) with x_t = (1 - t) x + t ε.
 
     Half of the times are uniform, half are 1 - u³: near t = 1 z_sem is all there is to go by, and
@@ -65,7 +65,7 @@ def flow_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator
 
     Parameters
     ----------
-    model : nn.Module
+    forward : callable
         ``(x_t, t, z) -> velocity``.
     x : Tensor, shape (b, c, h, w)
         Images in [-1, 1].
@@ -83,16 +83,16 @@ def flow_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator
     t = torch.rand(len(x), generator=generator)
     t[::2] = 1 - t[::2] ** 3
     level = t[:, None, None, None]
-    velocity = model(torch.lerp(x, noise, level), t, z)
+    velocity = forward(torch.lerp(x, noise, level), t, z)
     return nn.functional.mse_loss(velocity, noise - x)
 
 
-def noise_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+def noise_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
     """DDPM's simple loss (Ho et al. 2020, equation 14) on the linear schedule of 1000 steps.
 
     Parameters
     ----------
-    model : nn.Module
+    forward : callable
         ``(x_t, t, z) -> noise``.
     x : Tensor, shape (b, c, h, w)
         Images in [-1, 1].
@@ -111,4 +111,4 @@ def noise_loss(model: nn.Module, x: Tensor, z: Tensor, generator: torch.Generato
     t = steps / DIFFUSION_STEPS
     level = signal_level(t)[:, None, None, None]
     noisy = level.sqrt() * x + (1 - level).sqrt() * noise
-    return nn.functional.mse_loss(model(noisy, t, z), noise)
+    return nn.functional.mse_loss(forward(noisy, t, z), noise)

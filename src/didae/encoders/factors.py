@@ -13,7 +13,7 @@ from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.randomness import seeded
 from didae.storage import load_component, load_weights, save_component
-from didae.training import TrainingConfig, train
+from didae.training import Forward, TrainingConfig, train
 
 
 class FactorEncoderConfig(Config):
@@ -166,8 +166,8 @@ def fit_factor_encoder(
         network = nn.Sequential(encoder, nn.Linear(config.dim, factors.shape[1]))
     network.requires_grad_(True)
 
-    def loss(model: nn.Module, indices: Tensor, _: torch.Generator) -> Tensor:
-        error = (model(to_float(images[indices])) - factors[indices]).pow(2).mean(0)
+    def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
+        error = (forward(to_float(images[indices])) - factors[indices]).pow(2).mean(0)
         return (error + 1e-6).log().mean()
 
     train(network, loss, len(images), training, folder, "training the encoder")

@@ -20,7 +20,7 @@ from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.randomness import seeded
 from didae.storage import load_component, load_weights, save_component
-from didae.training import TrainingConfig, train
+from didae.training import Forward, TrainingConfig, train
 
 
 class StudentConfig(Config):
@@ -283,8 +283,8 @@ def fit_network(
     """
     network = build_student(config, training.seed)
 
-    def loss(model: nn.Module, indices: Tensor, _: torch.Generator) -> Tensor:
-        return nn.functional.cross_entropy(model(to_float(images[indices])), targets[indices])
+    def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
+        return nn.functional.cross_entropy(forward(to_float(images[indices])), targets[indices])
 
     train(network, loss, len(images), training, folder, f"training a {config.architecture} network")
     return network
