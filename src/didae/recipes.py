@@ -155,7 +155,7 @@ def train_components(folder: Path, recipe: SquareRecipe) -> Components:
     encoder = FactorEncoder.load(folder / "encoder")
     z = embed(encoder, square, train)
     Procrustes().fit(z, factors, FACTORS, encoder.fingerprint).save(folder / "dictionary")
-    shape = NetworkConfig(dim=encoder.dim, canvas=32)
+    shape = NetworkConfig(dim=encoder.dim)
     flow = DecoderConfig(network=shape, sampler=SamplerConfig(method="euler", steps=1))
     noise = DecoderConfig(
         network=shape, objective="noise", sampler=SamplerConfig(method="ddim-clipped", steps=20)

@@ -16,7 +16,7 @@ from didae.cli import COMMANDS, main
 from didae.data.square import Square
 from didae.data.tables import ImageTable
 from didae.encoders.factors import FactorEncoder
-from didae.storage import load_tensors
+from didae.storage import load_tensors, read_json
 
 TRAIN = ["train", "encoder", "--pool=20", "--width=4", "--dim=8", "--steps=3", "--batch-size=4"]
 
@@ -93,6 +93,10 @@ def test_training_and_fitting_on_a_folder(tmp_path, capsys) -> None:
     assert main(["fit", data, encoder, *svd]) == 0
     assert load_tensors(home / "svd" / "model.safetensors")["atoms"].shape == (3, 8)
     assert load_tensors(home / "plain" / "model.safetensors")["atoms"].shape == (4, 8)
+    diagnostics = read_json(home / "svd" / "diagnostics.json")
+    assert 0 < diagnostics["explained_variance"]["total"] <= 1
+    assert len(diagnostics["separation"]) == 3
+    assert len(diagnostics["code_factor_correlation"]["rows"][0]) == 4
     assert "foreground, background, x, y" in capsys.readouterr().out
 
 

@@ -41,7 +41,7 @@ class NetworkConfig(Config):
     image_size: int = 64
     channels: int = 3
     dim: int = 64
-    canvas: int = 48
+    canvas: int = 32
     head: int = 32
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2)
