@@ -59,7 +59,7 @@ class SquareRecipe(Config):
     seed: int = 0
     encoder: TrainingConfig = TrainingConfig(steps=4500, batch_size=64, learning_rate=2e-3)
     decoder: TrainingConfig = TrainingConfig(
-        steps=8000, batch_size=16, learning_rate=2e-3, weight_decay=0
+        steps=14000, batch_size=16, learning_rate=2e-3, weight_decay=0
     )
     noise_decoder: TrainingConfig = TrainingConfig(
         steps=3000, batch_size=16, learning_rate=2e-3, weight_decay=0

@@ -106,10 +106,7 @@ def train(
         If the loss is not finite, or the checkpoint belongs to another run.
     """
     accelerator = _accelerator() if config.distributed else None
-    rank, world, device = 0, 1, resolve_device(config.device)
-    if accelerator is not None:
-        rank, world = accelerator.process_index, accelerator.num_processes
-        device = accelerator.device
+    rank, world, device = _place(accelerator, config)
     model.to(device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -227,6 +224,13 @@ def _accelerator() -> Any:
             "distributed training needs accelerate: pip install 'didae[train]'."
         ) from error
     return Accelerator()
+
+
+def _place(accelerator: Any, config: TrainingConfig) -> tuple[int, int, torch.device]:
+    """Say which process this is, of how many, and where it computes."""
+    if accelerator is None:
+        return 0, 1, resolve_device(config.device)
+    return accelerator.process_index, accelerator.num_processes, accelerator.device
 
 
 def _identity(model: nn.Module, examples: int, config: TrainingConfig, world: int) -> Tensor:

@@ -86,7 +86,7 @@ class TrainDecoder(Command):
     canvas: int = 32
     width: int = 32
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = TrainingConfig(
-        steps=8000, batch_size=16, weight_decay=0
+        steps=14000, batch_size=16, weight_decay=0
     )
 
     def run(self) -> None:
