@@ -7,7 +7,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar, overload
 
 import torch
@@ -17,8 +19,12 @@ from didae.errors import DidaeError
 
 T = TypeVar("T")
 
+Watcher = Callable[[float | None, str], None]
+"""Called with the share that is done, in [0, 1] or None where unknown, and with what is done."""
+
 logger = logging.getLogger(__name__)
 
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 _SECONDS_BETWEEN_LINES = 5.0
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h; the last at the most it may be.
 _MALLOC_OPTIONS = {-1: 1 << 30, -2: 64 << 20, -3: 32 << 20}
@@ -84,11 +90,43 @@ def progress(iterable: Iterable[T], description: str, total: int | None = None) 
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
+    watcher = _watcher.get()
+    if watcher is not None:
+        return _watched(iterable, description, total, watcher)
     if os.environ.get("DIDAE_PROGRESS") == "0":
         return iter(iterable)
     if sys.stderr.isatty():
         return _bar(iterable, description, total)
     return _lines(iterable, description, total)
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Generator[None]:
+    """Send all progress of this thread to a function instead of the terminal.
+
+    Parameters
+    ----------
+    watcher : callable
+        Called with the share that is done, in [0, 1] or None, and with what is being done.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def _watched(
+    iterable: Iterable[T], description: str, total: int | None, watcher: Watcher
+) -> Iterator[T]:
+    for done, item in enumerate(iterable):
+        watcher(done / total if total else None, description)
+        yield item
 
 
 def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:

@@ -49,7 +49,8 @@ def test_sockets_are_closed() -> None:
 
 def test_dependencies_are_declared_and_used() -> None:
     core = _modules(PROJECT["dependencies"])
-    optional = _modules(PROJECT["optional-dependencies"]["train"])
+    extras = PROJECT["optional-dependencies"]
+    optional = _modules([*extras["train"], *extras["app"], *extras["bench"]])
     imported = _imported_modules()
     assert imported - core - optional == set(), "imported, but no dependency"
     assert core - imported == set(), "a dependency, but never imported"

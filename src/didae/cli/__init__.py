@@ -25,8 +25,13 @@ COMMANDS = {
     "train student": ("student", "TrainStudent", "train a student, its probe and surrogates"),
     "fit": ("fit", "Fit", "fit a dictionary of directions"),
     "explain": ("explain", "Explain", "make counterfactuals and a report"),
+    "label": ("label", "Label", "judge the directions of a run"),
+    "app": ("app", "App", "judge and repair a run on a page"),
+    "repair": ("repair", "RepairRun", "repair the student of a judged run"),
+    "evaluate": ("evaluate", "Evaluate", "measure a student's group accuracies"),
     "report": ("report", "Report", "write the report of a run again"),
     "bench square": ("bench", "BenchSquare", "measure everything against the truth on Square"),
+    "bench repair": ("bench", "BenchRepair", "repair biased students in every way on Square"),
 }
 """Command -> module, class and one line of help."""
 

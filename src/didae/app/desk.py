@@ -1,0 +1,277 @@
+"""What the controls of the page do: judging, walking, and starting long work."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from didae.app.jobs import Jobs
+from didae.app.limits import Accepted, UploadLimits
+from didae.app.results import (
+    MODEL_FILE,
+    REPAIR_FOLDER,
+    Actions,
+    Progress,
+    SavedResult,
+    clear_result,
+    load_result,
+    save_result,
+)
+from didae.app.runs import OWN_FOLDER, Runs
+from didae.app.state import Run
+from didae.app.uploads import check_folder, unpack
+from didae.errors import DidaeError
+from didae.report import write_report
+from didae.report.html import REPORT_FILE
+from didae.teachers import VERDICTS_FILE, Verdict
+
+
+class Desk(Runs):
+    """Everything that can be done with the runs.
+
+    Parameters
+    ----------
+    home : str or Path
+        The run folder.
+    actions : Actions
+        The long work.
+    limits : UploadLimits
+        Of own images.
+    teacher : str
+        Who judges; written into ``verdicts.json``.
+
+    Attributes
+    ----------
+    jobs : Jobs
+        The long work that runs.
+    """
+
+    def __init__(
+        self, home: str | Path, actions: Actions, limits: UploadLimits, teacher: str = "page"
+    ) -> None:
+        super().__init__(home)
+        self.actions, self.limits, self.teacher = actions, limits, teacher
+        self.jobs = Jobs()
+        self._lock = threading.Lock()
+
+    def judge(self, place: str, verdict: Verdict) -> str:
+        """Judge the direction on the screen.
+
+        Parameters
+        ----------
+        place : str
+            The direction.
+        verdict : str
+            What it is.
+
+        Returns
+        -------
+        str
+            The place of the next direction to judge; the same where none is left.
+        """
+        with self._lock:
+            run, direction = self.locate(place)
+            if direction < 0:
+                return place
+            verdicts = run.verdicts()
+            if verdicts[direction] != verdict:
+                verdicts.judge(direction, verdict, self.teacher)
+            following = run.next_open(direction)
+            return self._at(place, direction if following is None else following)
+
+    def undo(self, place: str) -> str | None:
+        """Take back the last verdict.
+
+        Parameters
+        ----------
+        place : str
+            What is on the screen.
+
+        Returns
+        -------
+        str or None
+            The place of the direction that it was about; None where there was none.
+        """
+        with self._lock:
+            run, _ = self.locate(place)
+            direction = run.verdicts().undo()
+            if direction is None:
+                return None
+            # Another teacher may have judged a direction that has no screen.
+            return self._at(place, direction) if direction in run.order else place
+
+    def step(self, place: str, by: int) -> str:
+        """Go to a neighbouring screen.
+
+        Parameters
+        ----------
+        place : str
+            What is on the screen.
+        by : {-1, 1}
+            Which way.
+
+        Returns
+        -------
+        str
+            The place there.
+        """
+        run, direction = self.locate(place)
+        return place if direction < 0 else self._at(place, run.step(direction, by))
+
+    def obstacle(self, run: Run) -> str:
+        """Say why a run cannot be repaired now.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        str
+            A sentence; empty if it can.
+        """
+        reason = self.actions.obstacle(run.folder)
+        if not reason and not run.verdicts().directions("spurious"):
+            reason = "No direction is judged spurious yet, so there is nothing to repair."
+        return reason
+
+    def start_repair(self, place: str) -> None:
+        """Start the repair that the verdicts ask for.
+
+        Parameters
+        ----------
+        place : str
+            What is on the screen.
+
+        Raises
+        ------
+        DidaeError
+            If the run cannot be repaired, or other work is running.
+        """
+        run, _ = self.locate(place)
+        reason = self.obstacle(run)
+        if reason:
+            raise DidaeError(reason)
+
+        def work(progress: Progress) -> None:
+            verdicts = judged(run)
+            clear_result(run.folder)
+            save_result(run.folder, verdicts, self.actions.repair(run.folder, progress))
+
+        self.jobs.start("repair", place.rpartition(":")[0], work)
+
+    def result(self, run: Run) -> tuple[SavedResult | None, bool]:
+        """Give the result of a run's last repair.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        result : SavedResult or None
+            The result; None before the first repair.
+        stale : bool
+            Whether verdicts have changed since.
+        """
+        saved = load_result(run.folder)
+        return saved, saved is not None and saved.verdicts != judged(run)
+
+    def start_explain(self, source: str | Path, student: str, uploaded: bool) -> Accepted:
+        """Check a user's own images and start to explain them.
+
+        Parameters
+        ----------
+        source : str or Path
+            A zip file that was uploaded, or a folder on this machine.
+        student : str
+            ``square``, or a folder that didae wrote.
+        uploaded : bool
+            Whether it is a zip file.
+
+        Returns
+        -------
+        Accepted
+            What was taken.
+
+        Raises
+        ------
+        DidaeError
+            If the images are beyond the limits, or other work is running.
+        """
+        if self.jobs.running:
+            raise DidaeError("other work is still running: wait until it ends.")
+        with self._lock:
+            name, folder = self._new_own()
+            images = folder / "images" if uploaded else Path(source).expanduser()
+            try:
+                accepted = (
+                    unpack(source, images, self.limits)
+                    if uploaded
+                    else check_folder(images, self.limits)
+                )
+            except DidaeError:
+                folder.rmdir()
+                raise
+
+        def work(progress: Progress) -> None:
+            self.actions.explain(images, student, folder / "run", progress)
+            self.opened = name
+
+        self.jobs.start("explain", name, work)
+        return accepted
+
+    def downloads(self, run: Run) -> dict[str, Path]:
+        """List the files of a run to take home.
+
+        Parameters
+        ----------
+        run : Run
+            The run.
+
+        Returns
+        -------
+        dict of str to Path
+            ``model`` (only if a repair was accepted), ``verdicts`` and ``report``, those that are
+            there; the report is written if it is missing.
+        """
+        report = run.folder / REPORT_FILE
+        if not report.is_file():
+            write_report(run.folder, run.summary)
+        files = {
+            "model": run.folder / REPAIR_FOLDER / MODEL_FILE,
+            "verdicts": run.folder / VERDICTS_FILE,
+            "report": report,
+        }
+        return {name: path for name, path in files.items() if path.is_file()}
+
+    def _new_own(self) -> tuple[str, Path]:
+        home = self.home / OWN_FOLDER
+        home.mkdir(exist_ok=True)
+        taken = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
+        name = f"{max(taken, default=0) + 1:03d}"
+        (home / name).mkdir()
+        return name, home / name
+
+    @staticmethod
+    def _at(place: str, direction: int) -> str:
+        return f"{place.rpartition(':')[0]}:{direction}"
+
+
+def judged(run: Run) -> dict[str, str]:
+    """Read all verdicts of a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    dict of str to str
+        Direction -> verdict.
+    """
+    verdicts = run.verdicts()
+    return {str(d): verdict for d in run.order if (verdict := verdicts[d]) is not None}

@@ -1,0 +1,113 @@
+"""Long work beside the page: one piece at a time, watched by whoever looks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from didae.app.results import Progress
+from didae.errors import DidaeError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a piece of work is.
+
+    Attributes
+    ----------
+    kind : str
+        What was started: ``repair`` or ``explain``.
+    run : str
+        For which run.
+    running : bool
+        Whether it still is.
+    share : float or None
+        How much is done, in [0, 1]; None where unknown.
+    words : str
+        What is being done.
+    seconds : float
+        Since it started.
+    error : str
+        Why it failed; empty if it did not.
+    """
+
+    kind: str
+    run: str
+    running: bool = True
+    share: float | None = None
+    words: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Jobs:
+    """Runs one piece of work at a time in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._status: Status | None = None
+        self._started = 0.0
+
+    @property
+    def status(self) -> Status | None:
+        """Status or None: of the last piece of work."""
+        with self._lock:
+            status = self._status
+            if status is not None and status.running:
+                return replace(status, seconds=time.monotonic() - self._started)
+            return status
+
+    @property
+    def running(self) -> bool:
+        """bool: whether something is being done."""
+        status = self.status
+        return status is not None and status.running
+
+    def start(self, kind: str, run: str, work: Callable[[Progress], None]) -> None:
+        """Start a piece of work.
+
+        Parameters
+        ----------
+        kind, run : str
+            What it is and for which run.
+        work : callable
+            Takes a function to report progress to.
+
+        Raises
+        ------
+        DidaeError
+            If another is running.
+        """
+        with self._lock:
+            if self._status is not None and self._status.running:
+                raise DidaeError(f"the {self._status.kind} is still running: wait until it ends.")
+            self._status = Status(kind, run, words="starting")
+            self._started = time.monotonic()
+        # A daemon, so that Ctrl-C ends the program at once; all writes are atomic.
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+
+    def _run(self, work: Callable[[Progress], None]) -> None:
+        error = ""
+        try:
+            work(self._report)
+        except DidaeError as problem:
+            error = str(problem)
+        except Exception as problem:
+            # The thread has no caller: who looks at the page must learn of it.
+            logger.exception("the work of the page failed")
+            error = f"unexpected {type(problem).__name__}: {problem}"
+        seconds = time.monotonic() - self._started
+        self._change(running=False, share=None, words="", seconds=seconds, error=error)
+
+    def _report(self, share: float | None, words: str) -> None:
+        self._change(share=share, words=words)
+
+    def _change(self, **values: bool | float | str | None) -> None:
+        with self._lock:
+            if self._status is not None:
+                self._status = replace(self._status, **values)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,209 @@
+"""How much a user may hand in, and the checks that hold for zip files and folders alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pydantic import Field
+
+from didae.config import Config
+from didae.data.images import IMAGE_SUFFIXES, check_image
+from didae.errors import DidaeError, ImageReadError
+
+METADATA: Final = "metadata.csv"
+
+
+class UploadLimits(Config):
+    """How much a user may hand in at once.
+
+    Attributes
+    ----------
+    archive_bytes : int
+        Size of a zip file.
+    entries : int
+        Entries of a zip file, or of a folder and all folders in it, whatever they are.
+    files : int
+        Images.
+    file_bytes : int
+        Size of one file, unpacked.
+    total_bytes : int
+        Size of all files, unpacked.
+    pixels : int
+        Width times height of one image.
+    """
+
+    archive_bytes: int = Field(default=200 << 20, ge=1)
+    entries: int = Field(default=5_000, ge=1, lt=0xFFFF)
+    files: int = Field(default=2_000, ge=1)
+    file_bytes: int = Field(default=20 << 20, ge=1)
+    total_bytes: int = Field(default=500 << 20, ge=1)
+    pixels: int = Field(default=25_000_000, ge=1)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was taken of an upload.
+
+    Attributes
+    ----------
+    images : int
+        Images, all of them within the limits.
+    ignored : tuple of str
+        Names of files that are neither images nor ``metadata.csv`` and were left out.
+    """
+
+    images: int
+    ignored: tuple[str, ...] = ()
+
+
+def check_images(folder: Path, paths: Sequence[PurePosixPath], limits: UploadLimits) -> int:
+    """Hold the images among files to the limits, by their number and their headers.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are.
+    paths : sequence of PurePosixPath
+        The files, relative to it.
+    limits : UploadLimits
+        How much.
+
+    Returns
+    -------
+    int
+        How many are images; at least one.
+
+    Raises
+    ------
+    DidaeError
+        If there is none or there are too many, or one is broken or too large.
+    """
+    images = [path for path in paths if is_image(path)]
+    at_most("images", len(images), limits.files)
+    if not images:
+        raise DidaeError(
+            f"there is no image: give files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    for path in images:
+        _check_image(folder, path, limits)
+    return len(images)
+
+
+def check_size(path: PurePosixPath, size: int, limits: UploadLimits) -> None:
+    """Refuse a file that is too large.
+
+    Parameters
+    ----------
+    path : PurePosixPath
+        The file, for the message.
+    size : int
+        Its bytes, so far.
+    limits : UploadLimits
+        How many it may have.
+
+    Raises
+    ------
+    DidaeError
+        If it has more.
+    """
+    if size > limits.file_bytes:
+        raise refused(path, f"it has more than {limits.file_bytes:,} bytes")
+
+
+def at_most(what: str, found: int, limit: int) -> None:
+    """Refuse too much of something.
+
+    Parameters
+    ----------
+    what : str
+        Of what, in the plural.
+    found, limit : int
+        How much there is, and how much there may be.
+
+    Raises
+    ------
+    DidaeError
+        If there is more.
+    """
+    if found > limit:
+        raise DidaeError(
+            f"too many {what}: {found:,}, at most {limit:,} are allowed; "
+            "give fewer or smaller ones."
+        )
+
+
+def refused(path: PurePosixPath | str, reason: str) -> DidaeError:
+    """Say that a file is refused.
+
+    Parameters
+    ----------
+    path : PurePosixPath or str
+        The file.
+    reason : str
+        Why.
+
+    Returns
+    -------
+    DidaeError
+        To raise.
+    """
+    return DidaeError(f"{str(path)!r} is refused: {reason}; leave it out or replace it.")
+
+
+def is_wanted(path: PurePosixPath) -> bool:
+    """Tell by its name whether a file belongs to a folder of images.
+
+    Parameters
+    ----------
+    path : PurePosixPath
+        Relative to the folder.
+
+    Returns
+    -------
+    bool
+        True for images and for ``metadata.csv`` at the top; False for hidden files.
+    """
+    return not is_hidden(path) and (is_image(path) or path == PurePosixPath(METADATA))
+
+
+def is_image(path: PurePosixPath) -> bool:
+    """Tell by its ending whether a file says that it is an image.
+
+    Parameters
+    ----------
+    path : PurePosixPath
+        The file.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+    """
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(path: PurePosixPath) -> bool:
+    """Tell whether a file is one that its user never sees.
+
+    Parameters
+    ----------
+    path : PurePosixPath
+        Relative to the folder.
+
+    Returns
+    -------
+    bool
+        Whether a part of it begins with a dot, or is what macOS adds to zip files.
+    """
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _check_image(folder: Path, path: PurePosixPath, limits: UploadLimits) -> None:
+    try:
+        check_image(folder / path, limits.pixels)
+    except ImageReadError as error:
+        reason = str(error).removeprefix(f"cannot read image {folder / path}: ")
+        raise refused(path, reason) from error

@@ -1,0 +1,286 @@
+"""The page itself: controls, connected with what `views` draws and `desk` does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import gradio as gr
+from gradio.themes import Base
+from markupsafe import escape
+
+from didae.app import views
+from didae.app.controls import JUDGE, REPAIR, Controls
+from didae.app.desk import Desk
+from didae.errors import DidaeError
+from didae.teachers import Verdict
+
+HOST = "127.0.0.1"
+TITLE = "didae"
+_FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
+
+_TO_TOP = "() => window.scrollTo({ top: 0 })"
+
+_Updates = dict[Any, Any]
+"""Component -> what becomes of it."""
+
+
+@contextmanager
+def serve(desk: Desk, port: int | None = None, browser: bool = False) -> Generator[str]:
+    """Serve the page on this machine only, for as long as the context lasts.
+
+    Parameters
+    ----------
+    desk : Desk
+        What the page works on.
+    port : int, optional
+        Of the address; a free one by default.
+    browser : bool
+        Whether to open a browser.
+
+    Yields
+    ------
+    str
+        The address.
+
+    Raises
+    ------
+    DidaeError
+        If the port is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix="didae-") as scratch:
+        # Uploads and downloads pass through here and are gone afterwards.
+        os.environ["GRADIO_TEMP_DIR"] = scratch
+        page = build(desk, Path(scratch))
+        try:
+            _, address, _ = page.launch(
+                server_name=HOST,
+                server_port=port,
+                inbrowser=browser,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                max_file_size=desk.limits.archive_bytes,
+                # The system's fonts, so that nothing is fetched from the network.
+                theme=Base(font=_FONTS, font_mono=_FONTS),
+                css=views.asset("page.css"),
+                js=views.asset("page.js"),
+            )
+        except OSError as error:
+            raise DidaeError(f"port {port} is taken: choose another with --port.") from error
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)
+
+
+def build(desk: Desk, scratch: Path) -> gr.Blocks:
+    """Lay the page out and connect it.
+
+    Parameters
+    ----------
+    desk : Desk
+        What the page works on.
+    scratch : Path
+        Folder for the copies that are downloaded.
+
+    Returns
+    -------
+    gr.Blocks
+        The page, not served yet.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        _Page(desk, scratch).connect(page)
+    return page
+
+
+class _Page(Controls):
+    """What the controls do."""
+
+    def __init__(self, desk: Desk, scratch: Path) -> None:
+        super().__init__(desk.limits)
+        self.desk, self.scratch = desk, scratch
+
+    def connect(self, page: gr.Blocks) -> None:
+        judge = [self.place, self.screen, *self.verdicts.values(), self.onward]
+        repair = [self.judged, self.outcome, self.repair, *self.downloads.values()]
+        work = [self.clock, self.explaining, self.explain]
+        everything = [*judge, *repair, *work, self.runs, self.tabs]
+        on = _Events(self.place)
+        on(page.load, self._load, everything, inputs=None)
+        for verdict, button in self.verdicts.items():
+            on(button.click, partial(self._judge, verdict), judge)
+        on(self.undo.click, self._undo, judge)
+        on(self.previous.click, partial(self._step, by=-1), judge)
+        on(self.next.click, partial(self._step, by=1), judge)
+        on(self.onward.click, self._to_repair, [self.tabs])
+        self.place.change(None, js=_TO_TOP, api_visibility="private")
+        on(self.repair_tab.select, self._repairs, repair)
+        on(self.repair.click, self._repair, [*repair, *work])
+        on(self.runs.input, self._open, everything, inputs=[self.runs])
+        on(
+            self.explain.click,
+            self._explain,
+            [self.archive, self.outcome, *work],
+            inputs=[self.place, self.archive, self.folder, self.student],
+        )
+        on(self.clock.tick, self._poll, everything)
+
+    def _load(self) -> _Updates:
+        return self._everything(self.desk.first(self.desk.opened))
+
+    def _open(self, name: str) -> _Updates:
+        return self._everything(self.desk.first(name))
+
+    def _judge(self, verdict: Verdict, place: str) -> _Updates:
+        return self._judging(self.desk.judge(place, verdict))
+
+    def _undo(self, place: str) -> _Updates:
+        earlier = self.desk.undo(place)
+        if earlier is None:
+            gr.Info("There is nothing to undo.", duration=3)
+        return self._judging(earlier or place)
+
+    def _step(self, place: str, by: int) -> _Updates:
+        return self._judging(self.desk.step(place, by))
+
+    def _to_repair(self, _: str) -> _Updates:
+        return {self.tabs: gr.Tabs(selected=REPAIR)}
+
+    def _repair(self, place: str) -> _Updates:
+        self.desk.start_repair(place)
+        return self._repairs(place) | self._working(place, look_again=True)
+
+    def _explain(self, place: str, archive: str | None, folder: str, student: str) -> _Updates:
+        source = archive or folder.strip()
+        if not source:
+            raise DidaeError("give a zip file, or the path of a folder.")
+        try:
+            accepted = self.desk.start_explain(source, student.strip(), bool(archive))
+        finally:
+            if archive:
+                Path(archive).unlink(missing_ok=True)
+        if accepted.ignored:
+            names = ", ".join(accepted.ignored[:3])
+            gr.Info(escape(f"{len(accepted.ignored)} files are no images: {names} …"))
+        return self._working(place, look_again=True) | {
+            self.archive: None,
+            self.explain: gr.Button(interactive=False),
+        }
+
+    def _poll(self, place: str) -> _Updates:
+        status = self.desk.jobs.status
+        if status is None or status.running:
+            return self._working(place, look_again=status is not None)
+        done = self._working(place, look_again=False) | {self.explain: gr.Button(interactive=True)}
+        if status.kind == "explain" and not status.error:
+            return done | self._everything(self.desk.first(status.run))
+        return done | self._repairs(place)
+
+    def _working(self, place: str, look_again: bool) -> _Updates:
+        """Show what long work is doing; its end is seen by looking again."""
+        run, _ = self.desk.locate(place)
+        return {
+            self.clock: gr.Timer(active=look_again),
+            self.outcome: views.repair_view(self.desk, run, place.rpartition(":")[0]),
+            self.explaining: views.own_view(self.desk),
+        }
+
+    def _everything(self, place: str) -> _Updates:
+        # Asked first: work that ends while this is drawn is seen by looking again.
+        running = self.desk.jobs.running
+        run, _ = self.desk.locate(place)
+        finished = run.next_open() is None and bool(run.order)
+        names = self.desk.names()
+        choices = [(self.desk.title(name), name) for name in names]
+        return (
+            self._judging(place)
+            | self._repairs(place)
+            | self._working(place, look_again=running)
+            | {
+                self.explain: gr.Button(interactive=not running),
+                self.runs: gr.Dropdown(
+                    choices, value=place.rpartition(":")[0], visible=len(names) > 1
+                ),
+                self.tabs: gr.Tabs(selected=REPAIR if finished else JUDGE),
+            }
+        )
+
+    def _judging(self, place: str) -> _Updates:
+        run, direction = self.desk.locate(place)
+        verdicts = run.verdicts()
+        chosen = verdicts[direction] if direction >= 0 else None
+        buttons = {
+            button: gr.Button(
+                elem_classes=["chosen"] if verdict == chosen else [], interactive=direction >= 0
+            )
+            for verdict, button in self.verdicts.items()
+        }
+        done = direction >= 0 and run.next_open() is None
+        return {
+            self.place: place,
+            self.screen: views.judge_view(run, direction),
+            **buttons,
+            self.onward: gr.Button(visible=done),
+        }
+
+    def _repairs(self, place: str) -> _Updates:
+        run, _ = self.desk.locate(place)
+        possible = not self.desk.obstacle(run) and not self.desk.jobs.running
+        files = self.desk.downloads(run)
+        return {
+            self.judged: views.verdicts_view(run),
+            self.outcome: views.repair_view(self.desk, run, place.rpartition(":")[0]),
+            self.repair: gr.Button(interactive=possible),
+            **{
+                button: gr.DownloadButton(
+                    value=str(self._copy(files[name])) if name in files else None,
+                    visible=name in files,
+                )
+                for name, button in self.downloads.items()
+            },
+        }
+
+    def _copy(self, path: Path) -> Path:
+        # Gradio serves from its own folder only, so the run folder stays closed to it.
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        return Path(shutil.copy(path, folder))
+
+
+class _Events:
+    """Connects a control to a method, with errors shown on the page."""
+
+    def __init__(self, place: gr.Textbox) -> None:
+        self.place = place
+
+    def __call__(
+        self,
+        event: Callable[..., Any],
+        method: Callable[..., _Updates],
+        outputs: list[Any],
+        *,
+        inputs: list[Any] | Literal["place"] | None = "place",
+    ) -> None:
+        def handle(*values: Any) -> _Updates:
+            try:
+                return method(*values)
+            except DidaeError as error:
+                raise gr.Error(escape(str(error)), print_exception=False) from error
+
+        event(
+            handle,
+            [self.place] if inputs == "place" else inputs,
+            outputs,
+            show_progress="hidden",
+            api_visibility="private",
+        )

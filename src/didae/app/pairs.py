@@ -1,0 +1,165 @@
+"""Counterfactual pairs of a run folder: which to show, and what to say beneath them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from didae.data.images import read_image
+from didae.errors import DidaeError
+from didae.report.html import COLUMNS
+from didae.storage import read_table
+
+Row = Mapping[str, Any]
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and what became of it along one direction.
+
+    Attributes
+    ----------
+    name : str
+        Identifier of the image.
+    factual, counterfactual : ndarray of uint8, shape (h, w, 3)
+        The two images.
+    classes : tuple of str
+        Names of the classes predicted before and after.
+    probabilities : tuple of float
+        Of the class predicted before, on the image and on the counterfactual, in [0, 1].
+    standing : str
+        How far the counterfactual came, in words.
+    """
+
+    name: str
+    factual: Image
+    counterfactual: Image
+    classes: tuple[str, str]
+    probabilities: tuple[float, float]
+    standing: str
+
+    @property
+    def flipped(self) -> bool:
+        """bool: whether the classifier changed its decision."""
+        return self.classes[0] != self.classes[1]
+
+
+def delivered_rows(folder: Path) -> dict[int, list[Row]]:
+    """Read the rows of the table that have a counterfactual.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+
+    Returns
+    -------
+    dict of int to list of mapping
+        Direction -> its rows, strongest first: by stages passed, then by what the class that was
+        predicted first has lost. It is the order of the report.
+
+    Raises
+    ------
+    DidaeError
+        If there is no table, or it lacks a column.
+    """
+    table = read_table(folder / "table")
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise DidaeError(
+            f"{folder / 'table'} lacks the columns {', '.join(missing)}: run didae explain again."
+        )
+    rows = cast("Iterable[Row]", table.select(list(COLUMNS)).to_pylist())
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["file"]:
+            found.setdefault(int(row["direction"]), []).append(row)
+    for ranked in found.values():
+        ranked.sort(key=_strength, reverse=True)
+    return found
+
+
+def load_image(folder: Path, name: str) -> Image:
+    """Read an image that a table names.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    name : str
+        Path below it.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+        The image.
+
+    Raises
+    ------
+    DidaeError
+        If the path leads out of the folder, or the image is missing or broken.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DidaeError(f"the table names {name!r}, outside of {folder}: run didae explain again.")
+    return read_image(path).permute(1, 2, 0).numpy()
+
+
+def load_pair(folder: Path, row: Row, labels: tuple[str, ...]) -> Pair:
+    """Read the images of a row.
+
+    Parameters
+    ----------
+    folder : Path
+        The run folder.
+    row : mapping
+        A row with a counterfactual.
+    labels : tuple of str
+        Names of the classes; empty if unknown.
+
+    Returns
+    -------
+    Pair
+        What the screen shows.
+
+    Raises
+    ------
+    DidaeError
+        If an image is missing or broken.
+    """
+    non_adversarial, verified, ambient, _ = _strength(row)
+    standing = "flip, not verified" if ambient else "no flip"
+    if verified:
+        standing = "non-adversarial" if non_adversarial else "verified"
+    return Pair(
+        name=str(row["image_id"]),
+        factual=load_image(folder, str(row["factual_file"])),
+        counterfactual=load_image(folder, str(row["file"])),
+        classes=(
+            _class_name(int(row["prediction_before"]), labels),
+            _class_name(int(row["prediction_after"]), labels),
+        ),
+        probabilities=(float(row["probability_before"]), float(row["probability_after"])),
+        standing=standing,
+    )
+
+
+def _strength(row: Row) -> tuple[bool, bool, bool, float]:
+    drop = float(row["probability_before"] or 0.0) - float(row["probability_after"] or 0.0)
+    return (
+        bool(row["non_adversarial_flip"]),
+        bool(row["verified_flip"]),
+        bool(row["ambient_flip"]),
+        drop if math.isfinite(drop) else -math.inf,
+    )
+
+
+def _class_name(index: int, labels: tuple[str, ...]) -> str:
+    return labels[index] if 0 <= index < len(labels) else f"class {index}"

@@ -1,0 +1,245 @@
+"""What a user may hand to the page: zip files and folders of images, within strict limits."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+from didae.app.limits import (
+    Accepted,
+    UploadLimits,
+    at_most,
+    check_images,
+    check_size,
+    is_hidden,
+    is_image,
+    is_wanted,
+    refused,
+)
+from didae.errors import DidaeError
+
+_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error)
+_CHUNK: Final = 1 << 20
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# The end of the central directory (APPNOTE.TXT 4.3.16) and the locator of its ZIP64 variant.
+_END, _END_SIZE, _LONGEST_COMMENT = b"PK\x05\x06", 22, 0xFFFF
+_ZIP64, _ZIP64_SIZE = b"PK\x06\x07", 20
+_ENTRY_BYTES: Final = 1024
+_NAME_BYTES: Final = 255
+
+
+def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Accepted:
+    """Unpack the images of a zip file into a new folder.
+
+    Nothing is believed: declared sizes are checked before anything is written, and every byte is
+    counted again while it is. The folder appears when all of it is in order, or not at all.
+
+    Parameters
+    ----------
+    archive : str or Path
+        A zip file.
+    folder : str or Path
+        Where to; must not exist.
+    limits : UploadLimits
+        How much.
+
+    Returns
+    -------
+    Accepted
+        What was unpacked.
+
+    Raises
+    ------
+    DidaeError
+        If the file is no zip file; goes beyond a limit; has an entry that is absolute, leads out of
+        the folder, is a link or another special file, is encrypted, or is there twice; holds
+        a broken image, or none.
+    """
+    archive, folder = Path(archive), Path(folder)
+    _check_end(archive, limits)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            wanted, ignored = _sort(opened.infolist(), limits)
+            temporary.mkdir(parents=True)
+            _write(opened, wanted, temporary, limits)
+        images = check_images(temporary, [path for _, path in wanted], limits)
+        temporary.rename(folder)
+    except (*_DAMAGE, EOFError, NotImplementedError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DidaeError(f"the zip file is damaged ({reason}): make it again.") from error
+    except OSError as error:
+        raise DidaeError(f"the zip file cannot be unpacked: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Accepted(images, ignored)
+
+
+def check_folder(folder: str | Path, limits: UploadLimits) -> Accepted:
+    """Hold a folder on this machine to the limits of an upload; nothing in it is changed.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Images, or class folders of images; hidden files are ignored.
+    limits : UploadLimits
+        How much.
+
+    Returns
+    -------
+    Accepted
+        What is there.
+
+    Raises
+    ------
+    DidaeError
+        If it is no folder, goes beyond a limit, holds a link or another special file, a broken
+        image, or none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DidaeError(f"{folder} is not a folder: give the path of a folder of images.")
+    paths: list[PurePosixPath] = []
+    ignored: list[str] = []
+    total = 0
+    try:
+        for number, entry in enumerate(_walk(folder), start=1):
+            at_most("entries", number, limits.entries)
+            path = PurePosixPath(Path(entry.path).relative_to(folder).as_posix())
+            if not entry.is_file(follow_symlinks=False):
+                raise refused(path, "it is a link or a special file")
+            if not is_wanted(path):
+                ignored.append(str(path))
+                continue
+            size = entry.stat(follow_symlinks=False).st_size
+            check_size(path, size, limits)
+            total += size
+            at_most("bytes", total, limits.total_bytes)
+            paths.append(path)
+    except OSError as error:
+        raise DidaeError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    return Accepted(check_images(folder, paths, limits), tuple(sorted(ignored)))
+
+
+def _check_end(archive: Path, limits: UploadLimits) -> None:
+    """Judge a zip file by its last bytes, before its directory is read into memory."""
+    try:
+        size = archive.stat().st_size
+        if size > limits.archive_bytes:
+            raise DidaeError(
+                f"the zip file has {size:,} bytes, more than {limits.archive_bytes:,}: "
+                "give fewer or smaller images."
+            )
+        with archive.open("rb") as file:
+            file.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - _ZIP64_SIZE))
+            tail = file.read()
+    except OSError as error:
+        raise DidaeError(f"the zip file cannot be read: {error.strerror or error}.") from error
+    end = tail.rfind(_END)
+    if end < 0 or len(tail) - end < _END_SIZE:
+        raise DidaeError("this is not a zip file: give a zip file of images.")
+    entries, directory = struct.unpack_from("<HL", tail, end + 10)
+    # Within the limits no archive needs the 64-bit variant, which could contradict these numbers.
+    if tail[max(0, end - _ZIP64_SIZE) : end].startswith(_ZIP64) or entries == 0xFFFF:
+        raise DidaeError(f"the zip file is in ZIP64 form: give at most {limits.entries:,} entries.")
+    at_most("entries", entries, limits.entries)
+    at_most("bytes of directory", directory, limits.entries * _ENTRY_BYTES)
+
+
+def _sort(
+    entries: list[zipfile.ZipInfo], limits: UploadLimits
+) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], tuple[str, ...]]:
+    """Separate what is to be unpacked from what is left out; refuse what is neither."""
+    at_most("entries", len(entries), limits.entries)
+    wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]] = []
+    ignored: list[str] = []
+    seen: set[str] = set()
+    for entry in entries:
+        path = _safe_path(entry)
+        if entry.is_dir():
+            continue
+        if str(path).casefold() in seen:
+            raise refused(path, "it is there twice")
+        seen.add(str(path).casefold())
+        if not is_wanted(path):
+            if not is_hidden(path):
+                ignored.append(str(path))
+            continue
+        if entry.flag_bits & 0x1:
+            raise refused(path, "it is encrypted")
+        if entry.compress_type not in _METHODS:
+            raise refused(path, "its compression is not deflate")
+        check_size(path, entry.file_size, limits)
+        wanted.append((entry, path))
+    at_most("images", sum(is_image(path) for _, path in wanted), limits.files)
+    at_most("bytes", sum(entry.file_size for entry, _ in wanted), limits.total_bytes)
+    return wanted, tuple(sorted(ignored))
+
+
+def _safe_path(entry: zipfile.ZipInfo) -> PurePosixPath:
+    """Give the path of an entry below the folder; refuse every other one, and special files."""
+    # `filename` is cut at a NUL and has its separators replaced; this is as it stands in the file.
+    name = entry.orig_filename
+    parts = name.removesuffix("/").split("/")
+    if (
+        "\\" in name
+        or ":" in name
+        or any(ord(character) < 32 or ord(character) == 127 for character in name)
+        or any(part in ("", ".", "..") or len(os.fsencode(part)) > _NAME_BYTES for part in parts)
+        or len(parts) > 32
+    ):
+        raise refused(name, "its name is not a plain path inside the zip file")
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise refused(name, "it is a link or a special file")
+    return PurePosixPath(*parts)
+
+
+def _write(
+    opened: zipfile.ZipFile,
+    wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]],
+    folder: Path,
+    limits: UploadLimits,
+) -> None:
+    total = 0
+    for entry, path in wanted:
+        goal = folder / path
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with opened.open(entry) as source, goal.open("xb") as file:
+            total += _copy(source, file, path, limits, limits.total_bytes - total)
+
+
+def _copy(
+    source: IO[bytes], goal: IO[bytes], path: PurePosixPath, limits: UploadLimits, left: int
+) -> int:
+    """Copy in pieces and count; whatever the archive declared, no more than allowed is written."""
+    written = 0
+    while piece := source.read(_CHUNK):
+        written += len(piece)
+        check_size(path, written, limits)
+        if written > left:
+            raise DidaeError(
+                f"too many bytes: the files unpack to more than {limits.total_bytes:,}; "
+                "give fewer or smaller ones."
+            )
+        goal.write(piece)
+    return written
+
+
+def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything but plain folders, and go into those; hidden things are left out."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path))
+            else:
+                yield entry

@@ -1,0 +1,351 @@
+"""Linear heads on Φ: their repair, and simulated audits that put the gate to the test."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from didae.benchmarks.cases import SPURIOUS
+from didae.counterfactuals import Components
+from didae.data.square import FACTORS, Square
+from didae.dictionaries import Dictionary
+from didae.encoders.base import embed
+from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
+from didae.randomness import generator
+from didae.recipes import SquareRecipe, poisoned_split
+from didae.repair.counterfactuals import exchange_codes
+from didae.repair.gate import GateConfig, decide
+from didae.repair.head import fit_head, repair_head
+from didae.repair.projection import project_head
+from didae.students import LinearHead
+from didae.teachers import NoisyOracle, Oracle, Pairs, Teacher
+
+CAUSAL = FACTORS.index("foreground")
+HARM, USE = 0.01, 0.05
+"""Loss of test AGA from which a repair was harmful, and gain from which it was useful."""
+
+NOISE, DRAWS = 0.2, 100
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Embeddings of images with their classes.
+
+    Attributes
+    ----------
+    z : Tensor, shape (n, d)
+        z_sem.
+    labels, attributes : Tensor, int64, shape (n,)
+        Class, and class of the background.
+    """
+
+    z: Tensor
+    labels: Tensor
+    attributes: Tensor
+
+    @classmethod
+    def of(cls, components: Components, square: Square, rows: Tensor) -> Embedded:
+        """Embed images of Square.
+
+        Parameters
+        ----------
+        components : Components
+            With the encoder.
+        square : Square
+            The pool.
+        rows : Tensor, int64, shape (n,)
+            Which images.
+
+        Returns
+        -------
+        Embedded
+            Their embeddings.
+        """
+        classes = torch.from_numpy(square.classes[rows.numpy()])
+        z = embed(components.encoder, square, rows.numpy())
+        return cls(z, classes[:, 0], classes[:, SPURIOUS])
+
+    def right(self, head: LinearHead) -> Tensor:
+        """Say on which images a head is right.
+
+        Parameters
+        ----------
+        head : LinearHead
+            The head.
+
+        Returns
+        -------
+        Tensor, bool, shape (n,)
+            Right or not.
+        """
+        return right(head, self.z, self.labels)
+
+    def judge(self, head: LinearHead) -> GroupAccuracies:
+        """Measure the group accuracies of a head.
+
+        Parameters
+        ----------
+        head : LinearHead
+            The head.
+
+        Returns
+        -------
+        GroupAccuracies
+            Of (class, background class).
+        """
+        found = torch.where(self.right(head), self.labels, 1 - self.labels)
+        return group_accuracies(found, self.labels, self.attributes)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCase:
+    """A head trained on poisoned images.
+
+    Attributes
+    ----------
+    train, held_out, test : Embedded
+        Poisoned images to learn from and to judge by, and balanced ones.
+    dictionary : Dictionary
+        Directions of z.
+    head : LinearHead
+        Fitted on `train`.
+    seed : int
+        Of draw and exchanges.
+    """
+
+    train: Embedded
+    held_out: Embedded
+    test: Embedded
+    dictionary: Dictionary
+    head: LinearHead
+    seed: int
+
+    @classmethod
+    def make(
+        cls,
+        components: Components,
+        square: Square,
+        recipe: SquareRecipe,
+        test: Embedded,
+        seed: int,
+    ) -> HeadCase:
+        """Draw poisoned images and fit a head to their labels.
+
+        Parameters
+        ----------
+        components : Components
+            Encoder and dictionary.
+        square : Square
+            The pool.
+        recipe : SquareRecipe
+            Size and correlation of the draw.
+        test : Embedded
+            Balanced images.
+        seed : int
+            Which draw.
+
+        Returns
+        -------
+        HeadCase
+            The case.
+        """
+        rows = poisoned_split(square, recipe, seed)
+        train, held_out = (Embedded.of(components, square, torch.from_numpy(part)) for part in rows)
+        head = fit_head(components.encoder, train.z, train.labels)
+        return cls(train, held_out, test, components.dictionary, head, seed)
+
+    def repaired(
+        self, spurious: Sequence[int], dictionary: Dictionary | None = None
+    ) -> tuple[LinearHead, bool]:
+        """Repair the head and ask the gate.
+
+        Parameters
+        ----------
+        spurious : sequence of int
+            What a teacher called spurious.
+        dictionary : Dictionary, optional
+            In place of the case's.
+
+        Returns
+        -------
+        head : LinearHead
+            Repaired, whatever the gate says.
+        accepted : bool
+            What the gate says.
+        """
+        used = dictionary or self.dictionary
+        after = repair_head(self.head, self.train.z, self.train.labels, used, spurious, self.seed)
+        if not spurious:
+            return after, False
+        kept = self.held_out
+        edited = exchange_codes(kept.z, kept.labels, used, spurious, 1, self.seed)[0]
+        twins = edited.flatten(0, 1), kept.labels.repeat_interleave(len(spurious))
+        heads = (self.head, after)
+        decision = decide(
+            *(right(head, *twins) for head in heads),
+            *(kept.right(head) for head in heads),
+            config=GateConfig(),
+        )
+        return after, decision.accepted
+
+
+def right(head: LinearHead, z: Tensor, labels: Tensor) -> Tensor:
+    """Say on which embeddings a head is right.
+
+    Parameters
+    ----------
+    head : LinearHead
+        The head.
+    z : Tensor, shape (n, d)
+        Embeddings.
+    labels : Tensor, int64, shape (n,)
+        Classes.
+
+    Returns
+    -------
+    Tensor, bool, shape (n,)
+        Right or not.
+    """
+    with torch.no_grad():
+        return nn.functional.linear(z, head.weight, head.bias).argmax(1) == labels
+
+
+def head_figures(case: HeadCase) -> dict[str, float]:
+    """Repair a head with CFKD and by projection.
+
+    Parameters
+    ----------
+    case : HeadCase
+        The biased head.
+
+    Returns
+    -------
+    dict of str to float
+        Accuracies on the test images, and seconds.
+    """
+    start = time.perf_counter()
+    after, _ = case.repaired((SPURIOUS,))
+    seconds = time.perf_counter() - start
+    cfkd = case.test.judge(after)
+    projected = case.test.judge(project_head(case.head, case.dictionary, (SPURIOUS,)))
+    return {
+        "probe_original_aga_098": case.test.judge(case.head).aga,
+        "probe_cfkd_aga_098": cfkd.aga,
+        "probe_cfkd_wga_098": cfkd.wga,
+        "probe_projection_aga_098": projected.aga,
+        "probe_cfkd_above_projection_098": cfkd.aga - projected.aga,
+        "repair_head_seconds": seconds,
+    }
+
+
+def noise_figures(
+    case: HeadCase, pairs: Sequence[Pairs], classify: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
+    """Repair a head with verdicts of an oracle that is wrong one time in five.
+
+    Parameters
+    ----------
+    case : HeadCase
+        The biased head.
+    pairs : sequence of Pairs
+        What the oracle judges, by direction.
+    classify : callable
+        What it knows: uint8 images to true classes.
+
+    Returns
+    -------
+    dict of str to float
+        Share of the gain that is kept, over many draws: where the oracle errs about single pairs
+        and the majority decides, and where whole verdicts are swapped.
+    """
+    before = case.test.judge(case.head).aga
+    known: dict[tuple[int, ...], float] = {}
+
+    def outcome(teacher: Teacher) -> float:
+        spurious = tuple(p.direction for p in pairs if teacher.judge(p) == "spurious")
+        if spurious not in known:
+            head, accepted = case.repaired(spurious)
+            known[spurious] = gain(before, case.test.judge(head).aga) if accepted else 0.0
+        return known[spurious]
+
+    clean = outcome(Oracle(classify))
+    votes = [outcome(Oracle(classify, NOISE, draw)) for draw in range(DRAWS)]
+    swaps = [outcome(NoisyOracle(Oracle(classify), NOISE, draw)) for draw in range(DRAWS)]
+    if not clean:
+        return {"noisy_gain_kept": 0.0, "noisy_verdicts_gain_kept": 0.0}
+    return {
+        "noisy_gain_kept": float(np.mean(votes)) / clean,
+        "noisy_verdicts_gain_kept": float(np.mean(swaps)) / clean,
+    }
+
+
+def audit_figures(cases: Iterable[HeadCase]) -> dict[str, float]:
+    """Simulate audits with right, wrong, inverted, random and noisy verdicts, one of each a case.
+
+    Parameters
+    ----------
+    cases : iterable of HeadCase
+        Biased heads.
+
+    Returns
+    -------
+    dict of str to float
+        Share of the harmful repairs that the gate accepted, of the useful ones it let through, and
+        of all repairs of each kind that it accepted; a share of none is left out.
+    """
+    accepted: dict[str, list[bool]] = {}
+    for case in cases:
+        before = case.test.judge(case.head).aga
+        for kind, (spurious, dictionary) in _audits(case).items():
+            head, verdict = case.repaired(spurious, dictionary)
+            change = case.test.judge(head).aga - before
+            outcome = "harmful" if change < -HARM else "useful" if change > USE else "idle"
+            for key in (kind, outcome):
+                accepted.setdefault(key, []).append(verdict)
+    names = {"harmful": "gate_harmful_accepted", "useful": "gate_useful_kept"}
+    return {
+        names.get(key, f"gate_{key}_accepted"): float(np.mean(values))
+        for key, values in accepted.items()
+    }
+
+
+def _audits(case: HeadCase) -> dict[str, tuple[Sequence[int], Dictionary]]:
+    """Give what each kind of teacher calls spurious, on which dictionary."""
+    others = tuple(k for k in range(len(FACTORS)) if k != CAUSAL)
+    draw = torch.rand(len(FACTORS), generator=generator(case.seed, "noisy audit"))
+    noisy = tuple(k for k in range(len(FACTORS)) if (k in others) != bool(draw[k] < NOISE))
+    return {
+        "right": ((SPURIOUS,), case.dictionary),
+        "wrong": ((SPURIOUS, CAUSAL), case.dictionary),
+        "inverted": ((CAUSAL,), case.dictionary),
+        "random": ((SPURIOUS,), random_dictionary(case.dictionary, case.seed)),
+        "noisy": (noisy, case.dictionary),
+    }
+
+
+def random_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
+    """Replace the directions of a dictionary by random ones, for a control.
+
+    Parameters
+    ----------
+    dictionary : Dictionary
+        Gives the mean and the number of directions.
+    seed : int
+        Of the directions.
+
+    Returns
+    -------
+    Dictionary
+        With orthonormal rows, drawn uniformly, in place of atoms and read-outs.
+    """
+    random = torch.randn(dictionary.atoms.T.shape, generator=generator(seed, "random directions"))
+    rows = torch.linalg.qr(random)[0].T.contiguous()
+    control = copy.deepcopy(dictionary)
+    control.atoms, control.analysis = rows, rows.clone()
+    return control

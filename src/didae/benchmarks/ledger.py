@@ -1,0 +1,63 @@
+"""What a benchmark has measured so far, kept on disk, so that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from didae.errors import DidaeError
+from didae.storage import read_json, write_json
+
+Measurement = dict[str, float]
+
+
+class Ledger:
+    """Measurements by name and seed.
+
+    Parameters
+    ----------
+    path : Path
+        JSON file; what it holds is not measured again.
+    identity : str
+        What decides the results: settings and components.
+
+    Raises
+    ------
+    DidaeError
+        If the file belongs to other settings.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        found = read_json(path) if path.exists() else {"identity": identity, "measured": {}}
+        if found.get("identity") != identity:
+            raise DidaeError(
+                f"{path} was measured with other settings or components; choose another folder."
+            )
+        self._document = found
+
+    def measure(self, name: str, seed: int, run: Callable[[], Measurement]) -> Measurement:
+        """Give a measurement, made now if it is not there.
+
+        Parameters
+        ----------
+        name : str
+            What is measured.
+        seed : int
+            With which seed.
+        run : callable
+            Measures it: key -> value.
+
+        Returns
+        -------
+        dict of str to float
+            Key -> value, with the ``seconds`` it took.
+        """
+        key = f"{name}/{seed}"
+        if key not in self._document["measured"]:
+            start = time.perf_counter()
+            values = run()
+            self._document["measured"][key] = {"seconds": time.perf_counter() - start, **values}
+            write_json(self.path, self._document)
+        return self._document["measured"][key]

@@ -1,0 +1,75 @@
+"""The paper's student, ResNet-18, biased and repaired; needs torchvision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18  # pyright: ignore[reportMissingImports]
+
+from didae.benchmarks.cases import Case, judge
+from didae.data.images import to_float
+from didae.randomness import seeded
+from didae.repair.base import Labelled
+from didae.repair.cfkd import CfkdConfig, cfkd
+from didae.training import Forward, TrainingConfig, train
+
+BIASED = TrainingConfig(steps=200, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
+REPAIR = TrainingConfig(steps=600, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
+
+
+class ResNet18(nn.Module):
+    """torchvision's network with random weights and two logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = resnet18(num_classes=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Parameters
+        ----------
+        images : Tensor, float, shape (b, 3, h, w)
+            Images in [0, 1].
+
+        Returns
+        -------
+        Tensor, float, shape (b, 2)
+            Logits.
+        """
+        return self.network((images * 4 - 2).contiguous(memory_format=torch.channels_last))
+
+
+def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
+    """Train a ResNet-18 on poisoned images, and repair it.
+
+    Parameters
+    ----------
+    case : Case
+        The images.
+    test : Labelled
+        Balanced ones.
+
+    Returns
+    -------
+    dict of str to float
+        Group accuracies before and after.
+    """
+    with seeded(case.seed):
+        student = ResNet18().to(memory_format=torch.channels_last)
+    data = case.train
+
+    def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
+        logits = forward(to_float(data.images[indices]))
+        return nn.functional.cross_entropy(logits, data.labels[indices])
+
+    training = BIASED.model_copy(update={"seed": case.seed})
+    train(student, loss, len(data), training, description="training a ResNet-18")
+    config = CfkdConfig(training=REPAIR.model_copy(update={"seed": case.seed}))
+    repaired = cfkd(student, data, case.counterfactuals(), config)
+    before, after = judge(student, test), judge(repaired, test)
+    return {
+        "resnet18_original_aga_098": before.aga,
+        "cfkd_resnet18_aga_098": after.aga,
+        "cfkd_resnet18_wga_098": after.wga,
+    }

@@ -1,0 +1,147 @@
+"""`didae evaluate`: group accuracies of a student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from pydantic import Field
+from rich.table import Table
+
+from didae.cli.command import Command, console
+from didae.cli.components import SHIPPED_NAME, load_judges
+from didae.cli.sources import SourceConfig, rows
+from didae.data.square import Square
+from didae.data.tables import ImageSource
+from didae.errors import DidaeError
+from didae.metrics.groups import GroupAccuracies, group_accuracies
+from didae.repair.base import Labelled, predictions
+from didae.runtime import resolve_device
+from didae.storage import prepare_run_folder, write_json
+from didae.students import check_student
+
+Indices = NDArray[np.int64]
+
+BACKGROUND = "background"
+MOST_VALUES = 20
+
+
+class Evaluate(Command):
+    """Measure a student's accuracy in every group of label and spurious attribute.
+
+    Attributes
+    ----------
+    student : str
+        square (shipped), what `didae train student` or `didae repair` wrote, or the folder of a
+        student alone.
+    source : SourceConfig
+        Which images: the test split of Square, or a folder.
+    attribute : str
+        The spurious attribute: a numeric column of metadata.csv with few values.
+    images : int
+        How many at most, from the first.
+    json_file : Path
+        Gets the same as JSON.
+    device : str
+        auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
+    """
+
+    student: str = SHIPPED_NAME
+    source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    attribute: str = BACKGROUND
+    images: int = Field(default=10_000, ge=1)
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    device: str = "auto"
+
+    def run(self) -> None:
+        """Measure."""
+        student = load_judges(self.student)[0]
+        if isinstance(student, torch.nn.Module):
+            student.to(resolve_device(self.device))
+        source = self.source.open()
+        data = labelled(source, rows(source, "test")[: self.images], self.attribute)
+        check_student(student, data.images[:1])
+        measured = group_accuracies(predictions(student, data.images), data.labels, data.attributes)
+        console().print(groups_table({"student": measured}, self.attribute))
+        if self.json_file is not None:
+            prepare_run_folder(self.json_file.parent)
+            write_json(self.json_file, measured.to_json())
+
+
+def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Labelled:
+    """Read images with their labels and the spurious attribute.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The data.
+    chosen : ndarray of int64, shape (n,)
+        Which images.
+    attribute : str or None
+        Name of the spurious attribute; None for none. On Square its class is taken.
+
+    Returns
+    -------
+    Labelled
+        The images.
+
+    Raises
+    ------
+    DidaeError
+        If there are no labels, no such attribute, or it has too many values to form groups.
+    """
+    if source.labels is None:
+        raise DidaeError("the data has no labels: use class folders or a column `label`.")
+    attributes = None
+    if attribute is not None:
+        if attribute not in source.attributes:
+            known = ", ".join(source.attributes) or "none"
+            raise DidaeError(f"the data has no attribute '{attribute}'; known are: {known}.")
+        values = source.attributes[attribute]
+        if isinstance(source, Square):
+            values = source.classes[:, list(source.attributes).index(attribute)]
+        kinds, codes = np.unique(values[chosen], return_inverse=True)
+        if len(kinds) > MOST_VALUES:
+            raise DidaeError(
+                f"attribute '{attribute}' has {len(kinds)} values; groups need a column with at "
+                f"most {MOST_VALUES}."
+            )
+        attributes = torch.from_numpy(codes.astype(np.int64))
+    labels = torch.from_numpy(np.asarray(source.labels)[chosen].astype(np.int64))
+    return Labelled(source.images(chosen.tolist()), labels, attributes)
+
+
+def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:
+    """Lay group accuracies out for the terminal, one column per student.
+
+    Parameters
+    ----------
+    measured : dict of str to GroupAccuracies
+        By the name of the student.
+    attribute : str
+        Name of the spurious attribute.
+
+    Returns
+    -------
+    rich.table.Table
+        The table.
+    """
+    table = Table(f"label, {attribute}", "n", *measured)
+    students = list(measured.values())
+    for group, n in students[0].counts.items():
+        cells = [f"{student.accuracies[group]:.3f}" for student in students]
+        table.add_row(f"{group[0]}, {group[1]}", str(n), *cells)
+    total = str(sum(students[0].counts.values()))
+    table.add_section()
+    table.add_row("mean of groups (AGA)", total, *(f"{student.aga:.3f}" for student in students))
+    worst = [f"{s.wga:.3f} [{s.wga_low:.3f}, {s.wga_high:.3f}]" for s in students]
+    table.add_row("worst group (WGA)", str(students[-1].wga_n), *worst)
+    table.add_row("mean of images", total, *(f"{student.mean:.3f}" for student in students))
+    if all(student.weighted_mean is not None for student in students):
+        cells = [f"{student.weighted_mean:.3f}" for student in students]
+        table.add_row("mean weighted as in training", total, *cells)
+    return table

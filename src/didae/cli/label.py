@@ -1,0 +1,111 @@
+"""`didae label`: one verdict per direction of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+from rich.table import Table
+
+from didae.cli.command import Command, console
+from didae.counterfactuals.explain import RUN_FILE
+from didae.errors import DidaeError
+from didae.storage import read_json
+from didae.teachers import (
+    VERDICTS_FILE,
+    Answers,
+    Oracle,
+    Stop,
+    Teacher,
+    Terminal,
+    Undo,
+    Verdicts,
+    judge_all,
+    read_pairs,
+    square_classes,
+)
+
+TERMINAL, SQUARE_ORACLE = "terminal", "square-oracle"
+
+
+class Label(Command):
+    """Judge the directions of a run: causal, spurious, unclear or broken.
+
+    The verdicts go to verdicts.json in the run folder, each at once; directions that have one are
+    not asked about again.
+
+    Attributes
+    ----------
+    explained : Path
+        What didae explain or didae demo wrote.
+    teacher : str
+        terminal (you), square-oracle (knows the classes of Square), or a file of answers, JSON or
+        CSV.
+    who : str
+        Your name, for the record.
+    pairs : int
+        Images and counterfactuals shown per direction.
+    """
+
+    explained: Annotated[Path, tyro.conf.Positional]
+    teacher: str = TERMINAL
+    who: str = TERMINAL
+    pairs: int = Field(default=12, ge=1)
+
+    def run(self) -> None:
+        """Judge."""
+        verdicts = open_verdicts(self.explained)
+        if self.teacher == TERMINAL:
+            self._ask(verdicts)
+        else:
+            judge_all(self._known(verdicts.names), self.explained, verdicts, self.pairs)
+        table = Table("direction", "verdict")
+        for direction, name in enumerate(verdicts.names):
+            table.add_row(name, verdicts[direction] or "")
+        console().print(table)
+        console().print(f"verdicts: {self.explained / VERDICTS_FILE}")
+
+    def _known(self, names: tuple[str, ...]) -> Teacher:
+        if self.teacher == SQUARE_ORACLE:
+            return Oracle(square_classes)
+        return Answers.from_file(self.teacher, names)
+
+    def _ask(self, verdicts: Verdicts) -> None:
+        person = Terminal(self.explained / "sheets", self.who)
+        pairs = read_pairs(self.explained, self.pairs)
+        while verdicts.open():
+            direction = verdicts.open()[0]
+            try:
+                verdicts.judge(direction, person.judge(pairs[direction]), self.who)
+            except Undo:
+                verdicts.undo()
+            except Stop:
+                return
+
+
+def open_verdicts(folder: Path) -> Verdicts:
+    """Read the verdicts on a run, or begin.
+
+    Parameters
+    ----------
+    folder : Path
+        What `didae explain` or `didae demo` wrote.
+
+    Returns
+    -------
+    Verdicts
+        Saved in the folder at each change.
+
+    Raises
+    ------
+    DidaeError
+        If the folder holds no run, or its verdicts are on another dictionary.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        raise DidaeError(f"{folder} has no {RUN_FILE}: give the folder of a didae demo or explain.")
+    dictionary = read_json(path)["settings"]["components"]["dictionary"]
+    names = [pairs.name for pairs in read_pairs(folder, 0)]
+    return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)

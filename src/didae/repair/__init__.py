@@ -1,0 +1,1 @@
+"""Repair: from verdicts to a student that no longer takes the shortcut."""

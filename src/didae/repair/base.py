@@ -1,0 +1,168 @@
+"""Images with labels, and with the spurious attribute where a method needs groups."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from didae.errors import DidaeError
+from didae.students.base import StudentLike, logits
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Images that a student is trained or judged on.
+
+    Attributes
+    ----------
+    images : Tensor, uint8, shape (n, 3, h, w)
+        The images.
+    labels : Tensor, int64, shape (n,)
+        Class of each.
+    attributes : Tensor or None, int64, shape (n,)
+        Spurious attribute of each, for methods and metrics that need groups.
+
+    Raises
+    ------
+    DidaeError
+        If the lengths differ.
+    """
+
+    images: Tensor
+    labels: Tensor
+    attributes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {
+            len(part) for part in (self.images, self.labels, self.attributes) if part is not None
+        }
+        if len(lengths) > 1:
+            raise DidaeError(
+                f"images, labels and attributes have lengths {sorted(lengths)}; "
+                "give one of each per image."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Tensor) -> Labelled:
+        attributes = None if self.attributes is None else self.attributes[index]
+        return Labelled(self.images[index], self.labels[index], attributes)
+
+    def every_group_occurs(self) -> bool:
+        """Say whether each label occurs with each attribute.
+
+        Returns
+        -------
+        bool
+            False where a shortcut has no counter-example.
+
+        Raises
+        ------
+        DidaeError
+            If the attributes are unknown.
+        """
+        groups, attributes = self.groups(), self.attributes
+        kinds = 0 if attributes is None else len(attributes.unique())
+        return len(groups.unique()) == len(self.labels.unique()) * kinds
+
+    def groups(self) -> Tensor:
+        """Give every image its group (label, attribute).
+
+        Returns
+        -------
+        Tensor, int64, shape (n,)
+            label · (largest attribute + 1) + attribute.
+
+        Raises
+        ------
+        DidaeError
+            If the attributes are unknown.
+        """
+        if self.attributes is None:
+            raise DidaeError(
+                "groups: the spurious attribute of the images is unknown; "
+                "give attributes, or use cfkd."
+            )
+        return self.labels * (int(self.attributes.max()) + 1) + self.attributes
+
+
+def predictions(student: StudentLike, images: Tensor) -> Tensor:
+    """Classify images.
+
+    Parameters
+    ----------
+    student : callable
+        The student.
+    images : Tensor, uint8, shape (n, 3, h, w)
+        The images.
+
+    Returns
+    -------
+    Tensor, int64, shape (n,)
+        Class with the largest logit.
+    """
+    return logits(student, images).argmax(1)
+
+
+def accuracy(student: StudentLike, data: Labelled) -> float:
+    """Measure the share of right predictions.
+
+    Parameters
+    ----------
+    student : callable
+        The student.
+    data : Labelled
+        Images and classes, at least one.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    return float((predictions(student, data.images) == data.labels).double().mean())
+
+
+def concatenate(*parts: Labelled) -> Labelled:
+    """Put sets one after the other, without attributes.
+
+    Parameters
+    ----------
+    *parts : Labelled
+        At least one.
+
+    Returns
+    -------
+    Labelled
+        All their images.
+    """
+    images = torch.cat([part.images for part in parts])
+    return Labelled(images, torch.cat([part.labels for part in parts]))
+
+
+def require_disjoint(training: Tensor, held_out: Tensor) -> None:
+    """Prove that no held-out image is trained on, by the hashes of all images.
+
+    Parameters
+    ----------
+    training, held_out : Tensor, uint8, shapes (n, 3, h, w) and (m, 3, h, w)
+        The images of both sides.
+
+    Raises
+    ------
+    DidaeError
+        If an image is on both.
+    """
+    seen = {_digest(image) for image in training}
+    for number, image in enumerate(held_out):
+        if _digest(image) in seen:
+            raise DidaeError(
+                f"held-out image {number} is also trained on; take it out of one of the two sets."
+            )
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).digest()

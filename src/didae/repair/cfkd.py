@@ -1,0 +1,94 @@
+"""Counterfactual knowledge distillation: fine-tune a student on judged counterfactuals."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from didae.config import Config
+from didae.data.images import to_float
+from didae.repair.base import Labelled
+from didae.repair.layers import last_linear
+from didae.training import Forward, TrainingConfig, train
+
+
+class CfkdConfig(Config):
+    """How a student learns from counterfactuals.
+
+    Attributes
+    ----------
+    share : float
+        Share of counterfactuals in every batch; the rest are original images, as in CFKD's mixing
+        ratio of one half.
+    scope : {"all", "last"}
+        Weights to fine-tune: the whole network, or its last linear layer only.
+    training : TrainingConfig
+        Length and learning rate; ``batch_size`` counts originals and counterfactuals together.
+    """
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    scope: Literal["all", "last"] = "all"
+    training: TrainingConfig = TrainingConfig(
+        steps=800, batch_size=64, learning_rate=1e-3, ema_decay=0.98
+    )
+
+
+def cfkd(
+    student: nn.Module,
+    train_data: Labelled,
+    counterfactuals: Labelled,
+    config: CfkdConfig,
+    folder: Path | None = None,
+) -> nn.Module:
+    """Fine-tune a copy of a student on original images mixed with counterfactuals.
+
+    Parameters
+    ----------
+    student : nn.Module
+        Images in [0, 1] to logits; stays as it is.
+    train_data : Labelled
+        The original training images.
+    counterfactuals : Labelled
+        Counterfactuals with the labels that the verdicts give them; may be none.
+    config : CfkdConfig
+        How.
+    folder : Path, optional
+        Where the checkpoint lives; an interrupted run is continued.
+
+    Returns
+    -------
+    nn.Module
+        The repaired student in evaluation mode; without counterfactuals an unchanged copy.
+
+    Raises
+    ------
+    DidaeError
+        If the loss is not finite, or the network has no linear layer to fine-tune.
+    """
+    repaired = copy.deepcopy(student)
+    if not len(counterfactuals):
+        return repaired.eval()
+    trainable = {name: value.requires_grad for name, value in repaired.named_parameters()}
+    if config.scope == "last":
+        repaired.requires_grad_(False)
+        last_linear(repaired).requires_grad_(True)
+    extra = max(1, round(config.share * config.training.batch_size))
+    batch = config.training.model_copy(
+        update={"batch_size": max(1, config.training.batch_size - extra)}
+    )
+
+    def loss(forward: Forward, indices: Tensor, random: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(counterfactuals), (extra,), generator=random)
+        images = torch.cat([train_data.images[indices], counterfactuals.images[chosen]])
+        labels = torch.cat([train_data.labels[indices], counterfactuals.labels[chosen]])
+        return nn.functional.cross_entropy(forward(to_float(images)), labels)
+
+    train(repaired, loss, len(train_data), batch, folder, "repairing the student")
+    for name, value in repaired.named_parameters():
+        value.requires_grad_(trainable[name])
+    return repaired

@@ -1,0 +1,295 @@
+"""Class artifact compensation: P-ClArC and RR-ClArC. Both need group labels.
+
+Anders et al. 2022 (P-ClArC) and Dreyer et al. 2024 (RR-ClArC). The grids are coarser than those of
+the DiDAE paper's authors (13 layers × 11 values), within the same ranges.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from didae.config import Config
+from didae.data.images import to_float
+from didae.errors import DidaeError
+from didae.repair.base import Labelled
+from didae.repair.layers import inputs_of, stages, trunk
+from didae.repair.selection import best
+from didae.training import Forward, TrainingConfig, train
+
+CLASS = 0
+"""Class whose images the direction is found on, as the paper's authors do."""
+
+
+class ProjectionConfig(Config):
+    """How P-ClArC removes a direction.
+
+    Attributes
+    ----------
+    strengths : tuple of float
+        c to try at every stage; c² is the share of the direction that is removed.
+    training : TrainingConfig
+        Fine-tuning of the stages above.
+    """
+
+    strengths: tuple[float, ...] = (0.5, 0.8, 1.0, 1.2, 1.5)
+    training: TrainingConfig = TrainingConfig(steps=100, learning_rate=1e-3, ema_decay=0.95)
+
+
+class PenaltyConfig(Config):
+    """How RR-ClArC discourages a direction.
+
+    Attributes
+    ----------
+    weights : tuple of float
+        Of the penalty, λ, to try at every stage.
+    training : TrainingConfig
+        Fine-tuning of the stages above.
+    """
+
+    weights: tuple[float, ...] = (1.0, 10.0, 100.0)
+    training: TrainingConfig = TrainingConfig(steps=150, learning_rate=1e-3, ema_decay=0.95)
+
+
+class Compensation(nn.Module):
+    """Moves activations along a direction towards those without the artifact.
+
+    Parameters
+    ----------
+    direction : Tensor, float, shape (f,)
+        v, of length 1, on flattened activations.
+    clean : Tensor, float, shape (f,)
+        Mean activation without the artifact.
+    share : float
+        1 removes all that lies along the direction.
+    """
+
+    direction: Tensor
+    clean: Tensor
+
+    def __init__(self, direction: Tensor, clean: Tensor, share: float) -> None:
+        super().__init__()
+        self.register_buffer("direction", direction)
+        self.register_buffer("clean", clean)
+        self.share = share
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Compute a - s ((a - z̄)·v) v.
+
+        Parameters
+        ----------
+        activations : Tensor, float, shape (b, ...)
+            a, with f values per image.
+
+        Returns
+        -------
+        Tensor
+            Of the same shape.
+        """
+        flat = activations.flatten(1)
+        along = (flat - self.clean) @ self.direction
+        return (flat - self.share * along[:, None] * self.direction).reshape(activations.shape)
+
+
+def artifact_direction(activations: Tensor, attributes: Tensor) -> Tensor:
+    """Find the pattern CAV of an attribute: cov(a, t) / var(t), of length 1 (t = ±1).
+
+    Parameters
+    ----------
+    activations : Tensor, float, shape (n, f)
+        Of images of one class.
+    attributes : Tensor, int64, shape (n,)
+        0 or more; more than 0 has the artifact.
+
+    Returns
+    -------
+    Tensor, float, shape (f,)
+        v.
+
+    Raises
+    ------
+    DidaeError
+        If all images, or none, have the artifact, or it leaves no trace.
+    """
+    t = 2.0 * (attributes > 0).to(activations) - 1
+    if t.min() == t.max():
+        raise DidaeError(
+            "ClArC: all images of the class, or none, have the artifact; "
+            "the direction needs both, use cfkd."
+        )
+    pattern = (t - t.mean()) @ (activations - activations.mean(0)) / t.var() / (len(t) - 1)
+    length = pattern.norm()
+    if length == 0:
+        raise DidaeError("ClArC: the artifact changes no activation; try another stage.")
+    return pattern / length
+
+
+def project_artifact(
+    student: nn.Module,
+    train_data: Labelled,
+    validation: Labelled,
+    config: ProjectionConfig,
+    seed: int,
+) -> nn.Module:
+    """Take the artifact out of a stage and fine-tune what comes after (P-ClArC).
+
+    Parameters
+    ----------
+    student : nn.Module
+        A network with a trunk of stages; stays as it is.
+    train_data : Labelled
+        Training images with the spurious attribute.
+    validation : Labelled
+        The same for choosing stage and strength by AGA.
+    config : ProjectionConfig
+        How.
+    seed : int
+        Of the batches.
+
+    Returns
+    -------
+    nn.Module
+        The student with one more stage.
+
+    Raises
+    ------
+    DidaeError
+        If the attributes are unknown or the same on all images of the class.
+    """
+
+    def made() -> Iterator[nn.Module]:
+        for place in stages(student):
+            direction, clean = _artifact(student, train_data, place)
+            for strength in config.strengths:
+                repaired = copy.deepcopy(student)
+                chain = trunk(repaired)
+                chain.requires_grad_(False)
+                for stage in list(chain)[place:]:
+                    stage.requires_grad_(True)
+                chain.insert(place, Compensation(direction, clean, strength**2))
+                training = config.training.model_copy(update={"seed": seed})
+                _fine_tune(repaired, train_data, training)
+                yield repaired.requires_grad_(True)
+
+    return best(made(), validation)
+
+
+def penalise_artifact(
+    student: nn.Module,
+    train_data: Labelled,
+    validation: Labelled,
+    config: PenaltyConfig,
+    seed: int,
+) -> nn.Module:
+    """Fine-tune a student so that its gradient does not point along the artifact (RR-ClArC).
+
+    Parameters
+    ----------
+    student : nn.Module
+        A network with a trunk of stages; stays as it is.
+    train_data : Labelled
+        Training images with the spurious attribute.
+    validation : Labelled
+        The same for choosing stage and penalty by AGA.
+    config : PenaltyConfig
+        How.
+    seed : int
+        Of the batches.
+
+    Returns
+    -------
+    nn.Module
+        The fine-tuned student.
+
+    Raises
+    ------
+    DidaeError
+        If the attributes are unknown or the same on all images of the class.
+    """
+
+    def made() -> Iterator[nn.Module]:
+        for place in stages(student):
+            direction, _ = _artifact(student, train_data, place)
+            for weight in config.weights:
+                repaired = copy.deepcopy(student)
+                training = config.training.model_copy(update={"seed": seed})
+                _fine_tune_right(repaired, train_data, place, weight * direction, training)
+                yield repaired
+
+    return best(made(), validation)
+
+
+def gradient_penalty(logits: Tensor, activations: Tensor, signs: Tensor, v: Tensor) -> Tensor:
+    """Measure how far gradients point along a direction: mean |cos(∇_a Σ ±logits, v)|.
+
+    Parameters
+    ----------
+    logits : Tensor, float, shape (b, classes)
+        Computed from the activations.
+    activations : Tensor, float, shape (b, ...)
+        a, part of the graph.
+    signs : Tensor, float, shape (b, classes)
+        ±1, drawn at random (Dreyer et al. 2024, annotation vectors).
+    v : Tensor, float, shape (f,)
+        The direction.
+
+    Returns
+    -------
+    Tensor
+        In [0, 1], differentiable.
+    """
+    total = (logits * signs).sum()
+    slope = torch.autograd.grad(total, activations, create_graph=True)[0].flatten(1)
+    return nn.functional.cosine_similarity(slope, v[None], dim=1).abs().mean()
+
+
+def _artifact(student: nn.Module, data: Labelled, place: int) -> tuple[Tensor, Tensor]:
+    """Find direction and clean mean of the activations before a stage."""
+    data.groups()
+    here = data[data.labels == CLASS]
+    activations = inputs_of(trunk(student)[place], student, here.images).flatten(1)
+    attributes = here.labels if here.attributes is None else here.attributes
+    direction = artifact_direction(activations, attributes)
+    return direction, activations[attributes == 0].mean(0)
+
+
+def _fine_tune(student: nn.Module, data: Labelled, training: TrainingConfig) -> None:
+    def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
+        logits = forward(to_float(data.images[indices]))
+        return nn.functional.cross_entropy(logits, data.labels[indices])
+
+    train(student, loss, len(data), training, description="P-ClArC")
+
+
+def _fine_tune_right(
+    student: nn.Module,
+    data: Labelled,
+    place: int,
+    penalty: Tensor,
+    training: TrainingConfig,
+) -> None:
+    """Fine-tune with a gradient penalty, whose weight is the length of `penalty`."""
+    weight = penalty.norm()
+    seen: list[Tensor] = []
+
+    def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen.append(arguments[0])
+
+    def loss(forward: Forward, indices: Tensor, random: torch.Generator) -> Tensor:
+        seen.clear()
+        images = to_float(data.images[indices]).requires_grad_()
+        logits = forward(images)
+        signs = torch.randint(2, logits.shape, generator=random) * 2.0 - 1
+        fit = nn.functional.cross_entropy(logits, data.labels[indices])
+        return fit + weight * gradient_penalty(logits, seen[0], signs, penalty / weight)
+
+    # On the CPU, where the captured activations and the penalty are.
+    on_cpu = training.model_copy(update={"device": "cpu"})
+    hook = trunk(student)[place].register_forward_pre_hook(look)
+    try:
+        train(student, loss, len(data), on_cpu, description="RR-ClArC")
+    finally:
+        hook.remove()

@@ -1,0 +1,152 @@
+"""Counterfactuals to train on: the code of a judged direction, exchanged with another image's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from didae import editing
+from didae.counterfactuals import Components
+from didae.data.images import to_float, to_uint8
+from didae.dictionaries import Dictionary
+from didae.errors import DidaeError
+from didae.randomness import generator
+from didae.repair.base import Labelled
+from didae.runtime import progress
+
+CHUNK = 32
+
+
+def partners(labels: Tensor, copies: int, seed: int) -> Tensor:
+    """Choose images of other classes for every image.
+
+    Parameters
+    ----------
+    labels : Tensor, int64, shape (n,)
+        Class of each image.
+    copies : int
+        How many partners.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    Tensor, int64, shape (copies, n)
+        Positions, each of another class than the image's own.
+
+    Raises
+    ------
+    DidaeError
+        If all images are of one class.
+    """
+    chosen = torch.empty(copies, len(labels), dtype=torch.long)
+    for label in labels.unique().tolist():
+        here, others = (labels == label).nonzero()[:, 0], (labels != label).nonzero()[:, 0]
+        if not len(others):
+            raise DidaeError(
+                f"repair: all {len(labels)} images are of class {label}; give images of each class."
+            )
+        draws = torch.randint(
+            len(others), (copies, len(here)), generator=generator(seed, "partners", label)
+        )
+        chosen[:, here] = others[draws]
+    return chosen
+
+
+def exchange_codes(
+    z: Tensor,
+    labels: Tensor,
+    dictionary: Dictionary,
+    directions: Sequence[int],
+    copies: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Give every z the code that an image of another class has along one direction.
+
+    Parameters
+    ----------
+    z : Tensor, float, shape (n, d)
+        Embeddings.
+    labels : Tensor, int64, shape (n,)
+        Class of each.
+    dictionary : Dictionary
+        Codes and atoms.
+    directions : sequence of int, length k
+        Which directions, one at a time.
+    copies : int
+        Exchanges per image and direction.
+    seed : int
+        Of the partners.
+
+    Returns
+    -------
+    edited : Tensor, shape (n, k·copies, d)
+        z' = z + (c_k of the partner - c_k) ω_k, directions before copies.
+    donors : Tensor, int64, shape (n, k·copies)
+        Position of the partner of each.
+    """
+    chosen = partners(labels, copies, seed)
+    codes = dictionary.encode(z)
+    where = chosen.to(z.device)
+    change = torch.stack([codes[row, k] - codes[:, k] for k in directions for row in where], 1)
+    atoms = dictionary.atoms[[k for k in directions for _ in range(copies)]]
+    return editing.apply(z, change, atoms), chosen.T.repeat(1, len(directions))
+
+
+@torch.inference_mode()
+def exchange(
+    components: Components,
+    data: Labelled,
+    directions: Sequence[int],
+    copies: int,
+    seed: int,
+    keep_label: bool = True,
+) -> tuple[Labelled, Tensor]:
+    """Give images the code that an image of another class has along one direction.
+
+    Where the direction is spurious the label stays, and after the exchange the code says nothing
+    about it. This draws the counterfactuals of CFKD (DiDAE, arXiv 2601.21851, section on repair)
+    from the whole range of the data instead of reflecting each code once, so that a student cannot
+    learn the reflected values by heart.
+
+    Parameters
+    ----------
+    components : Components
+        Encoder, dictionary and decoder are used.
+    data : Labelled
+        Factual images and classes, n of them.
+    directions : sequence of int, length k
+        Which directions, one at a time.
+    copies : int
+        Exchanges per image and direction.
+    seed : int
+        Of the partners.
+    keep_label : bool
+        False for causal directions: the counterfactual has its partner's class.
+
+    Returns
+    -------
+    counterfactuals : Labelled
+        At most n·k·copies 8-bit images; what could not be decoded is left out.
+    origins : Tensor, int64
+        Position of the factual image of each.
+    """
+    encoder, dictionary, decoder = components.encoder, components.dictionary, components.decoder
+    device = decoder.z_mean.device
+    z = torch.cat([encoder(to_float(part).to(device)) for part in data.images.split(CHUNK)])
+    edited, donors = exchange_codes(z, data.labels, dictionary, directions, copies, seed)
+    drawn: list[Tensor] = []
+    usable: list[Tensor] = []
+    for start in progress(range(0, len(data), CHUNK), "counterfactuals to train on"):
+        part = slice(start, start + CHUNK)
+        code = decoder.invert(to_float(data.images[part]).to(device), z[part])
+        columns = edited[part].unbind(1)
+        decoded = torch.stack([decoder.decode(column, code) for column in columns], 1).cpu()
+        usable.append(decoded.isfinite().flatten(2).all(2))
+        drawn.append(to_uint8(decoded.nan_to_num()))
+    kept = torch.cat(usable).flatten()
+    origins = torch.arange(len(data)).repeat_interleave(donors.shape[1])
+    labels = data.labels[origins if keep_label else donors.flatten()]
+    return Labelled(torch.cat(drawn).flatten(0, 1)[kept], labels[kept]), origins[kept]

@@ -1,0 +1,116 @@
+"""CFKD of a linear head on a frozen encoder: counterfactuals in z, and a closed-form fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from didae.dictionaries import Dictionary
+from didae.encoders.base import Encoder
+from didae.errors import DidaeError
+from didae.repair.counterfactuals import exchange_codes
+from didae.students.base import LinearHead
+
+COPIES = 16
+"""Exchanges per image and direction; in z they cost nothing."""
+
+
+def fit_head(
+    encoder: Encoder, z: Tensor, labels: Tensor, classes: int = 2, ridge: float = 0.1
+) -> LinearHead:
+    """Fit a linear head by ridge least squares on one target of ±1 per class.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Φ.
+    z : Tensor, float, shape (n, d)
+        Its embeddings.
+    labels : Tensor, int64, shape (n,)
+        Class of each.
+    classes : int
+        How many.
+    ridge : float
+        Penalty on the weights of standardised z, relative to the mean square of a target.
+
+    Returns
+    -------
+    LinearHead
+        The head.
+
+    Raises
+    ------
+    DidaeError
+        If shapes or labels do not fit.
+    """
+    if z.ndim != 2 or not len(z) or labels.shape != z.shape[:1]:
+        raise DidaeError(
+            f"head: z has shape {tuple(z.shape)} and labels {tuple(labels.shape)}; "
+            "give (n, d) and (n,) of the same images, at least one."
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DidaeError(f"head: a label is not in 0..{classes - 1}; set classes or leave it out.")
+    sample = z.detach().cpu().double()
+    target = 2 * nn.functional.one_hot(labels.cpu(), classes).double() - 1
+    mean, std = sample.mean(0), sample.std(0, correction=0)
+    # A column without spread carries nothing; its weight is to be 0 and not 0 / 0.
+    scale = torch.where(std > 1e-12 * sample.abs().amax(0), std, torch.inf)
+    standard = (sample - mean) / scale
+    gram = standard.T @ standard / len(sample)
+    penalty = ridge * torch.eye(len(gram), dtype=torch.float64)
+    moment = standard.T @ (target - target.mean(0)) / len(sample)
+    weight = (torch.linalg.solve(gram + penalty, moment) / scale[:, None]).T.float()
+    bias = target.mean(0) - weight.double() @ mean
+    return LinearHead(encoder, weight, bias.float())
+
+
+def repair_head(
+    head: LinearHead,
+    z: Tensor,
+    labels: Tensor,
+    dictionary: Dictionary,
+    spurious: Sequence[int],
+    seed: int = 0,
+) -> LinearHead:
+    """Refit a head on its data and on counterfactuals of them along spurious directions.
+
+    Parameters
+    ----------
+    head : LinearHead
+        Stays as it is.
+    z : Tensor, float, shape (n, d)
+        Embeddings of its training images.
+    labels : Tensor, int64, shape (n,)
+        Their classes, which the counterfactuals keep.
+    dictionary : Dictionary
+        On the same encoder.
+    spurious : sequence of int
+        What a teacher called spurious; none leaves an exact copy.
+    seed : int
+        Of the exchanges.
+
+    Returns
+    -------
+    LinearHead
+        The repaired head.
+
+    Raises
+    ------
+    DidaeError
+        If the dictionary belongs to another encoder or the images are all of one class.
+    """
+    dictionary.require_encoder(head.encoder.fingerprint)
+    if not spurious:
+        return LinearHead(head.encoder, head.weight, head.bias)
+    edited, _ = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
+    # Half of the weight on the originals, as CFKD mixes them.
+    copies = edited.shape[1]
+    sample = torch.cat([edited.flatten(0, 1), z.repeat_interleave(copies, 0)])
+    return fit_head(
+        head.encoder,
+        sample,
+        labels.repeat_interleave(copies).repeat(2),
+        classes=len(head.bias),
+    )

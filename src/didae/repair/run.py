@@ -1,0 +1,159 @@
+"""A repair from start to end: counterfactuals, fine-tuning, and the gate that may refuse it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from didae.config import Config
+from didae.counterfactuals import Components
+from didae.errors import DidaeError
+from didae.repair.base import Labelled, concatenate, require_disjoint
+from didae.repair.cfkd import CfkdConfig, cfkd
+from didae.repair.counterfactuals import exchange
+from didae.repair.gate import Decision, GateConfig, HeldOutPairs, gate
+from didae.storage import fingerprint
+
+
+class RepairConfig(Config):
+    """How a student is repaired.
+
+    Attributes
+    ----------
+    copies : int
+        Counterfactuals per image and judged direction.
+    iterations : int
+        Rounds of counterfactuals and fine-tuning, each from the student of the one before.
+    use_causal : bool
+        Learn from causal directions too: their counterfactuals take the label of the image whose
+        code they got.
+    seed : int
+        Of the exchanges; the batches have their own in ``cfkd.training``.
+    cfkd : CfkdConfig
+        How the student learns.
+    gate : GateConfig
+        When its repair is accepted.
+    """
+
+    copies: int = Field(default=4, ge=1)
+    iterations: int = Field(default=1, ge=1)
+    use_causal: bool = False
+    seed: int = Field(default=0, ge=0)
+    cfkd: CfkdConfig = CfkdConfig()
+    gate: GateConfig = GateConfig()
+
+
+@dataclass(frozen=True, eq=False)
+class Repair:
+    """What a repair gives.
+
+    Attributes
+    ----------
+    student : nn.Module
+        The repaired student where it was accepted, else the original.
+    decision : Decision
+        The gate's.
+    counterfactuals : int
+        How many were trained on, all iterations together.
+    pairs : HeldOutPairs
+        Held-out images and their counterfactuals, on which the gate decided.
+    """
+
+    student: nn.Module
+    decision: Decision
+    counterfactuals: int
+    pairs: HeldOutPairs
+
+
+def repair(
+    components: Components,
+    train_data: Labelled,
+    held_out: Labelled,
+    spurious: Sequence[int],
+    config: RepairConfig,
+    causal: Sequence[int] = (),
+    folder: Path | None = None,
+) -> Repair:
+    """Fine-tune the student on judged counterfactuals, and keep it only if that did no harm.
+
+    Parameters
+    ----------
+    components : Components
+        Encoder, dictionary, decoder and the student, a torch module.
+    train_data : Labelled
+        Images the student may learn from; the spurious attribute is not used.
+    held_out : Labelled
+        Other images, for the gate.
+    spurious : sequence of int
+        Directions a teacher judged spurious: their counterfactuals keep the label.
+    config : RepairConfig
+        How.
+    causal : sequence of int
+        Directions judged causal, for ``use_causal``.
+    folder : Path, optional
+        Where checkpoints live; an interrupted repair is continued.
+
+    Returns
+    -------
+    Repair
+        The student, and why.
+
+    Raises
+    ------
+    DidaeError
+        If the student is no torch module, a direction does not exist, an image is in both sets, or
+        all images are of one class.
+    """
+    student = components.student
+    if not isinstance(student, nn.Module):
+        raise DidaeError(
+            "repair: the student is no torch module; give one, or repair a linear head on z."
+        )
+    _require_directions(len(components.dictionary.names), [*spurious, *causal])
+    if not spurious:
+        none = held_out[torch.zeros(0, dtype=torch.long)]
+        pairs = HeldOutPairs(none.images, none.images, none.labels)
+        return Repair(student, gate(student, student, pairs, held_out, config.gate), 0, pairs)
+    trained = 0
+    repaired = student
+    for iteration in range(config.iterations):
+        seed = config.seed + iteration
+        made = [exchange(components, train_data, spurious, config.copies, seed)[0]]
+        if config.use_causal and causal:
+            changed = exchange(
+                components, train_data, causal, config.copies, seed, keep_label=False
+            )
+            made.append(changed[0])
+        lessons = concatenate(*made)
+        require_disjoint(torch.cat([train_data.images, lessons.images]), held_out.images)
+        trained += len(lessons)
+        place = None if folder is None else folder / _name(train_data, lessons, config, iteration)
+        repaired = cfkd(repaired, train_data, lessons, config.cfkd, place)
+    # Twins of held-out images are drawn only here: nothing was trained on them.
+    twins, origins = exchange(components, held_out, spurious, 1, config.seed)
+    require_disjoint(torch.cat([train_data.images, lessons.images]), twins.images)
+    pairs = HeldOutPairs(held_out.images[origins], twins.images, twins.labels)
+    decision = gate(student, repaired, pairs, held_out, config.gate)
+    return Repair(repaired if decision.accepted else student, decision, trained, pairs)
+
+
+def _require_directions(known: int, directions: Sequence[int]) -> None:
+    for direction in directions:
+        if not 0 <= direction < known:
+            raise DidaeError(
+                f"repair: there is no direction {direction}; known are 0..{known - 1}."
+            )
+        if directions.count(direction) > 1:
+            raise DidaeError(f"repair: direction {direction} is given twice; judge it once.")
+
+
+def _name(data: Labelled, lessons: Labelled, config: RepairConfig, iteration: int) -> str:
+    """Name a checkpoint after all that decides it, so that no other repair goes on with it."""
+    settings = config.model_dump(mode="json", exclude={"gate"})
+    tensors = {"data": data.images, "lessons": lessons.images, "labels": lessons.labels}
+    return f"cfkd-{fingerprint(settings, tensors, iteration)}"

@@ -1,0 +1,140 @@
+"""What a teacher sees, and how all directions of a run are judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from didae.counterfactuals.explain import TABLE_FOLDER
+from didae.counterfactuals.table import KEPT, SCHEMA
+from didae.data.images import read_image
+from didae.errors import DidaeError
+from didae.runtime import progress
+from didae.storage import read_table
+from didae.teachers.verdicts import Verdict, Verdicts
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Images and their counterfactuals along one direction, those that flip the student.
+
+    Attributes
+    ----------
+    direction : int
+        Its number.
+    name : str
+        Its name.
+    factuals, counterfactuals : Tensor, uint8, shape (n, 3, h, w)
+        The images; n may be 0.
+    """
+
+    direction: int
+    name: str
+    factuals: Tensor
+    counterfactuals: Tensor
+
+
+class Teacher(Protocol):
+    """Whoever judges directions; a teacher sees images and never weights."""
+
+    name: str
+
+    def judge(self, pairs: Pairs) -> Verdict:
+        """Judge a direction.
+
+        Parameters
+        ----------
+        pairs : Pairs
+            What it does to images.
+
+        Returns
+        -------
+        str
+            causal, spurious, unclear or broken.
+        """
+        ...
+
+
+def read_pairs(folder: str | Path, limit: int = 12) -> list[Pairs]:
+    """Read the strongest pairs of every direction of a run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        What `didae.explain` wrote.
+    limit : int
+        Pairs per direction at most.
+
+    Returns
+    -------
+    list of Pairs
+        One per direction: flips of the student only, verified ones first, then those that cost its
+        class the most probability.
+
+    Raises
+    ------
+    DidaeError
+        If the folder holds no run, or an image is missing or broken.
+    """
+    folder = Path(folder)
+    table = read_table(folder / TABLE_FOLDER, SCHEMA)
+    if not table.num_rows:
+        raise DidaeError(f"{folder} holds no counterfactuals: run didae explain first.")
+    by_direction: dict[int, list[dict[str, Any]]] = {}
+    names: dict[int, str] = {}
+    for row in table.to_pylist():
+        names[row["direction"]] = row["direction_name"]
+        rows = by_direction.setdefault(row["direction"], [])
+        if row["status"] == KEPT and row["ambient_flip"]:
+            rows.append(row)
+    return [
+        _pairs(folder, direction, names[direction], rows, limit)
+        for direction, rows in sorted(by_direction.items())
+    ]
+
+
+def judge_all(
+    teacher: Teacher, folder: str | Path, verdicts: Verdicts, limit: int = 12
+) -> Verdicts:
+    """Let a teacher judge the directions of a run that have no verdict yet.
+
+    Parameters
+    ----------
+    teacher : Teacher
+        Who judges.
+    folder : str or Path
+        What `didae.explain` wrote.
+    verdicts : Verdicts
+        Gets the verdicts one by one.
+    limit : int
+        Pairs shown per direction at most.
+
+    Returns
+    -------
+    Verdicts
+        The same.
+    """
+    pairs = {found.direction: found for found in read_pairs(folder, limit)}
+    for direction in progress(verdicts.open(), f"judged by {teacher.name}"):
+        verdicts.judge(direction, teacher.judge(pairs[direction]), teacher.name)
+    return verdicts
+
+
+def _pairs(
+    folder: Path, direction: int, name: str, rows: list[dict[str, Any]], limit: int
+) -> Pairs:
+    def strength(row: dict[str, Any]) -> tuple[bool, float]:
+        return row["verified_flip"], row["probability_before"] - row["probability_after"]
+
+    best = sorted(rows, key=strength, reverse=True)[:limit]
+    if not best:
+        return Pairs(direction, name, *(torch.empty(0, 3, 1, 1, dtype=torch.uint8),) * 2)
+    images = [
+        torch.stack([read_image(folder / row[column]) for row in best])
+        for column in ("factual_file", "file")
+    ]
+    return Pairs(direction, name, *images)

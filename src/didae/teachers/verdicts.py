@@ -1,0 +1,328 @@
+"""Verdicts on the directions of one dictionary, with a record of who judged what when."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from didae.errors import DidaeError
+from didae.storage import read_json, write_json
+
+Verdict = Literal["causal", "spurious", "unclear", "broken"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+VERDICTS_FILE = "verdicts.json"
+
+
+class Event(BaseModel):
+    """One entry of the record.
+
+    Attributes
+    ----------
+    direction : int
+        What was judged.
+    name : str
+        Its name.
+    verdict : str or None
+        How; None where the last verdict on it was taken back.
+    teacher : str
+        Who judged.
+    at : str
+        When, in UTC (ISO 8601).
+    note : str
+        Why, if the teacher said so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    direction: int
+    name: str
+    verdict: Verdict | None
+    teacher: str
+    at: str
+    note: str = ""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1]
+    dictionary: str
+    names: list[str]
+    events: list[Event]
+
+
+class Verdicts:
+    """Verdicts on directions; every change is an entry that is never removed.
+
+    Parameters
+    ----------
+    dictionary : str
+        Fingerprint of the dictionary.
+    names : sequence of str
+        Its directions.
+    path : Path, optional
+        Where each change is saved at once.
+    events : sequence of Event
+        What happened so far.
+
+    Attributes
+    ----------
+    dictionary : str
+        Fingerprint of the dictionary.
+    names : tuple of str
+        Its directions.
+    events : list of Event
+        Who judged what when, takings back included.
+    """
+
+    def __init__(
+        self,
+        dictionary: str,
+        names: Sequence[str],
+        path: Path | None = None,
+        events: Sequence[Event] = (),
+    ) -> None:
+        self.dictionary, self.names, self.path = dictionary, tuple(names), path
+        self.events = list(events)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Verdicts:
+        """Read verdicts.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; further changes are saved there.
+
+        Returns
+        -------
+        Verdicts
+            What it holds.
+
+        Raises
+        ------
+        DidaeError
+            If there is no such file, or it holds no verdicts.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise DidaeError(f"{path} does not exist: judge the directions first, didae label.")
+        try:
+            found = _File.model_validate(read_json(path))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DidaeError(f"{path} holds no verdicts ({where}: {first['msg']}).") from error
+        for event in found.events:
+            if not 0 <= event.direction < len(found.names):
+                raise DidaeError(f"{path} judges direction {event.direction}, which is not there.")
+        return cls(found.dictionary, found.names, path, found.events)
+
+    @classmethod
+    def open_file(cls, path: str | Path, dictionary: str, names: Sequence[str]) -> Verdicts:
+        """Read the verdicts on a dictionary, or begin.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        dictionary : str
+            Fingerprint of the dictionary.
+        names : sequence of str
+            Its directions.
+
+        Returns
+        -------
+        Verdicts
+            Saved at ``path`` at each change.
+
+        Raises
+        ------
+        DidaeError
+            If the file holds something else, or the verdicts on another dictionary.
+        """
+        path = Path(path)
+        if not path.exists():
+            return cls(dictionary, names, path)
+        found = cls.load(path)
+        found.require(dictionary, names)
+        return found
+
+    def require(self, dictionary: str, names: Sequence[str]) -> None:
+        """Refuse verdicts on another dictionary.
+
+        Parameters
+        ----------
+        dictionary : str
+            Fingerprint of the dictionary they are wanted for.
+        names : sequence of str
+            Its directions.
+
+        Raises
+        ------
+        DidaeError
+            If they belong to another one.
+        """
+        if self.dictionary != dictionary or self.names != tuple(names):
+            raise DidaeError(
+                f"{self.path or 'the verdicts'}: they are on dictionary {self.dictionary}, "
+                f"not on {dictionary}; judge its directions anew."
+            )
+
+    def __getitem__(self, direction: int) -> Verdict | None:
+        return self._current().get(direction)
+
+    def judge(self, direction: int, verdict: Verdict, teacher: str, note: str = "") -> None:
+        """Record a verdict; it replaces an earlier one.
+
+        Parameters
+        ----------
+        direction : int
+            Which direction.
+        verdict : {"causal", "spurious", "unclear", "broken"}
+            The verdict.
+        teacher : str
+            Who judges.
+        note : str
+            Why.
+
+        Raises
+        ------
+        DidaeError
+            If there is no such direction or verdict, or it cannot be saved; nothing changes then.
+        """
+        if not 0 <= direction < len(self.names):
+            raise DidaeError(
+                f"verdict: there is no direction {direction}; known are 0..{len(self.names) - 1}."
+            )
+        self._record(direction, check_verdict(verdict), teacher, note)
+
+    def undo(self) -> int | None:
+        """Take back the last verdict that still stands.
+
+        Returns
+        -------
+        int or None
+            The direction, whose verdict is now the one before; None if there is nothing to undo.
+
+        Raises
+        ------
+        DidaeError
+            If it cannot be saved.
+        """
+        standing = self._standing()
+        if not standing:
+            return None
+        last = standing[-1]
+        self._record(last.direction, None, last.teacher, "")
+        return last.direction
+
+    def directions(self, verdict: Verdict) -> tuple[int, ...]:
+        """List the directions with a verdict.
+
+        Parameters
+        ----------
+        verdict : str
+            Which.
+
+        Returns
+        -------
+        tuple of int
+            In order.
+        """
+        return tuple(sorted(k for k, found in self._current().items() if found == verdict))
+
+    def open(self) -> tuple[int, ...]:
+        """List the directions nobody has judged.
+
+        Returns
+        -------
+        tuple of int
+            In order.
+        """
+        current = self._current()
+        return tuple(k for k in range(len(self.names)) if k not in current)
+
+    def save(self, path: str | Path) -> None:
+        """Write the verdicts and their record.
+
+        Parameters
+        ----------
+        path : str or Path
+            The JSON file.
+
+        Raises
+        ------
+        DidaeError
+            If it cannot be written.
+        """
+        self._write(Path(path), self.events)
+
+    def _standing(self) -> list[Event]:
+        """Leave out what was taken back: every undo removes the last verdict on its direction."""
+        standing: list[Event] = []
+        for event in self.events:
+            if event.verdict is not None:
+                standing.append(event)
+                continue
+            same = [place for place, e in enumerate(standing) if e.direction == event.direction]
+            if same:
+                del standing[same[-1]]
+        return standing
+
+    def _current(self) -> dict[int, Verdict]:
+        return {e.direction: e.verdict for e in self._standing() if e.verdict is not None}
+
+    def _record(self, direction: int, verdict: Verdict | None, teacher: str, note: str) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        event = Event(
+            direction=direction,
+            name=self.names[direction],
+            verdict=verdict,
+            teacher=teacher,
+            at=now,
+            note=note,
+        )
+        if self.path is not None:
+            self._write(self.path, [*self.events, event])
+        self.events.append(event)
+
+    def _write(self, path: Path, events: Sequence[Event]) -> None:
+        document = {
+            "schema_version": 1,
+            "dictionary": self.dictionary,
+            "names": list(self.names),
+            "events": [event.model_dump() for event in events],
+        }
+        write_json(path, document)
+
+
+def check_verdict(text: str) -> Verdict:
+    """Make sure that a text is a verdict.
+
+    Parameters
+    ----------
+    text : str
+        What was said.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    DidaeError
+        If it is none; the nearest is named.
+    """
+    for verdict in VERDICTS:
+        if text == verdict:
+            return verdict
+    nearest = difflib.get_close_matches(text, VERDICTS, n=1, cutoff=0.5)
+    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(VERDICTS)}."
+    raise DidaeError(f"'{text}' is no verdict: {advice}")

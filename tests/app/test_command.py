@@ -1,0 +1,143 @@
+"""`didae app` without a browser: what it starts, refuses, and does when the page asks for it."""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.parts import explain_flags, make_parts
+from didae.app.limits import UploadLimits
+from didae.app.results import REPAIR_FOLDER
+from didae.cli import main
+from didae.cli.app import App, explain_own, obstacle
+from didae.data.images import write_png
+from didae.data.square import Square
+from didae.errors import DidaeError
+from didae.repair.cfkd import CfkdConfig
+from didae.repair.run import RepairConfig
+from didae.students import load_student
+from didae.teachers import Verdicts
+from didae.training import TrainingConfig
+
+
+def silent(*_: object) -> None:
+    pass
+
+
+def quick(steps: int) -> RepairConfig:
+    training = TrainingConfig(steps=steps, batch_size=32, learning_rate=3e-3, ema_decay=0.9)
+    return RepairConfig(copies=1, cfkd=CfkdConfig(training=training))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    flags = ["--recipe.size=1000", "--recipe.poisoned=400", "--images=12", "--device=cpu"]
+    assert main(["demo", f"--folder={folder}", *flags]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(demo, tmp_path) -> Path:
+    return Path(shutil.copytree(demo, tmp_path / "run"))
+
+
+def judge(run: Path) -> None:
+    from didae.app.state import Run
+
+    opened = Run(run)
+    opened.verdicts().judge(opened.summary.names.index("background"), "spurious", "ada")
+
+
+@pytest.mark.parametrize(("steps", "accepted"), [(1, False), (100, True)])
+def test_a_run_of_the_demo_is_repaired_with_its_own_images(run, steps, accepted) -> None:
+    judge(run)
+    assert obstacle(run) == ""
+    said: list[tuple[object, ...]] = []
+    app = App(folder=run, device="cpu", repair=quick(steps))
+    result = app.repair_run(run, lambda *values: said.append(values))
+    assert result.accepted == accepted, result.reason
+    assert result.reason
+    assert result.counterfactuals > 300
+    assert len(said) >= 2
+    assert [group.count for group in result.groups] == [25, 25, 25, 25]
+    assert [figure.name for figure in result.figures] == [
+        "Mean of the groups (AGA)",
+        "Worst group (WGA)",
+        "Mean of the images",
+        "Mean of the groups, weighted as in training",
+    ]
+    assert "n = 25" in result.figures[1].detail
+    # The weights of the poisoned images make the shortcut look good.
+    assert result.figures[3].before > result.figures[0].before + 0.3
+    model = run / REPAIR_FOLDER / "student"
+    assert model.is_dir() == accepted
+    assert len(result.preview) == (6 if accepted else 0)
+    if accepted:
+        load_student(model)
+        first = result.preview[0]
+        assert first.before[0] != first.before[1]
+        assert first.after[0] == first.after[1]
+        assert result.figures[1].after > result.figures[1].before + 0.5
+    again = app.repair_run(run, silent)
+    same = {"seconds": 0.0}
+    assert again.model_copy(update=same) == result.model_copy(update=same)
+
+
+def test_verdicts_of_another_dictionary_are_not_followed(run) -> None:
+    Verdicts.open_file(run / "verdicts.json", "other", ("a", "b")).judge(1, "spurious", "ada")
+    with pytest.raises(DidaeError, match="judge"):
+        App(folder=run, device="cpu", repair=quick(1)).repair_run(run, silent)
+
+
+@pytest.mark.parametrize("with_probe", [True, False])
+def test_own_images_are_explained_with_the_shipped_components(tmp_path, with_probe) -> None:
+    square = Square(20)
+    for number, image in enumerate(square.images(range(6))):
+        write_png(image, tmp_path / "images" / f"kind{number % 2}" / f"{number}.png")
+    (tmp_path / "images" / "kind0" / "broken.png").write_bytes(b"no")
+    student = "square"
+    if not with_probe:
+        make_parts(tmp_path / "parts")
+        student = str(tmp_path / "parts" / "judges" / "student")
+    explain_own(tmp_path / "images", student, tmp_path / "run", silent)
+    from didae.app.state import Run
+
+    opened = Run(tmp_path / "run")
+    assert opened.summary.n_images == 6
+    assert opened.summary.settings["algorithm"] == ("boundary" if with_probe else "reflection")
+    assert opened.verdicts().open()
+    assert "didae repair" in obstacle(tmp_path / "run")
+
+
+def test_a_run_of_explain_is_judged_but_repaired_elsewhere(tmp_path) -> None:
+    home = make_parts(tmp_path / "parts")
+    assert main(explain_flags(home, tmp_path / "run")) == 0
+    assert "didae repair" in obstacle(tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
+    with pytest.raises(DidaeError, match="no finished run"):
+        App(folder=tmp_path).run()
+
+
+def test_without_gradio_the_message_says_what_to_install(run, monkeypatch) -> None:
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name.startswith("didae.app.page"):
+            raise ModuleNotFoundError("No module named 'gradio'", name="gradio")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(DidaeError, match=r"needs gradio: .*didae\[app\]"):
+        App(folder=run).run()
+
+
+def test_the_limits_are_those_of_the_design() -> None:
+    limits = UploadLimits()
+    assert limits.files <= limits.entries < 65_535
+    assert limits.file_bytes <= limits.total_bytes

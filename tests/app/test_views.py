@@ -1,0 +1,171 @@
+"""The parts of the page as HTML: what they say, and that no name can become markup."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from app.folder import REFUSED, RESULT, Work, make_folder
+from didae.app import views
+from didae.app.desk import Desk
+from didae.app.jobs import Status
+from didae.app.limits import UploadLimits
+from didae.app.results import save_result
+from didae.storage import read_json, write_json
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&${1+1}{{2}}</section><script>"
+NAMES = (HOSTILE, "background", "x", "y")
+
+
+@pytest.fixture
+def desk(tmp_path) -> Desk:
+    return Desk(make_folder(tmp_path / "run", 12, NAMES), Work().actions, UploadLimits())
+
+
+class _Parser(HTMLParser):
+    VOID = frozenset({"img", "br", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def parse(html: str) -> _Parser:
+    """Parse; tags must be closed in order, nothing may run or be fetched."""
+    parser = _Parser()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    assert not {"script", "iframe", "link", "object", "form"} & set(parser.tags)
+    for name, value in parser.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href"):
+            assert value is not None
+            assert value.startswith("data:image/png;base64,")
+    return parser
+
+
+def test_a_screen_shows_pairs_funnel_and_what_the_code_follows(desk) -> None:
+    page = parse(views.judge_view(desk.run("main"), 1))
+    pairs = len(desk.run("main").screen(1).pairs)
+    assert page.tags.count("img") == 3 * pairs > 0
+    for words in (
+        "background",
+        "Direction 1 of 4",
+        "0 judged",
+        "verified",
+        "What the code follows",
+    ):
+        assert words in page.text
+    assert "+0.9" in page.text
+
+
+def test_a_verdict_is_shown(desk) -> None:
+    desk.judge("main:1", "spurious")
+    assert "spurious" in parse(views.judge_view(desk.run("main"), 1)).text
+    verdicts = parse(views.verdicts_view(desk.run("main"))).text
+    assert "spurious" in verdicts
+    assert "not judged" in verdicts
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_result_is_shown(desk, accepted: bool) -> None:
+    desk.judge("main:1", "spurious")
+    run = desk.run("main")
+    before = parse(views.repair_view(desk, run, "main")).text
+    assert "gate" in before
+    model = run.folder / "repair" / "student"
+    model.mkdir(parents=True)
+    result = RESULT if accepted else REFUSED
+    save_result(run.folder, {"1": "spurious"}, result)
+    page = parse(views.repair_view(desk, run, "main"))
+    assert result.reason in page.text
+    assert ("Repaired" if accepted else "Not repaired: the original stays") in page.text
+    assert page.tags.count("img") == 2 * len(result.preview)
+    assert all(group.name in page.text for group in result.groups)
+    assert ("+90.0" in page.text) == accepted
+    desk.judge("main:1", "causal")
+    assert "verdicts have changed" in parse(views.repair_view(desk, run, "main")).text
+
+
+def test_names_are_never_markup(desk) -> None:
+    run = desk.run("main")
+    folder = run.folder
+    hostile = run.summary.names.index(HOSTILE)
+    assert HOSTILE in parse(views.judge_view(run, hostile)).text
+    assert HOSTILE in parse(views.verdicts_view(run)).text
+    result = RESULT.model_copy(
+        update={
+            "accepted": False,
+            "reason": HOSTILE,
+            "groups": (RESULT.groups[0].model_copy(update={"name": HOSTILE}),),
+            "figures": (RESULT.figures[0].model_copy(update={"name": HOSTILE}),),
+            "preview": (RESULT.preview[0].model_copy(update={"before": (HOSTILE, HOSTILE)}),),
+        }
+    )
+    save_result(folder, {}, result)
+    assert parse(views.repair_view(desk, run, "main")).text.count(HOSTILE) == 5
+    for status in (
+        Status("repair", "main", words=HOSTILE),
+        Status("repair", "main", running=False, error=HOSTILE),
+    ):
+        assert HOSTILE in parse(views.job_view(status)).text
+
+
+def test_hostile_ids_classes_and_factors_are_escaped(tmp_path) -> None:
+    folder = make_folder(tmp_path / "run", 12)
+    summary = read_json(folder / "summary.json")
+    summary["label_names"] = [HOSTILE, HOSTILE]
+    for direction in summary["directions"]:
+        direction["correlates_with"] = [[HOSTILE, -0.5]]
+    write_json(folder / "summary.json", summary)
+    desk = Desk(folder, Work().actions, UploadLimits())
+    page = parse(views.judge_view(desk.run("main"), 1))
+    assert page.text.count(HOSTILE) > 2
+    assert "−0.50" in page.text
+
+
+def test_a_run_without_counterfactuals_says_so(tmp_path) -> None:
+    folder = make_folder(tmp_path / "run", 4)
+    for path in (folder / "table").iterdir():
+        path.unlink()
+    _empty_table(folder)
+    desk = Desk(folder, Work().actions, UploadLimits())
+    assert desk.first("main") == "main:-1"
+    assert desk.judge("main:-1", "causal") == desk.step("main:-1", 1) == "main:-1"
+    assert "Nothing to judge" in parse(views.judge_view(desk.run("main"), -1)).text
+
+
+def test_the_assets_name_no_address() -> None:
+    for name in ("page.css", "page.js"):
+        text = views.asset(name)
+        assert "http" not in text
+        assert "url(" not in text
+        assert "@import" not in text
+
+
+def _empty_table(folder: Path) -> None:
+    from report.run_folder import make_row, write_table
+
+    write_table(folder, [make_row(status="failed", reason="unreadable", file="")])

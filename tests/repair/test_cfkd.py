@@ -1,0 +1,164 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from didae.data.square import Square
+from didae.errors import DidaeError
+from didae.recipes import SquareRecipe, load_components, poisoned_split
+from didae.repair.base import Labelled, accuracy, require_disjoint
+from didae.repair.cfkd import CfkdConfig, cfkd
+from didae.repair.counterfactuals import exchange
+from didae.repair.run import RepairConfig, repair
+from didae.training import TrainingConfig
+
+FOREGROUND, BACKGROUND = 0, 1
+QUICK = CfkdConfig(training=TrainingConfig(steps=150, learning_rate=2e-3, ema_decay=0.95))
+
+
+@pytest.fixture(scope="module")
+def square():
+    return Square(4000)
+
+
+@pytest.fixture(scope="module")
+def components():
+    return load_components()
+
+
+def read(square, rows):
+    classes = torch.from_numpy(square.classes[rows])
+    return Labelled(square.images(rows), classes[:, 0], classes[:, BACKGROUND])
+
+
+@pytest.fixture(scope="module")
+def data(square):
+    recipe = SquareRecipe(poisoned=250, correlation=1.0)
+    return tuple(read(square, rows) for rows in poisoned_split(square, recipe, 0))
+
+
+@pytest.fixture(scope="module")
+def test_images(square):
+    return read(square, square.splits["test"])
+
+
+def same_weights(a, b):
+    return all(
+        x.equal(y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_counterfactuals_are_near_the_true_ones(square, components):
+    rows = np.arange(24)
+    images = read(square, rows)
+    made, origins = exchange(components, images, (BACKGROUND,), 2, 0)
+    assert made.images.shape == (48, 3, 64, 64)
+    assert origins.tolist() == [row for row in range(24) for _ in range(2)]
+    assert made.labels.equal(images.labels[origins])
+    background = made.images[:, :, 0, 0].float().mean(1)
+    factors = square.factors[rows[origins.numpy()]].copy()
+    factors[:, BACKGROUND] = background.round().clamp(0, 255).numpy()
+    truth = square.render(rows[origins.numpy()], factors)
+    error = (made.images.float() - truth.float()).square().mean((1, 2, 3)).sqrt()
+    nothing = (images.images[origins].float() - truth.float()).square().mean((1, 2, 3)).sqrt()
+    assert error.median() < 12
+    assert nothing.median() > 40
+
+
+def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):
+    part = data[0][torch.tensor([0, 1, 2, 100, 150, 199])]
+    made, origins = exchange(components, part, (FOREGROUND,), 1, 0, keep_label=False)
+    assert (made.labels != part.labels[origins]).all()
+
+
+def test_a_shortcut_without_counter_example_is_repaired(components, data, test_images):
+    config = RepairConfig(copies=2, cfkd=QUICK)
+    done = repair(components, *data, (BACKGROUND,), config)
+    assert accuracy(components.student, test_images) < 0.55
+    assert done.decision.accepted
+    assert done.counterfactuals == 400
+    assert accuracy(done.student, test_images) > 0.85
+
+
+def test_longer_training_is_no_repair(components, data, test_images):
+    longer = cfkd(components.student, data[0], data[0], QUICK)
+    assert accuracy(longer, test_images) < 0.6
+
+
+def test_inverted_verdicts_are_refused(components, data):
+    done = repair(components, *data, (FOREGROUND,), RepairConfig(copies=1, cfkd=QUICK))
+    assert not done.decision.accepted
+    assert done.student is components.student
+
+
+def test_nothing_spurious_leaves_every_bit(components, data):
+    done = repair(components, *data, (), RepairConfig())
+    assert not done.decision.accepted
+    assert done.student is components.student
+    unchanged = cfkd(components.student, data[0], data[0][torch.zeros(0).long()], QUICK)
+    assert same_weights(unchanged, components.student)
+
+
+def test_the_seed_decides_and_the_student_stays(components, data):
+    before = {name: value.clone() for name, value in components.student.state_dict().items()}
+    short = QUICK.model_copy(update={"training": TrainingConfig(steps=5)})
+    first, second = (cfkd(components.student, *(data[0],) * 2, short) for _ in range(2))
+    assert same_weights(first, second)
+    assert not same_weights(first, components.student)
+    assert all(before[n].equal(v) for n, v in components.student.state_dict().items())
+
+
+def test_only_the_last_layer_can_be_tuned(components, data):
+    short = CfkdConfig(scope="last", training=TrainingConfig(steps=5))
+    tuned = cfkd(components.student, data[0], data[0], short)
+    changed = [
+        name
+        for name, value in components.student.state_dict().items()
+        if not value.equal(tuned.state_dict()[name])
+    ]
+    assert {name.rsplit(".", 1)[0] for name in changed} == {"layers.8"}
+    assert all(value.requires_grad for value in tuned.parameters())
+
+
+def test_an_interrupted_repair_goes_on(components, data, tmp_path, monkeypatch):
+    config = RepairConfig(copies=1, cfkd=CfkdConfig(training=TrainingConfig(steps=8)))
+    small = data[0][torch.arange(0, 200, 10)], data[1]
+    whole = repair(components, *small, (BACKGROUND,), config).decision
+    calls = []
+
+    def stop(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return torch.nn.functional.__dict__["_plain"](*arguments, **keywords)
+
+    torch.nn.functional._plain = torch.nn.functional.cross_entropy
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", stop)
+    with pytest.raises(KeyboardInterrupt):
+        repair(components, *small, (BACKGROUND,), config, folder=tmp_path)
+    monkeypatch.undo()
+    del torch.nn.functional._plain
+    assert repair(components, *small, (BACKGROUND,), config, folder=tmp_path).decision == whole
+
+
+def test_a_held_out_image_that_is_trained_on_is_found(components, data):
+    with pytest.raises(DidaeError, match="held-out image 3 is also trained on"):
+        require_disjoint(data[0].images, torch.cat([data[1].images[:3], data[0].images[7:8]]))
+    with pytest.raises(DidaeError, match="also trained on"):
+        repair(components, data[0], data[0], (BACKGROUND,), RepairConfig(copies=1, cfkd=QUICK))
+
+
+@pytest.mark.parametrize(
+    ("spurious", "words"),
+    [((9,), "no direction 9"), ((1, 1), "given twice"), ((-1,), "no direction")],
+)
+def test_wrong_directions_are_refused(components, data, spurious, words):
+    with pytest.raises(DidaeError, match=words):
+        repair(components, *data, spurious, RepairConfig())
+
+
+def test_a_function_cannot_be_repaired(components, data):
+    foreign = dataclasses.replace(components, student=lambda images: images[:, 0, 0, :2])
+    with pytest.raises(DidaeError, match="no torch module"):
+        repair(foreign, *data, (BACKGROUND,), RepairConfig())

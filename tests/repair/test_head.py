@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from didae.data.square import Square
+from didae.encoders.base import embed
+from didae.errors import DidaeError
+from didae.recipes import SquareRecipe, load_components, poisoned_split
+from didae.repair.counterfactuals import exchange_codes, partners
+from didae.repair.head import fit_head, repair_head
+from didae.repair.projection import project_head
+
+BACKGROUND = 1
+
+
+@pytest.fixture(scope="module")
+def parts():
+    square, components = Square(4000), load_components()
+    recipe = SquareRecipe(poisoned=500, correlation=0.98)
+    train, _ = poisoned_split(square, recipe, 0)
+    test = square.splits["test"]
+    encoder = components.encoder
+    labels = torch.from_numpy(square.labels)
+    return {
+        "components": components,
+        "z": embed(encoder, square, train),
+        "labels": labels[train],
+        "test": embed(encoder, square, test),
+        "classes": square.classes[test],
+    }
+
+
+def aga(head, parts):
+    with torch.no_grad():
+        found = (parts["test"] @ head.weight.T + head.bias).argmax(1).numpy()
+    classes = parts["classes"]
+    right = found == classes[:, 0]
+    cells = 2 * classes[:, 0] + classes[:, 1]
+    return float(np.mean([right[cells == cell].mean() for cell in range(4)]))
+
+
+def test_the_fit_is_ridge_regression():
+    torch.manual_seed(0)
+    encoder = load_components().encoder
+    z, labels = torch.randn(80, encoder.dim), torch.arange(80) % 3
+    head = fit_head(encoder, z, labels, classes=3, ridge=0.5)
+    sample = z.double().numpy()
+    standard = (sample - sample.mean(0)) / sample.std(0)
+    for number in range(3):
+        target = np.where(labels.numpy() == number, 1.0, -1.0)
+        design = np.vstack([standard, np.sqrt(0.5 * 80) * np.eye(encoder.dim)])
+        goal = np.concatenate([target - target.mean(), np.zeros(encoder.dim)])
+        weight = np.linalg.lstsq(design, goal, rcond=None)[0] / sample.std(0)
+        assert head.weight[number].detach().numpy() == pytest.approx(weight, abs=1e-6)
+        bias = target.mean() - sample.mean(0) @ weight
+        assert head.bias[number].item() == pytest.approx(bias, abs=1e-5)
+
+
+def test_partners_are_of_another_class_and_the_same_again():
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    chosen = partners(labels, 5, 0)
+    assert chosen.shape == (5, 7)
+    assert (labels[chosen] != labels).all()
+    assert chosen.equal(partners(labels, 5, 0))
+    assert not chosen.equal(partners(labels, 5, 1))
+    with pytest.raises(DidaeError, match="give images of each class"):
+        partners(torch.zeros(4, dtype=torch.long), 1, 0)
+
+
+def test_exchanged_codes_are_the_partners_and_no_other_code_moves(parts):
+    dictionary, z = parts["components"].dictionary, parts["z"][:50]
+    labels = parts["labels"][:50].clone()
+    labels[:25], labels[25:] = 0, 1
+    edited, donors = exchange_codes(z, labels, dictionary, (1, 3), 2, 0)
+    assert edited.shape == (50, 4, z.shape[1])
+    codes = dictionary.encode(z)
+    for column, direction in enumerate((1, 1, 3, 3)):
+        after = dictionary.encode(edited[:, column])
+        wanted = codes.clone()
+        wanted[:, direction] = codes[donors[:, column], direction]
+        assert torch.allclose(after, wanted, atol=1e-3)
+
+
+def test_a_biased_head_is_repaired(parts):
+    components = parts["components"]
+    head = fit_head(components.encoder, parts["z"], parts["labels"])
+    before = aga(head, parts)
+    data = head, parts["z"], parts["labels"], components.dictionary
+    assert before < 0.9
+    assert aga(repair_head(*data, (BACKGROUND,)), parts) >= 0.95
+    # The causal direction called spurious: the head can only get worse.
+    assert aga(repair_head(*data, (0,)), parts) < 0.6
+
+
+def test_projection_makes_edits_invisible_and_keeps_the_mean(parts):
+    components = parts["components"]
+    dictionary = components.dictionary
+    head = fit_head(components.encoder, parts["z"], parts["labels"])
+    projected = project_head(head, dictionary, (1, 2))
+    with torch.no_grad():
+        slopes = projected.weight @ dictionary.atoms[[1, 2]].T
+        assert slopes.abs().max() < 1e-5
+        assert (head.weight @ dictionary.atoms[[1]].T).abs().max() > 1e-2
+        mean = dictionary.mean
+        before, after = (h.weight @ mean + h.bias for h in (head, projected))
+        assert torch.allclose(before, after, atol=1e-4)
+    assert aga(projected, parts) > aga(head, parts)
+
+
+def test_nothing_spurious_changes_nothing(parts):
+    components = parts["components"]
+    head = fit_head(components.encoder, parts["z"], parts["labels"])
+    data = parts["z"], parts["labels"], components.dictionary
+    for same in (repair_head(head, *data, ()), project_head(head, components.dictionary, ())):
+        assert same.weight.equal(head.weight)
+        assert same.bias.equal(head.bias)
+
+
+def test_wrong_labels_are_refused(parts):
+    encoder = parts["components"].encoder
+    with pytest.raises(DidaeError, match=r"not in 0\.\.1"):
+        fit_head(encoder, parts["z"][:2], torch.tensor([0, 2]))
+    with pytest.raises(DidaeError, match="same images"):
+        fit_head(encoder, parts["z"][:2], torch.tensor([0]))
