@@ -68,7 +68,8 @@ METHODS = {
     "rrclarc": (
         penalise_artifact,
         PenaltyConfig(
-            weights=(1.0,), training=TrainingConfig(steps=40, batch_size=32, ema_decay=0.8)
+            weights=(1.0, 3.0),
+            training=TrainingConfig(steps=80, batch_size=32, learning_rate=4e-3, ema_decay=0.8),
         ),
     ),
 }

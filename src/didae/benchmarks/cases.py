@@ -171,4 +171,4 @@ def judge(student: Callable[[Tensor], Tensor], test: Labelled) -> GroupAccuracie
     GroupAccuracies
         Of the groups (class, background class).
     """
-    return group_accuracies(predictions(student, test.images), test.labels, test.attributes)
+    return group_accuracies(predictions(student, test.images), test.labels, test.known_attributes())

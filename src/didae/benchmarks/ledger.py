@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from didae.errors import DidaeError
 from didae.storage import read_json, write_json
@@ -30,12 +31,14 @@ class Ledger:
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
-        found = read_json(path) if path.exists() else {"identity": identity, "measured": {}}
+        fresh: dict[str, Any] = {"identity": identity, "measured": {}}
+        found = read_json(path) if path.exists() else fresh
         if found.get("identity") != identity:
             raise DidaeError(
                 f"{path} was measured with other settings or components; choose another folder."
             )
-        self._document = found
+        self._identity: str = identity
+        self._measured: dict[str, Measurement] = found["measured"]
 
     def measure(self, name: str, seed: int, run: Callable[[], Measurement]) -> Measurement:
         """Give a measurement, made now if it is not there.
@@ -55,9 +58,10 @@ class Ledger:
             Key -> value, with the ``seconds`` it took.
         """
         key = f"{name}/{seed}"
-        if key not in self._document["measured"]:
+        if key not in self._measured:
             start = time.perf_counter()
             values = run()
-            self._document["measured"][key] = {"seconds": time.perf_counter() - start, **values}
-            write_json(self.path, self._document)
-        return self._document["measured"][key]
+            self._measured[key] = {"seconds": time.perf_counter() - start, **values}
+            document = {"identity": self._identity, "measured": self._measured}
+            write_json(self.path, document)
+        return self._measured[key]

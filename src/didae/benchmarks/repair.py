@@ -124,7 +124,20 @@ class _Bench:
         return Embedded.of(self.components, test, torch.arange(TEST_IMAGES))
 
     def case(self, seed: int, correlation: float = 0.98) -> Case:
-        """Give the biased student of a seed."""
+        """Give the biased student of a seed.
+
+        Parameters
+        ----------
+        seed : int
+            Of draw and student.
+        correlation : float
+            Share of images whose background agrees with the label.
+
+        Returns
+        -------
+        Case
+            The case.
+        """
         recipe = self.recipe.model_copy(update={"correlation": correlation})
         place = self.folder / f"seed-{seed}" / f"{round(100 * correlation):03d}"
         return Case(self.square, recipe, seed, self.components, place)
@@ -265,7 +278,13 @@ class _Bench:
         self._add("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
 
     def figures(self) -> Figures:
-        """Give the mean over seeds of everything measured."""
+        """Give the mean over seeds of everything measured.
+
+        Returns
+        -------
+        Figures
+            All figures, with their targets.
+        """
         figures = Figures()
         for key, values in self.rows.items():
             figures.add(key, values, len(self.test), *TARGETS.get(key, (None, None)))

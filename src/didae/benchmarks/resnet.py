@@ -56,7 +56,7 @@ def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
         Group accuracies before and after.
     """
     with seeded(case.seed):
-        student = ResNet18().to(memory_format=torch.channels_last)
+        student = ResNet18()
     data = case.train
 
     def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:

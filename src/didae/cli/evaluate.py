@@ -22,7 +22,7 @@ from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.repair.base import Labelled, predictions
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder, write_json
-from didae.students import check_student
+from didae.students import StudentLike, check_student
 
 Indices = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ class Evaluate(Command):
         source = self.source.open()
         data = labelled(source, rows(source, "test")[: self.images], self.attribute)
         check_student(student, data.images[:1])
-        measured = group_accuracies(predictions(student, data.images), data.labels, data.attributes)
+        measured = judge(student, data)
         console().print(groups_table({"student": measured}, self.attribute))
         if self.json_file is not None:
             prepare_run_folder(self.json_file.parent)
@@ -113,6 +113,25 @@ def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Lab
         attributes = torch.from_numpy(codes.astype(np.int64))
     labels = torch.from_numpy(np.asarray(source.labels)[chosen].astype(np.int64))
     return Labelled(source.images(chosen.tolist()), labels, attributes)
+
+
+def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:
+    """Measure the group accuracies of a student.
+
+    Parameters
+    ----------
+    student : callable
+        The student.
+    data : Labelled
+        Images with their spurious attribute.
+
+    Returns
+    -------
+    GroupAccuracies
+        What it gets right.
+    """
+    found = predictions(student, data.images)
+    return group_accuracies(found, data.labels, data.known_attributes())
 
 
 def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:

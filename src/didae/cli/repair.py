@@ -10,20 +10,20 @@ import tyro
 from pydantic import Field
 
 from didae.cli.command import Command, console, open_run
-from didae.cli.evaluate import BACKGROUND, Indices, groups_table, labelled
+from didae.cli.evaluate import BACKGROUND, Indices, groups_table, judge, labelled
 from didae.cli.runs import load_run_components
 from didae.cli.sources import SourceConfig, rows
 from didae.data.confounding import split_by_group
 from didae.data.square import Square
 from didae.data.tables import ImageSource
 from didae.errors import DidaeError
-from didae.metrics.groups import GroupAccuracies, group_accuracies
+from didae.metrics.groups import GroupAccuracies
 from didae.recipes import SquareRecipe, poisoned_split
-from didae.repair.base import Labelled, predictions
+from didae.repair.base import Labelled
 from didae.repair.run import Repair, RepairConfig, repair
 from didae.runtime import resolve_device
 from didae.storage import write_json
-from didae.students import StudentLike, StudentNetwork
+from didae.students import StudentNetwork
 from didae.teachers import VERDICTS_FILE, Verdicts
 
 REPAIR_FILE = "repair.json"
@@ -115,24 +115,6 @@ class RepairRun(Command):
         labels = np.asarray(source.labels)[order]
         first, second = split_by_group(order, labels, (1 - self.held_out, self.held_out))
         return first, second
-
-
-def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:
-    """Measure the group accuracies of a student.
-
-    Parameters
-    ----------
-    student : callable
-        The student.
-    data : Labelled
-        Images with their spurious attribute.
-
-    Returns
-    -------
-    GroupAccuracies
-        What it gets right.
-    """
-    return group_accuracies(predictions(student, data.images), data.labels, data.attributes)
 
 
 def document(done: Repair, measured: dict[str, GroupAccuracies]) -> dict[str, object]:

@@ -65,9 +65,8 @@ class Labelled:
         DidaeError
             If the attributes are unknown.
         """
-        groups, attributes = self.groups(), self.attributes
-        kinds = 0 if attributes is None else len(attributes.unique())
-        return len(groups.unique()) == len(self.labels.unique()) * kinds
+        kinds = len(self.labels.unique()) * len(self.known_attributes().unique())
+        return len(self.groups().unique()) == kinds
 
     def groups(self) -> Tensor:
         """Give every image its group (label, attribute).
@@ -82,12 +81,28 @@ class Labelled:
         DidaeError
             If the attributes are unknown.
         """
+        attributes = self.known_attributes()
+        return self.labels * (int(attributes.max()) + 1) + attributes
+
+    def known_attributes(self) -> Tensor:
+        """Give the spurious attribute to who cannot do without.
+
+        Returns
+        -------
+        Tensor, int64, shape (n,)
+            The attributes.
+
+        Raises
+        ------
+        DidaeError
+            If they are unknown.
+        """
         if self.attributes is None:
             raise DidaeError(
                 "groups: the spurious attribute of the images is unknown; "
                 "give attributes, or use cfkd."
             )
-        return self.labels * (int(self.attributes.max()) + 1) + self.attributes
+        return self.attributes
 
 
 def predictions(student: StudentLike, images: Tensor) -> Tensor:

@@ -248,10 +248,9 @@ def gradient_penalty(logits: Tensor, activations: Tensor, signs: Tensor, v: Tens
 
 def _artifact(student: nn.Module, data: Labelled, place: int) -> tuple[Tensor, Tensor]:
     """Find direction and clean mean of the activations before a stage."""
-    data.groups()
     here = data[data.labels == CLASS]
+    attributes = here.known_attributes()
     activations = inputs_of(trunk(student)[place], student, here.images).flatten(1)
-    attributes = here.labels if here.attributes is None else here.attributes
     direction = artifact_direction(activations, attributes)
     return direction, activations[attributes == 0].mean(0)
 

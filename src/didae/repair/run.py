@@ -119,8 +119,8 @@ def repair(
         none = held_out[torch.zeros(0, dtype=torch.long)]
         pairs = HeldOutPairs(none.images, none.images, none.labels)
         return Repair(student, gate(student, student, pairs, held_out, config.gate), 0, pairs)
-    trained = 0
-    repaired = student
+    trained, repaired = 0, student
+    known = [train_data.images]
     for iteration in range(config.iterations):
         seed = config.seed + iteration
         made = [exchange(components, train_data, spurious, config.copies, seed)[0]]
@@ -130,13 +130,13 @@ def repair(
             )
             made.append(changed[0])
         lessons = concatenate(*made)
-        require_disjoint(torch.cat([train_data.images, lessons.images]), held_out.images)
+        known.append(lessons.images)
         trained += len(lessons)
         place = None if folder is None else folder / _name(train_data, lessons, config, iteration)
         repaired = cfkd(repaired, train_data, lessons, config.cfkd, place)
     # Twins of held-out images are drawn only here: nothing was trained on them.
     twins, origins = exchange(components, held_out, spurious, 1, config.seed)
-    require_disjoint(torch.cat([train_data.images, lessons.images]), twins.images)
+    require_disjoint(torch.cat(known), torch.cat([held_out.images, twins.images]))
     pairs = HeldOutPairs(held_out.images[origins], twins.images, twins.labels)
     decision = gate(student, repaired, pairs, held_out, config.gate)
     return Repair(repaired if decision.accepted else student, decision, trained, pairs)

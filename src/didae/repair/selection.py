@@ -30,9 +30,9 @@ def validation_aga(student: nn.Module, validation: Labelled) -> float:
     DidaeError
         If the attributes are unknown.
     """
-    validation.groups()
+    attributes = validation.known_attributes()
     found = predictions(student, validation.images)
-    return group_accuracies(found, validation.labels, validation.attributes).aga
+    return group_accuracies(found, validation.labels, attributes).aga
 
 
 def best(students: Iterable[nn.Module], validation: Labelled) -> nn.Module:

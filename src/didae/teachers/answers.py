@@ -32,7 +32,9 @@ class Answers:
     name = "answers"
 
     def __init__(self, verdicts: Mapping[str, str]) -> None:
-        self.verdicts = {key: check_verdict(value) for key, value in verdicts.items()}
+        self.verdicts: dict[str, Verdict] = {
+            key: check_verdict(value) for key, value in verdicts.items()
+        }
 
     @classmethod
     def from_file(cls, path: str | Path, names: tuple[str, ...]) -> Answers:
@@ -87,8 +89,10 @@ class Answers:
         str
             The answer; unclear if there is none.
         """
-        answer = self.verdicts.get(pairs.name, self.verdicts.get(str(pairs.direction)))
-        return answer or "unclear"
+        for key in (pairs.name, str(pairs.direction)):
+            if key in self.verdicts:
+                return self.verdicts[key]
+        return "unclear"
 
 
 def _json(text: str) -> dict[str, str]:
