@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from didae.encoders.module import ModuleEncoder as ModuleEncoder
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
+    from didae.metrics.groups import group_accuracies as group_accuracies
     from didae.recipes import load_components as load_components
+    from didae.repair.base import Labelled as Labelled
+    from didae.repair.run import RepairConfig as RepairConfig
+    from didae.repair.run import repair_student as repair_student
     from didae.report import write_report as write_report
     from didae.students import LinearHead as LinearHead
     from didae.students import Probe as Probe
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from didae.students import fit_probe as fit_probe
     from didae.students import train_student as train_student
     from didae.students import train_surrogate as train_surrogate
+    from didae.teachers import Verdicts as Verdicts
 else:
     _HOME = {
         "Config": "config",
@@ -70,7 +75,11 @@ else:
         "ModuleEncoder": "encoders.module",
         "DidaeError": "errors",
         "ImageReadError": "errors",
+        "group_accuracies": "metrics.groups",
         "load_components": "recipes",
+        "Labelled": "repair.base",
+        "RepairConfig": "repair.run",
+        "repair_student": "repair.run",
         "write_report": "report",
         "LinearHead": "students",
         "Probe": "students",
@@ -79,6 +88,7 @@ else:
         "fit_probe": "students",
         "train_student": "students",
         "train_surrogate": "students",
+        "Verdicts": "teachers",
     }
 
     def __getattr__(name: str) -> object:

@@ -10,7 +10,7 @@ from didae.recipes import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, accuracy, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import exchange
-from didae.repair.run import RepairConfig, repair
+from didae.repair.run import RepairConfig, repair_student
 from didae.training import TrainingConfig
 
 FOREGROUND, BACKGROUND = 0, 1
@@ -74,7 +74,7 @@ def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):
 
 def test_a_shortcut_without_counter_example_is_repaired(components, data, test_images):
     config = RepairConfig(copies=2, cfkd=QUICK)
-    done = repair(components, *data, (BACKGROUND,), config)
+    done = repair_student(components, *data, (BACKGROUND,), config)
     assert accuracy(components.student, test_images) < 0.55
     assert done.decision.accepted
     assert done.counterfactuals == 400
@@ -87,13 +87,13 @@ def test_longer_training_is_no_repair(components, data, test_images):
 
 
 def test_inverted_verdicts_are_refused(components, data):
-    done = repair(components, *data, (FOREGROUND,), RepairConfig(copies=1, cfkd=QUICK))
+    done = repair_student(components, *data, (FOREGROUND,), RepairConfig(copies=1, cfkd=QUICK))
     assert not done.decision.accepted
     assert done.student is components.student
 
 
 def test_nothing_spurious_leaves_every_bit(components, data):
-    done = repair(components, *data, (), RepairConfig())
+    done = repair_student(components, *data, (), RepairConfig())
     assert not done.decision.accepted
     assert done.student is components.student
     unchanged = cfkd(components.student, data[0], data[0][torch.zeros(0).long()], QUICK)
@@ -124,7 +124,7 @@ def test_only_the_last_layer_can_be_tuned(components, data):
 def test_an_interrupted_repair_goes_on(components, data, tmp_path, monkeypatch):
     config = RepairConfig(copies=1, cfkd=CfkdConfig(training=TrainingConfig(steps=8)))
     small = data[0][torch.arange(0, 200, 10)], data[1]
-    whole = repair(components, *small, (BACKGROUND,), config).decision
+    whole = repair_student(components, *small, (BACKGROUND,), config).decision
     calls = []
 
     def stop(*arguments, **keywords):
@@ -136,17 +136,21 @@ def test_an_interrupted_repair_goes_on(components, data, tmp_path, monkeypatch):
     torch.nn.functional._plain = torch.nn.functional.cross_entropy
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", stop)
     with pytest.raises(KeyboardInterrupt):
-        repair(components, *small, (BACKGROUND,), config, folder=tmp_path)
+        repair_student(components, *small, (BACKGROUND,), config, folder=tmp_path)
     monkeypatch.undo()
     del torch.nn.functional._plain
-    assert repair(components, *small, (BACKGROUND,), config, folder=tmp_path).decision == whole
+    assert (
+        repair_student(components, *small, (BACKGROUND,), config, folder=tmp_path).decision == whole
+    )
 
 
 def test_a_held_out_image_that_is_trained_on_is_found(components, data):
     with pytest.raises(DidaeError, match="held-out image 3 is also trained on"):
         require_disjoint(data[0].images, torch.cat([data[1].images[:3], data[0].images[7:8]]))
     with pytest.raises(DidaeError, match="also trained on"):
-        repair(components, data[0], data[0], (BACKGROUND,), RepairConfig(copies=1, cfkd=QUICK))
+        repair_student(
+            components, data[0], data[0], (BACKGROUND,), RepairConfig(copies=1, cfkd=QUICK)
+        )
 
 
 @pytest.mark.parametrize(
@@ -155,10 +159,10 @@ def test_a_held_out_image_that_is_trained_on_is_found(components, data):
 )
 def test_wrong_directions_are_refused(components, data, spurious, words):
     with pytest.raises(DidaeError, match=words):
-        repair(components, *data, spurious, RepairConfig())
+        repair_student(components, *data, spurious, RepairConfig())
 
 
 def test_a_function_cannot_be_repaired(components, data):
     foreign = dataclasses.replace(components, student=lambda images: images[:, 0, 0, :2])
     with pytest.raises(DidaeError, match="no torch module"):
-        repair(foreign, *data, (BACKGROUND,), RepairConfig())
+        repair_student(foreign, *data, (BACKGROUND,), RepairConfig())

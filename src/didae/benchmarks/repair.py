@@ -32,7 +32,7 @@ from didae.repair.base import require_disjoint
 from didae.repair.clarc import PenaltyConfig, ProjectionConfig, penalise_artifact, project_artifact
 from didae.repair.group_dro import GroupDROConfig, group_dro
 from didae.repair.last_layer import LastLayerConfig, reweight_last_layer
-from didae.repair.run import RepairConfig, repair
+from didae.repair.run import RepairConfig, repair_student
 from didae.storage import fingerprint, write_json
 from didae.teachers import Oracle, Pairs, read_pairs, square_classes
 
@@ -183,14 +183,16 @@ class _Bench:
             biased = case.student
             components = replace(self.components, student=biased)
             data = case.train, case.held_out
-            nothing = repair(components, *data, (), RepairConfig()).student
+            nothing = repair_student(components, *data, (), RepairConfig()).student
             same = zip(biased.state_dict().values(), nothing.state_dict().values(), strict=True)
-            inverted = repair(components, *data, (FACTORS.index("foreground"),), RepairConfig())
+            inverted = repair_student(
+                components, *data, (FACTORS.index("foreground"),), RepairConfig()
+            )
             # Longer training alone teaches the student something; it must not pass for a gain.
             longer = case.repair(biased, case.train)
             other = random_dictionary(components.dictionary, seed)
             random = case.repair(biased, case.counterfactuals((SPURIOUS,), other))
-            wrong = repair(
+            wrong = repair_student(
                 replace(components, dictionary=other), *data, (SPURIOUS,), RepairConfig()
             )
             longer_aga = judge(longer, self.test).aga

@@ -27,7 +27,7 @@ from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.recipes import poisoned_split
 from didae.repair.base import Labelled, predictions
-from didae.repair.run import Repair, RepairConfig, repair
+from didae.repair.run import Repair, RepairConfig, repair_student
 from didae.runtime import resolve_device, watched
 from didae.students import StudentLike, StudentNetwork
 from didae.teachers import VERDICTS_FILE, Verdicts
@@ -116,7 +116,7 @@ class App(Command):
         square = Square(recipe.size, recipe.seed)
         train, held_out = poisoned_split(square, recipe, 0)
         with watched(progress):
-            done = repair(
+            done = repair_student(
                 components,
                 labelled(square, train, None),
                 labelled(square, held_out, None),

@@ -20,7 +20,7 @@ from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies
 from didae.recipes import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled
-from didae.repair.run import Repair, RepairConfig, repair
+from didae.repair.run import Repair, RepairConfig, repair_student
 from didae.runtime import resolve_device
 from didae.storage import write_json
 from didae.students import StudentNetwork
@@ -76,7 +76,7 @@ class RepairRun(Command):
         source = self.source.open()
         train_data, held_out = self._data(source)
         open_run(self, self.folder)
-        done = repair(
+        done = repair_student(
             components,
             train_data,
             held_out,

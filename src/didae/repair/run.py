@@ -70,7 +70,7 @@ class Repair:
     pairs: HeldOutPairs
 
 
-def repair(
+def repair_student(
     components: Components,
     train_data: Labelled,
     held_out: Labelled,
