@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import numpy as np
@@ -10,6 +11,7 @@ from didae.recipes import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, accuracy, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import exchange
+from didae.repair.layers import last_linear
 from didae.repair.run import RepairConfig, repair_student
 from didae.training import TrainingConfig
 
@@ -78,6 +80,16 @@ def test_a_shortcut_without_counter_example_is_repaired(components, data, test_i
     assert accuracy(components.student, test_images) < 0.55
     assert done.decision.accepted
     assert done.counterfactuals == 400
+    assert accuracy(done.student, test_images) > 0.85
+
+
+def test_an_over_confident_student_is_repaired_too(components, data, test_images):
+    student = copy.deepcopy(components.student)
+    with torch.no_grad():
+        for part in last_linear(student).parameters():
+            part.mul_(20)
+    sure = dataclasses.replace(components, student=student)
+    done = repair_student(sure, *data, (BACKGROUND,), RepairConfig(copies=2, cfkd=QUICK))
     assert accuracy(done.student, test_images) > 0.85
 
 

@@ -14,7 +14,11 @@ from didae.config import Config
 from didae.data.images import to_float
 from didae.repair.base import Labelled
 from didae.repair.layers import last_linear
+from didae.students.base import logits
 from didae.training import Forward, TrainingConfig, train
+
+CALM = 0.2
+"""Median margin that an over-confident student starts its repair with."""
 
 
 class CfkdConfig(Config):
@@ -68,7 +72,7 @@ def cfkd(
     Raises
     ------
     DidaeError
-        If the loss is not finite, or the network has no linear layer to fine-tune.
+        If the loss is not finite, or the network has no linear layer that gives its logits.
     """
     repaired = copy.deepcopy(student)
     if not len(counterfactuals):
@@ -77,6 +81,7 @@ def cfkd(
     if config.scope == "last":
         repaired.requires_grad_(False)
         last_linear(repaired).requires_grad_(True)
+    _calm(repaired, train_data)
     extra = max(1, round(config.share * config.training.batch_size))
     batch = config.training.model_copy(
         update={"batch_size": max(1, config.training.batch_size - extra)}
@@ -92,3 +97,19 @@ def cfkd(
     for name, value in repaired.named_parameters():
         value.requires_grad_(trainable[name])
     return repaired
+
+
+def _calm(student: nn.Module, data: Labelled) -> None:
+    """Shrink the logits of an over-confident student; its predictions stay the same.
+
+    A biased student with margins of 60 meets its first counterfactuals with a loss of as much, and
+    the steps that follow destroy all of its features.
+    """
+    first, second = logits(student, data.images).topk(2).values.unbind(1)
+    margin = float((first - second).median())
+    if margin > CALM:
+        head = last_linear(student)
+        with torch.no_grad():
+            head.weight.mul_(CALM / margin)
+            if head.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                head.bias.mul_(CALM / margin)
