@@ -75,7 +75,8 @@ def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):
 
 
 def test_a_shortcut_without_counter_example_is_repaired(components, data, test_images):
-    config = RepairConfig(copies=2, cfkd=QUICK)
+    longer = TrainingConfig(steps=400, learning_rate=1e-3, ema_decay=0.95)
+    config = RepairConfig(copies=2, cfkd=CfkdConfig(training=longer))
     done = repair_student(components, *data, (BACKGROUND,), config)
     assert accuracy(components.student, test_images) < 0.55
     assert done.decision.accepted
@@ -89,7 +90,9 @@ def test_an_over_confident_student_is_repaired_too(components, data, test_images
         for part in last_linear(student).parameters():
             part.mul_(20)
     sure = dataclasses.replace(components, student=student)
-    done = repair_student(sure, *data, (BACKGROUND,), RepairConfig(copies=2, cfkd=QUICK))
+    longer = TrainingConfig(steps=400, learning_rate=1e-3, ema_decay=0.95)
+    config = RepairConfig(copies=2, cfkd=CfkdConfig(training=longer))
+    done = repair_student(sure, *data, (BACKGROUND,), config)
     assert accuracy(done.student, test_images) > 0.85
 
 

@@ -65,9 +65,9 @@ def test_the_majority_outvotes_single_mistakes():
 
 
 def test_swapped_verdicts_come_at_their_rate_and_again():
-    pairs, oracle = flipped(1), Oracle(square_classes)
-    votes = [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(400)]
-    assert votes == [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(400)]
+    pairs, oracle = flipped(1, n=3), Oracle(square_classes)
+    votes = [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(300)]
+    assert votes[:20] == [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(20)]
     assert np.mean([vote == "causal" for vote in votes]) == pytest.approx(0.2, abs=0.06)
     assert NoisyOracle(oracle, 1, 0).judge(flipped(1, n=1)) == "unclear"
 
