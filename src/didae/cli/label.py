@@ -101,11 +101,16 @@ def open_verdicts(folder: Path) -> Verdicts:
     Raises
     ------
     DidaeError
-        If the folder holds no run, or its verdicts are on another dictionary.
+        If the folder holds no run or a broken one, or its verdicts are on another dictionary.
     """
     path = folder / RUN_FILE
     if not path.exists():
         raise DidaeError(f"{folder} has no {RUN_FILE}: give the folder of a didae demo or explain.")
-    dictionary = read_json(path)["settings"]["components"]["dictionary"]
+    try:
+        dictionary = str(read_json(path)["settings"]["components"]["dictionary"])
+    except (KeyError, TypeError) as error:
+        raise DidaeError(
+            f"{path} does not name the dictionary of the run: make the run again, didae explain."
+        ) from error
     names = [pairs.name for pairs in read_pairs(folder, 0)]
     return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from didae.errors import DidaeError
 from didae.storage import read_bytes
@@ -55,26 +56,28 @@ class Answers:
         Raises
         ------
         DidaeError
-            If the file is broken, or names a direction or verdict that does not exist.
+            If the file is broken, names a direction or verdict that does not exist, or names a
+            direction twice.
         """
         path = Path(path)
         try:
             text = read_bytes(path).decode("utf-8-sig")
-            pairs = _csv(text) if path.suffix == ".csv" else _json(text)
-        except (ValueError, KeyError, csv.Error) as error:
+            found = _csv(text) if path.suffix.lower() == ".csv" else _json(text)
+        except (ValueError, RecursionError, csv.Error) as error:
             raise DidaeError(
                 f'{path} holds no answers ({error}): write {{"direction": "verdict"}} as JSON, '
                 "or CSV with the columns direction and verdict."
             ) from error
-        known = {*names, *(str(number) for number in range(len(names)))}
-        for key in pairs:
-            if key not in known:
-                nearest = difflib.get_close_matches(key, names, n=1)
-                advice = (
-                    f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(names)}."
-                )
-                raise DidaeError(f"{path}: there is no direction '{key}': {advice}")
-        return cls(pairs)
+        verdicts: dict[str, str] = {}
+        try:
+            for key, verdict in found:
+                name = _direction(key, names)
+                if name in verdicts:
+                    raise DidaeError(f"direction '{name}' has two answers; leave one of them out.")
+                verdicts[name] = check_verdict(verdict)
+        except DidaeError as error:
+            raise DidaeError(f"{path}: {error}") from error
+        return cls(verdicts)
 
     def judge(self, pairs: Pairs) -> Verdict:
         """Look a direction up, by name and then by number.
@@ -95,15 +98,30 @@ class Answers:
         return "unclear"
 
 
-def _json(text: str) -> dict[str, str]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
+def _direction(key: str, names: tuple[str, ...]) -> str:
+    """Find the name that is meant by a name or a number."""
+    numbers = {str(number): name for number, name in enumerate(names)}
+    if key in names:
+        return key
+    if key in numbers:
+        return numbers[key]
+    nearest = difflib.get_close_matches(key, names, n=1)
+    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(names)}."
+    raise DidaeError(f"there is no direction '{key}': {advice}")
+
+
+def _json(text: str) -> list[tuple[str, str]]:
+    # As tuples, for a dictionary would hide that a direction stands there twice.
+    found: object = json.loads(text, object_pairs_hook=tuple)
+    if not isinstance(found, tuple):
         raise ValueError("it is no JSON object")
-    return {str(key): str(value) for key, value in found.items()}
+    pairs = cast("tuple[tuple[str, object], ...]", found)
+    return [(key, str(value)) for key, value in pairs]
 
 
-def _csv(text: str) -> dict[str, str]:
+def _csv(text: str) -> list[tuple[str, str]]:
     rows = list(csv.DictReader(io.StringIO(text), strict=True))
     if not rows or not {"direction", "verdict"} <= set(rows[0]):
         raise ValueError("it lacks the columns direction and verdict")
-    return {row["direction"].strip(): (row["verdict"] or "").strip() for row in rows}
+    # A row that is too short has None.
+    return [((row["direction"] or "").strip(), (row["verdict"] or "").strip()) for row in rows]

@@ -1,0 +1,42 @@
+"""A run folder with true counterfactuals of Square, as far as teachers look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from didae.counterfactuals.table import SCHEMA
+from didae.data.images import write_png
+from didae.data.square import Square
+from didae.storage import TableWriter, write_json
+from report.run_folder import make_row
+
+DICTIONARY = "f00d"
+NAMES = ("foreground", "background", "x")
+PAIRS = 6
+
+
+def make_folder(folder: Path, dictionary: str = DICTIONARY) -> Path:
+    """Write a run whose first two directions flip every image and whose third flips none."""
+    square, rows = Square(200, seed=3), list[dict[str, Any]]()
+    for image in range(PAIRS):
+        factual = f"images/{image}.png"
+        write_png(square.images([image])[0], folder / factual)
+        for direction, name in enumerate(NAMES):
+            factors = square.factors[[image]].copy()
+            top = 255 if direction < 2 else 51
+            factors[:, direction] = top - factors[:, direction]
+            file = f"images/{image}__{direction}.png"
+            write_png(square.render(np.array([image]), factors)[0], folder / file)
+            found = {"direction": direction, "direction_name": name, "ambient_flip": direction < 2}
+            rows.append(make_row(image_id=str(image), file=file, factual_file=factual, **found))
+    return write_run(folder, rows, dictionary)
+
+
+def write_run(folder: Path, rows: list[dict[str, Any]], dictionary: str = DICTIONARY) -> Path:
+    blank = dict.fromkeys(SCHEMA.names)
+    TableWriter(folder / "table", SCHEMA).write([blank | row for row in rows])
+    write_json(folder / "run.json", {"settings": {"components": {"dictionary": dictionary}}})
+    return folder
