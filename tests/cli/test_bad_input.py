@@ -163,15 +163,15 @@ def test_foreign_folder_and_other_settings_are_refused(tmp_path, capsys) -> None
 def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, capsys) -> None:
     settings = ["--pool=20", "--width=4", "--dim=8", "--batch-size=2", "--checkpoint-every=10"]
     flags = ["train", "encoder", *settings, "--steps=120", f"--folder={tmp_path / 'cut'}"]
-    code = "import sys; from didae.cli import main; sys.exit(main())"
+    # What a shell runs in the background ignores SIGINT, and so would its children.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from didae.cli import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *flags],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
-        # What a shell runs in the background ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120

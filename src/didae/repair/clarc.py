@@ -164,12 +164,8 @@ def project_artifact(
         for place in stages(student):
             direction, clean = _artifact(student, train_data, place)
             for strength in config.strengths:
-                repaired = copy.deepcopy(student)
-                chain = trunk(repaired)
-                chain.requires_grad_(False)
-                for stage in list(chain)[place:]:
-                    stage.requires_grad_(True)
-                chain.insert(place, Compensation(direction, clean, strength**2))
+                repaired = _frozen_below(student, place)
+                trunk(repaired).insert(place, Compensation(direction, clean, strength**2))
                 training = config.training.model_copy(update={"seed": seed})
                 _fine_tune(repaired, train_data, training)
                 yield repaired.requires_grad_(True)
@@ -214,10 +210,10 @@ def penalise_artifact(
         for place in stages(student):
             direction, _ = _artifact(student, train_data, place)
             for weight in config.weights:
-                repaired = copy.deepcopy(student)
+                repaired = _frozen_below(student, place)
                 training = config.training.model_copy(update={"seed": seed})
                 _fine_tune_right(repaired, train_data, place, weight * direction, training)
-                yield repaired
+                yield repaired.requires_grad_(True)
 
     return best(made(), validation)
 
@@ -255,6 +251,15 @@ def _artifact(student: nn.Module, data: Labelled, place: int) -> tuple[Tensor, T
     return direction, activations[attributes == 0].mean(0)
 
 
+def _frozen_below(student: nn.Module, place: int) -> nn.Module:
+    """Copy a student, of whose trunk only the stages from a place on learn."""
+    copied = copy.deepcopy(student)
+    chain = trunk(copied).requires_grad_(False)
+    for stage in list(chain)[place:]:
+        stage.requires_grad_(True)
+    return copied
+
+
 def _fine_tune(student: nn.Module, data: Labelled, training: TrainingConfig) -> None:
     def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
         logits = forward(to_float(data.images[indices]))
@@ -274,13 +279,14 @@ def _fine_tune_right(
     weight = penalty.norm()
     seen: list[Tensor] = []
 
-    def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen.append(arguments[0])
+    def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
+        # Nothing below learns, so the graph may begin here, which saves most of the time.
+        seen.append(arguments[0].detach().requires_grad_())
+        return seen[0]
 
     def loss(forward: Forward, indices: Tensor, random: torch.Generator) -> Tensor:
         seen.clear()
-        images = to_float(data.images[indices]).requires_grad_()
-        logits = forward(images)
+        logits = forward(to_float(data.images[indices]))
         signs = torch.randint(2, logits.shape, generator=random) * 2.0 - 1
         fit = nn.functional.cross_entropy(logits, data.labels[indices])
         return fit + weight * gradient_penalty(logits, seen[0], signs, penalty / weight)
