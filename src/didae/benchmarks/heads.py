@@ -41,8 +41,10 @@ class Embedded:
     ----------
     z : Tensor, shape (n, d)
         z_sem.
-    labels, attributes : Tensor, int64, shape (n,)
-        Class, and class of the background.
+    labels : Tensor, int64, shape (n,)
+        Class of each.
+    attributes : Tensor, int64, shape (n,)
+        Class of the background of each.
     """
 
     z: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from didae.benchmarks.heads import (
     random_dictionary,
 )
 from didae.benchmarks.ledger import Ledger, Measurement
+from didae.benchmarks.resnet import resnet_figures
 from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.data.square import FACTORS, Square
 from didae.dictionaries import SVD, Dictionary
@@ -274,8 +276,8 @@ class _Bench:
     def resnet(self, seed: int) -> None:
         """Repair torchvision's ResNet-18, where torchvision is installed."""
         try:
-            from didae.benchmarks.resnet import resnet_figures
-        except ImportError:
+            importlib.import_module("torchvision")
+        except (ImportError, RuntimeError):  # absent, or built for another torch
             return
         self._add("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
 

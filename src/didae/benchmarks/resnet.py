@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18  # pyright: ignore[reportMissingImports]
 
 from didae.benchmarks.cases import Case, judge
 from didae.data.images import to_float
@@ -21,6 +20,8 @@ class ResNet18(nn.Module):
     """torchvision's network with random weights and two logits."""
 
     def __init__(self) -> None:
+        from torchvision.models import resnet18  # pyright: ignore[reportMissingImports]
+
         super().__init__()
         self.network = resnet18(num_classes=2)
 
