@@ -38,6 +38,28 @@ def test_the_bound_holds_as_often_as_it_says():
     assert 0.93 <= np.mean(held) <= 0.98
 
 
+def coverage(n, gain, loss):
+    """Sum the probabilities of all tables whose bound is not above the true change."""
+    held = 0.0
+    for b in range(n + 1 if gain else 1):
+        for c in range(n + 1 - b if loss else 1):
+            before = torch.arange(n) < c
+            after = (torch.arange(n) >= c) & (torch.arange(n) < c + b)
+            if paired_change(before, after, 0.95).low <= gain - loss + 1e-12:
+                ways = math.comb(n, b) * math.comb(n - b, c)
+                held += ways * gain**b * loss**c * (1 - gain - loss) ** (n - b - c)
+    return held
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.4])
+def test_no_change_is_taken_for_a_gain_as_seldom_as_allowed(rate):
+    assert coverage(30, rate, rate) >= 0.949
+
+
+def test_the_bound_is_less_sure_where_all_changes_are_losses():
+    assert 0.90 <= coverage(30, 0.0, 0.4) < 0.92
+
+
 def test_a_real_gain_without_loss_is_accepted():
     ones, zeros = torch.ones(100).bool(), torch.zeros(100).bool()
     found = decide(zeros, ones, ones, ones, GateConfig())

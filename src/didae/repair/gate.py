@@ -204,8 +204,9 @@ def decide(
 def paired_change(before: Tensor, after: Tensor, confidence: float) -> Change:
     """Bound the change of an accuracy from below, both measured on the same images.
 
-    The interval is the adjusted Wald one of Bonett & Price (2012, Statistics in Medicine 31, eq. 4
-    with one count added to each discordant cell), one-sided.
+    The interval is the adjusted Wald one of Bonett & Price (2012, Journal of Educational and
+    Behavioral Statistics 37, 479-488), one-sided: one count is added to each discordant cell. It
+    takes the n images as independent.
 
     Parameters
     ----------
