@@ -13,6 +13,7 @@ from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import exchange
 from didae.repair.layers import last_linear
 from didae.repair.run import RepairConfig, repair_student
+from didae.students import build_student
 from didae.training import TrainingConfig
 
 FOREGROUND, BACKGROUND = 0, 1
@@ -181,3 +182,16 @@ def test_a_function_cannot_be_repaired(components, data):
     foreign = dataclasses.replace(components, student=lambda images: images[:, 0, 0, :2])
     with pytest.raises(DidaeError, match="no torch module"):
         repair_student(foreign, *data, (BACKGROUND,), RepairConfig())
+
+
+def test_a_checkpoint_of_another_student_is_not_taken(components, data, tmp_path):
+    config = RepairConfig(copies=1, cfkd=CfkdConfig(training=TrainingConfig(steps=3)))
+    small = data[0][torch.arange(0, 200, 20)], data[1]
+    repair_student(components, *small, (BACKGROUND,), config, folder=tmp_path)
+    other = dataclasses.replace(components, student=build_student(components.student.config, 5))
+    found, fresh = (
+        repair_student(other, *small, (BACKGROUND,), config, folder=folder).decision
+        for folder in (tmp_path, None)
+    )
+    assert found == fresh
+    assert len(list(tmp_path.iterdir())) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from didae.counterfactuals import Components
 from didae.data.square import FACTORS, Square
 from didae.dictionaries import Dictionary
-from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.recipes import SquareRecipe, poisoned_split
-from didae.repair.base import Labelled, predictions, require_disjoint
+from didae.repair.base import Labelled, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import exchange, partners
 from didae.students import StudentConfig, StudentNetwork, load_student, train_student
@@ -154,21 +153,3 @@ def labelled(square: Square, rows: Tensor) -> Labelled:
     """
     classes = torch.from_numpy(square.classes[rows.numpy()])
     return Labelled(square.images(rows.numpy()), classes[:, 0], classes[:, SPURIOUS])
-
-
-def judge(student: Callable[[Tensor], Tensor], test: Labelled) -> GroupAccuracies:
-    """Measure group accuracies on test images.
-
-    Parameters
-    ----------
-    student : callable
-        The student.
-    test : Labelled
-        Balanced images.
-
-    Returns
-    -------
-    GroupAccuracies
-        Of the groups (class, background class).
-    """
-    return group_accuracies(predictions(student, test.images), test.labels, test.known_attributes())

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from didae.benchmarks.cases import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, judge, labelled
+from didae.benchmarks.cases import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, labelled
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.heads import (
     Embedded,
@@ -30,7 +30,7 @@ from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
 from didae.randomness import generator
 from didae.recipes import SquareRecipe, fit_judges, load_components, load_judges
-from didae.repair.base import require_disjoint
+from didae.repair.base import judge, require_disjoint
 from didae.repair.clarc import PenaltyConfig, ProjectionConfig, penalise_artifact, project_artifact
 from didae.repair.group_dro import GroupDROConfig, group_dro
 from didae.repair.last_layer import LastLayerConfig, reweight_last_layer
@@ -41,6 +41,8 @@ from didae.teachers import Oracle, Pairs, read_pairs, square_classes
 CORRELATIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 EXPLAINED = 100
 """Held-out images on whose counterfactuals the oracle judges."""
+
+CONFIGS = (RepairConfig, LastLayerConfig, GroupDROConfig, ProjectionConfig, PenaltyConfig)
 
 TARGETS: dict[str, tuple[float | None, float | None]] = {
     "cfkd_aga_098": (0.960, None),
@@ -113,7 +115,7 @@ class _Bench:
         identities = self.components.fingerprints()
         identity = fingerprint(
             self.recipe.model_dump(mode="json"),
-            RepairConfig().model_dump(mode="json"),
+            *(config().model_dump(mode="json") for config in CONFIGS),
             {key: str(value) for key, value in identities.items()},
         )
         self.ledger = Ledger(folder / "measured.json", identity)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from didae.benchmarks.cases import Case, judge
+from didae.benchmarks.cases import Case
 from didae.data.images import to_float
 from didae.randomness import seeded
-from didae.repair.base import Labelled
+from didae.repair.base import Labelled, judge
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.training import Forward, TrainingConfig, train
 

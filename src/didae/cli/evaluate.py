@@ -18,11 +18,11 @@ from didae.cli.sources import SourceConfig, rows
 from didae.data.square import Square
 from didae.data.tables import ImageSource
 from didae.errors import DidaeError
-from didae.metrics.groups import GroupAccuracies, group_accuracies
-from didae.repair.base import Labelled, predictions
+from didae.metrics.groups import GroupAccuracies
+from didae.repair.base import Labelled, judge
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder, write_json
-from didae.students import StudentLike, check_student
+from didae.students import check_student
 
 Indices = NDArray[np.int64]
 
@@ -113,25 +113,6 @@ def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Lab
         attributes = torch.from_numpy(codes.astype(np.int64))
     labels = torch.from_numpy(np.asarray(source.labels)[chosen].astype(np.int64))
     return Labelled(source.images(chosen.tolist()), labels, attributes)
-
-
-def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:
-    """Measure the group accuracies of a student.
-
-    Parameters
-    ----------
-    student : callable
-        The student.
-    data : Labelled
-        Images with their spurious attribute.
-
-    Returns
-    -------
-    GroupAccuracies
-        What it gets right.
-    """
-    found = predictions(student, data.images)
-    return group_accuracies(found, data.labels, data.known_attributes())
 
 
 def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:

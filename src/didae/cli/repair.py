@@ -10,7 +10,7 @@ import tyro
 from pydantic import Field
 
 from didae.cli.command import Command, console, open_run
-from didae.cli.evaluate import BACKGROUND, Indices, groups_table, judge, labelled
+from didae.cli.evaluate import BACKGROUND, Indices, groups_table, labelled
 from didae.cli.runs import load_run_components
 from didae.cli.sources import SourceConfig, rows
 from didae.data.confounding import split_by_group
@@ -19,7 +19,7 @@ from didae.data.tables import ImageSource
 from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies
 from didae.recipes import SquareRecipe, poisoned_split
-from didae.repair.base import Labelled
+from didae.repair.base import Labelled, judge
 from didae.repair.run import Repair, RepairConfig, repair_student
 from didae.runtime import resolve_device
 from didae.storage import write_json

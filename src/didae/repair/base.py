@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from didae.errors import DidaeError
+from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.students.base import StudentLike, logits
 
 
@@ -121,6 +122,30 @@ def predictions(student: StudentLike, images: Tensor) -> Tensor:
         Class with the largest logit.
     """
     return logits(student, images).argmax(1)
+
+
+def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:
+    """Measure the group accuracies of a student.
+
+    Parameters
+    ----------
+    student : callable
+        The student.
+    data : Labelled
+        Images with their spurious attribute.
+
+    Returns
+    -------
+    GroupAccuracies
+        Of the groups (label, attribute).
+
+    Raises
+    ------
+    DidaeError
+        If the attributes are unknown.
+    """
+    attributes = data.known_attributes()
+    return group_accuracies(predictions(student, data.images), data.labels, attributes)
 
 
 def accuracy(student: StudentLike, data: Labelled) -> float:

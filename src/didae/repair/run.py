@@ -132,7 +132,7 @@ def repair_student(
         lessons = concatenate(*made)
         known.append(lessons.images)
         trained += len(lessons)
-        place = None if folder is None else folder / _name(train_data, lessons, config, iteration)
+        place = None if folder is None else folder / _name(repaired, train_data, lessons, config)
         repaired = cfkd(repaired, train_data, lessons, config.cfkd, place)
     # Twins of held-out images are drawn only here: nothing was trained on them.
     twins, origins = exchange(components, held_out, spurious, 1, config.seed)
@@ -152,8 +152,8 @@ def _require_directions(known: int, directions: Sequence[int]) -> None:
             raise DidaeError(f"repair: direction {direction} is given twice; judge it once.")
 
 
-def _name(data: Labelled, lessons: Labelled, config: RepairConfig, iteration: int) -> str:
+def _name(student: nn.Module, data: Labelled, lessons: Labelled, config: RepairConfig) -> str:
     """Name a checkpoint after all that decides it, so that no other repair goes on with it."""
     settings = config.model_dump(mode="json", exclude={"gate"})
-    tensors = {"data": data.images, "lessons": lessons.images, "labels": lessons.labels}
-    return f"cfkd-{fingerprint(settings, tensors, iteration)}"
+    parts = [(part.images, part.labels) for part in (data, lessons)]
+    return f"cfkd-{fingerprint(settings, dict(student.state_dict()), parts)}"

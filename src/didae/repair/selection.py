@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from didae.metrics.groups import group_accuracies
-from didae.repair.base import Labelled, predictions
+from didae.repair.base import Labelled, judge
 
 
 def validation_aga(student: nn.Module, validation: Labelled) -> float:
@@ -30,9 +29,7 @@ def validation_aga(student: nn.Module, validation: Labelled) -> float:
     DidaeError
         If the attributes are unknown.
     """
-    attributes = validation.known_attributes()
-    found = predictions(student, validation.images)
-    return group_accuracies(found, validation.labels, attributes).aga
+    return judge(student, validation).aga
 
 
 def best(students: Iterable[nn.Module], validation: Labelled) -> nn.Module:
