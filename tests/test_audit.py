@@ -10,7 +10,7 @@ from didae.counterfactuals import ExplainConfig
 from didae.data.square import Square
 from didae.decoders.base import SamplerConfig
 from didae.errors import DidaeError, ImageReadError
-from didae.recipes import load_components
+from didae.recipes.square import load_components
 
 
 class Holes:

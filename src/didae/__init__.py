@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
     from didae.metrics.groups import group_accuracies as group_accuracies
-    from didae.recipes import load_components as load_components
+    from didae.recipes.square import load_components as load_components
     from didae.repair.base import Labelled as Labelled
     from didae.repair.run import RepairConfig as RepairConfig
     from didae.repair.run import repair_student as repair_student
@@ -76,7 +76,7 @@ else:
         "DidaeError": "errors",
         "ImageReadError": "errors",
         "group_accuracies": "metrics.groups",
-        "load_components": "recipes",
+        "load_components": "recipes.square",
         "Labelled": "repair.base",
         "RepairConfig": "repair.run",
         "repair_student": "repair.run",

@@ -24,7 +24,7 @@ from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
 from didae.errors import DidaeError, ImageReadError
 from didae.randomness import generator
-from didae.recipes import SURROGATES
+from didae.recipes.square import SURROGATES
 from didae.runtime import progress
 from didae.students import (
     LinearHead,

@@ -16,7 +16,7 @@ from didae.cli.app import App, explain_own, obstacle
 from didae.data.images import write_png
 from didae.data.square import Square
 from didae.errors import DidaeError
-from didae.recipes import load_components
+from didae.recipes.square import load_components
 from didae.repair.cfkd import CfkdConfig
 from didae.repair.run import RepairConfig
 from didae.report.repair import REPAIR_FOLDER

@@ -16,7 +16,7 @@ from didae.explainers import ACE, fit_denoiser, fit_square_denoiser
 from didae.explainers.chain import Chain, ChainConfig
 from didae.explainers.denoiser import SQUARE_TRAINING, require_denoiser
 from didae.randomness import generator
-from didae.recipes import SHIPPED, SquareRecipe
+from didae.recipes.square import SHIPPED, SquareRecipe
 from didae.training import TrainingConfig
 from explainers.toys import make_work
 from explainers.world import NETWORK, World, draw

@@ -7,7 +7,7 @@ import torch
 
 from didae.data.square import Square
 from didae.errors import DidaeError
-from didae.recipes import SquareRecipe, load_components, poisoned_split
+from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, accuracy, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import exchange

@@ -7,7 +7,7 @@ import torch
 from didae.data.square import Square
 from didae.encoders.base import embed
 from didae.errors import DidaeError
-from didae.recipes import SquareRecipe, load_components, poisoned_split
+from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled
 from didae.repair.counterfactuals import exchange_codes, partners
 from didae.repair.head import cross_fitted, fit_head, repair_head, right

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from didae.errors import DidaeError
-from didae.recipes import load_components
+from didae.recipes.square import load_components
 from didae.repair.projection import project_head
 from didae.students import LinearHead
 

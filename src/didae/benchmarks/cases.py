@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from didae.counterfactuals import Components
 from didae.data.square import FACTORS, Square
 from didae.dictionaries import Dictionary
-from didae.recipes import SquareRecipe, poisoned_split
+from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import exchange, partners

@@ -18,7 +18,7 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
 from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
-from didae.recipes import SquareRecipe, poisoned_split
+from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.counterfactuals import exchange_codes
 from didae.repair.gate import GateConfig, Outcomes, decide
 from didae.repair.head import cross_fitted, fit_head, repair_head, right

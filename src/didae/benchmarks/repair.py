@@ -29,7 +29,7 @@ from didae.data.square import FACTORS, Square
 from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
 from didae.randomness import generator
-from didae.recipes import SquareRecipe, fit_judges, load_components, load_judges
+from didae.recipes.square import SquareRecipe, fit_judges, load_components, load_judges
 from didae.repair.base import judge, require_disjoint
 from didae.repair.clarc import PenaltyConfig, ProjectionConfig, penalise_artifact, project_artifact
 from didae.repair.group_dro import GroupDROConfig, group_dro

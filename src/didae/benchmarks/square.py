@@ -33,7 +33,7 @@ from didae.encoders.base import embed
 from didae.metrics.images import leftover, psnr
 from didae.metrics.truth import explained, mean_change, realised
 from didae.randomness import standard_normal
-from didae.recipes import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
+from didae.recipes.square import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
 from didae.runtime import progress
 from didae.storage import write_json
 from didae.students import agreement, logits, margin

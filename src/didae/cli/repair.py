@@ -18,7 +18,7 @@ from didae.data.confounding import split_by_group
 from didae.data.square import Square
 from didae.data.tables import ImageSource
 from didae.errors import DidaeError
-from didae.recipes import SquareRecipe
+from didae.recipes.square import SquareRecipe
 from didae.repair.run import RepairConfig
 from didae.runtime import resolve_device
 from didae.teachers import VERDICTS_FILE, Verdicts

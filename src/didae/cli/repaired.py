@@ -16,7 +16,7 @@ from didae.data.images import write_png
 from didae.data.square import Square
 from didae.data.tables import ImageSource
 from didae.metrics.groups import GroupAccuracies, group_accuracies
-from didae.recipes import SquareRecipe, poisoned_split
+from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, predictions
 from didae.repair.run import Repair, RepairConfig, repair_student
 from didae.report.repair import REPAIR_FILE, Preview, RepairDocument, read_repair

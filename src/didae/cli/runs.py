@@ -13,7 +13,7 @@ from didae.cli.explain import Explain
 from didae.config import load_yaml
 from didae.counterfactuals import Components
 from didae.errors import DidaeError
-from didae.recipes import load_components
+from didae.recipes.square import load_components
 from didae.students import Probe, load_student
 
 

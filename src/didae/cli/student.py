@@ -17,7 +17,7 @@ from didae.data.square import Square
 from didae.data.tables import ImageSource
 from didae.encoders.cache import cached_embed
 from didae.errors import DidaeError
-from didae.recipes import SURROGATES, SquareRecipe, broad_images, poisoned_split
+from didae.recipes.square import SURROGATES, SquareRecipe, broad_images, poisoned_split
 from didae.students import (
     StudentConfig,
     agreement,

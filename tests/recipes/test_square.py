@@ -9,7 +9,13 @@ import pytest
 
 from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.data.square import Square
-from didae.recipes import SHIPPED, SquareRecipe, broad_images, load_components, poisoned_split
+from didae.recipes.square import (
+    SHIPPED,
+    SquareRecipe,
+    broad_images,
+    load_components,
+    poisoned_split,
+)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from didae.students import (
 )
 from didae.training import TrainingConfig
 
-SHIPPED = Path(__file__).parent / "assets" / "square"
+SHIPPED = Path(__file__).parents[1] / "assets" / "square"
 SURROGATES: tuple[Literal["pooled", "patches"], ...] = ("pooled", "patches")
 
 
