@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didae.editing import apply, clamp, cross_boundary, reflect
+from didae.editing import apply, clamp, cross_boundary, cross_jointly, overshoot, reflect
 from references.editing import crossed, reflected
 
 SEEDS = st.integers(0, 10_000)
@@ -206,3 +206,24 @@ def test_batch_equals_single():
         alone, alone_feasible = edit(z[i : i + 1])
         close(alone[0], together[i])
         assert torch.equal(alone_feasible[0], feasible[i])
+
+
+def test_crossing_jointly_mirrors_the_margin_by_the_shortest_way():
+    z, _, _, atoms, weight, bias = scene(0)
+    slope = atoms @ weight
+    spread = torch.linspace(0.5, 3, DIRECTIONS).double()
+    margin = z @ weight + bias
+    change = cross_jointly(margin, slope, spread, 2.0)
+    close(change @ slope, -2 * margin)
+    # Slow reference: minimise the length in spreads under the constraint, by least squares.
+    for row, wanted in zip(change, -2 * margin, strict=True):
+        scaled = torch.linalg.lstsq((slope * spread)[None], wanted[None, None]).solution[:, 0]
+        close(row, scaled * spread)
+    assert not torch.allclose(change, cross_jointly(margin, slope, spread.flip(0), 2.0))
+
+
+def test_overshooting_by_hand():
+    change = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, -2.0, 0.0, 0.0])
+    seen = torch.tensor([1.0, 1.6, 2.0, 5.0, -1.0, -1.0, 0.0, 3.0])
+    assert overshoot(change, seen).tolist() == [4.0, 2.5, 2.0, 2.0, 4.0, -4.0, 0.0, 0.0]
+    assert overshoot(change, seen, most=1.5)[0] == 3.0

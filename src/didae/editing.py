@@ -59,6 +59,31 @@ def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tupl
     return torch.where(feasible, change, torch.zeros_like(change)), feasible
 
 
+def cross_jointly(margin: Tensor, slope: Tensor, spread: Tensor, strength: float = 2.0) -> Tensor:
+    """Move along all directions together until the margin is (1 - strength) times what it was.
+
+    Of all such changes this is the shortest where each code is measured in its spread.
+
+    Parameters
+    ----------
+    margin
+        The probe's margin of each image, shape (b,).
+    slope
+        Change of the margin for one unit of code, w·ω, shape (k,), not all 0.
+    spread
+        Standard deviation of each code, shape (k,).
+    strength
+        1 reaches the boundary, 2 mirrors the margin.
+
+    Returns
+    -------
+    Tensor
+        Change of each code, -strength · margin · slope·σ² / Σ (slope·σ)², shape (b, k).
+    """
+    share = slope * spread**2 / (slope * spread).pow(2).sum()
+    return -strength * margin[:, None] * share
+
+
 def clamp(codes: Tensor, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Shorten changes so that the new codes stay in the range seen in data.
 
@@ -100,3 +125,25 @@ def apply(z: Tensor, change: Tensor, atoms: Tensor) -> Tensor:
         One edited embedding for each image and direction, shape (b, k, d).
     """
     return torch.addcmul(z[:, None, :], change[:, :, None], atoms)
+
+
+def overshoot(change: Tensor, seen: Tensor, most: float = 2.0) -> Tensor:
+    """Ask for more where less than asked was drawn: the second pass of a closed loop.
+
+    Parameters
+    ----------
+    change
+        What was asked of each code, any shape.
+    seen
+        How far the code of the re-encoded image moved, of the same shape.
+    most
+        Greatest multiple of the first request, at least 1.
+
+    Returns
+    -------
+    Tensor
+        change · clamp(change / seen, 1, most); ``most`` times it where the code did not move or
+        moved the wrong way.
+    """
+    share = seen / change
+    return change * torch.where(share > 0, 1 / share, most).clamp(1, most).nan_to_num(1)

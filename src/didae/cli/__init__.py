@@ -23,6 +23,7 @@ COMMANDS = {
     "data square": ("data", "DataSquare", "write Square as PNG files and metadata.csv"),
     "train encoder": ("train", "TrainEncoder", "train Φ on known factors"),
     "train decoder": ("train", "TrainDecoder", "train the decoder of an encoder"),
+    "train fashion": ("fashion", "TrainFashion", "train the shipped decoder of bench fashion"),
     "train student": ("student", "TrainStudent", "train a student, its probe and surrogates"),
     "fit": ("fit", "Fit", "fit a dictionary of directions"),
     "explain": ("explain", "Explain", "make counterfactuals and a report"),
@@ -33,6 +34,7 @@ COMMANDS = {
     "report": ("report", "Report", "write the report of a run again"),
     "bench square": ("bench", "BenchSquare", "measure everything against the truth on Square"),
     "bench repair": ("bench", "BenchRepair", "repair biased students in every way on Square"),
+    "bench fashion": ("bench", "BenchFashion", "find and repair a tag planted on photographs"),
 }
 """Command -> module, class and one line of help."""
 

@@ -1,7 +1,8 @@
 """Dictionaries Ω: directions in z_sem and the codes along them."""
 
 from didae.dictionaries.base import Dictionary
+from didae.dictionaries.guided import fit_guided
 from didae.dictionaries.procrustes import Procrustes
 from didae.dictionaries.svd import SVD
 
-__all__ = ["SVD", "Dictionary", "Procrustes"]
+__all__ = ["SVD", "Dictionary", "Procrustes", "fit_guided"]

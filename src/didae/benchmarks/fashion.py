@@ -1,0 +1,78 @@
+"""`didae bench fashion`: real images, a real encoder, and a planted tag whose absence is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from didae.benchmarks.fashion_case import POISONED, FashionCase
+from didae.benchmarks.fashion_measures import edits, flips, ranking, repairs, round_trips
+from didae.benchmarks.figures import Figures
+from didae.benchmarks.ledger import Ledger, Measurement
+from didae.decoders.base import Decoder
+from didae.encoders.names import open_encoder
+from didae.recipes.fashion import ENCODER, SHIPPED, FashionRecipe, open_fashion
+from didae.storage import fingerprint, write_json
+
+TARGETS: dict[str, tuple[float | None, float | None]] = {
+    "round_trip_psnr": (44, None),
+    "tag_realised": (0.80, None),
+    "tag_realised_relative": (0.85, 1.15),
+    "class_realised": (0.80, None),
+    "tag_truth_psnr": (33, None),
+    "rank_of_tag": (None, 5),
+    "nafr": (0.90, None),
+    "below_ceiling": (None, 0.02),
+}
+
+
+def bench_fashion(
+    quick: bool, folder: Path, json: Path | None = None, data: Path | None = None
+) -> Figures:
+    """Measure every figure on the test split of the shoes.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer images, two seeds.
+    folder : Path
+        Keeps students and measurements; an interrupted benchmark goes on.
+    json : Path, optional
+        Gets key -> {value, std, n, seeds, needs, target, ok}.
+    data : Path, optional
+        Of the files of Fashion-MNIST; None for Debian's package.
+
+    Returns
+    -------
+    Figures
+        All of them.
+    """
+    source, encoder = open_fashion(data, FashionRecipe()), open_encoder(ENCODER)
+    decoder = Decoder.load(SHIPPED / "decoder")
+    n, swept, judged = (100, 50, 400) if quick else (200, 100, 2000)
+    identity = fingerprint(f"{encoder.fingerprint} {decoder.fingerprint} {n} {swept} {POISONED}")
+    plan: tuple[tuple[str, int, Callable[[FashionCase, int], Measurement]], ...] = (
+        ("round_trip", n, round_trips),
+        ("edits", n, edits),
+        ("flips", n, flips),
+        ("ranking", swept, ranking),
+        ("repair", judged, repairs),
+    )
+    ledger = Ledger(folder / "measured.json", identity)
+    rows: dict[str, list[float]] = {}
+    counts: dict[str, int] = {}
+    for seed in range(2 if quick else 4):
+        case = FashionCase(source, encoder, decoder, seed, folder / f"seed-{seed}")
+        for name, images, run in plan:
+            measured = ledger.measure(name, seed, partial(run, case, images))
+            for key, value in measured.items():
+                told = f"{name}_seconds" if key == "seconds" else key
+                rows.setdefault(told, []).append(value)
+                counts[told] = images
+    figures = Figures()
+    for key, values in rows.items():
+        figures.add(f"fashion_{key}", values, counts[key], *TARGETS.get(key, (None, None)))
+    if json is not None:
+        write_json(json, figures.to_json())
+    return figures
