@@ -101,7 +101,11 @@ def test_cross_fitting_never_asks_about_an_image_that_was_fitted(parts):
     components, z = parts["components"], parts["z"][:60]
     wrong = torch.randint(2, (60,), generator=torch.Generator().manual_seed(0))
     head = fit_head(components.encoder, z, wrong, ridge=1e-6)
-    found = cross_fitted(head, z, wrong, components.dictionary, (BACKGROUND,))
+
+    def edit(rows):
+        return exchange_codes(z[rows], wrong[rows], components.dictionary, (BACKGROUND,), 4, 0)[0]
+
+    found = cross_fitted(head, z, wrong, edit)
     assert right(head, z, wrong).double().mean() > 0.9
     assert found.before.double().mean() < 0.7
 

@@ -21,7 +21,7 @@ from didae.randomness import generator
 from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.counterfactuals import exchange_codes
 from didae.repair.gate import GateConfig, Outcomes, decide
-from didae.repair.head import cross_fitted, fit_head, repair_head, right
+from didae.repair.head import COPIES, cross_fitted, fit_head, repair_head, right
 from didae.repair.projection import project_head
 from didae.students import LinearHead
 from didae.teachers import NoisyOracle, Oracle, Pairs, Teacher
@@ -191,7 +191,12 @@ class HeadCase:
         origins = torch.arange(len(kept.z)).repeat_interleave(len(spurious))
         pairs = Outcomes(right(self.head, *twins), right(after, *twins), origins)
         known = torch.cat([self.train.z, kept.z]), torch.cat([self.train.labels, kept.labels])
-        unseen = cross_fitted(self.head, *known, used, spurious, self.seed)
+
+        def edit(rows: Tensor) -> Tensor:
+            some = known[0][rows], known[1][rows], used
+            return exchange_codes(*some, spurious, COPIES, self.seed)[0]
+
+        unseen = cross_fitted(self.head, *known, edit, self.seed)
         return after, decide(pairs, unseen, GateConfig()).accepted
 
 

@@ -10,7 +10,7 @@ import tyro
 from pydantic import Field
 
 from didae.cli.command import Command, console, open_run
-from didae.cli.repaired import RepairData, repair_and_measure
+from didae.cli.repaired import ONNX_FILE, RepairData, repair_and_measure
 from didae.cli.report import SUMMARY_FILE, load_summary, publish, tell_repair
 from didae.cli.runs import load_run_components
 from didae.cli.sources import SourceConfig, rows
@@ -72,8 +72,9 @@ class RepairRun(Command):
         open_run(self, self.folder)
         document = repair_and_measure(components, data, verdicts, self.repair, self.folder)
         tell_repair(document)
-        saved = self.folder / "student"
-        told = saved if saved.exists() else "not saved, as it is neither didae's nor a linear head"
+        saved = [self.folder / name for name in ("student", ONNX_FILE)]
+        missing = "not saved, as it is neither didae's nor a linear head nor ONNX"
+        told = next((place for place in saved if place.exists()), missing)
         console().print(f"student: {told}")
         # A run can be judged, and repaired, before all of it is explained.
         if (self.explained / SUMMARY_FILE).exists():

@@ -22,7 +22,10 @@ from didae.repair.run import Repair, RepairConfig, repair_student
 from didae.report.repair import REPAIR_FILE, Preview, RepairDocument, read_repair
 from didae.storage import write_json
 from didae.students import LinearHead, StudentLike, StudentNetwork
+from didae.students.onnx import OnnxStudent, write_onnx_head
 from didae.teachers import Verdicts
+
+ONNX_FILE = "student.onnx"
 
 PREVIEWS = 6
 """Pairs on which the two students can be compared."""
@@ -157,8 +160,8 @@ def repair_and_measure(
     config : RepairConfig
         How to repair, and when to accept it.
     folder : Path
-        Gets ``student`` (the original where the gate refused), pictures in ``preview`` and, last,
-        ``repair.json``; an interrupted repair is continued.
+        Gets ``student`` or ``student.onnx`` (the original where the gate refused), pictures in
+        ``preview`` and, last, ``repair.json``; an interrupted repair is continued.
 
     Returns
     -------
@@ -186,7 +189,9 @@ def repair_and_measure(
         students = {"original": components.student, "now": done.student}
         groups = {name: data.measure(student).to_json() for name, student in students.items()}
     preview = _previews(components.student, done, data.class_names, folder)
-    if isinstance(done.student, (StudentNetwork, LinearHead)):
+    if isinstance(components.student, OnnxStudent) and isinstance(done.student, LinearHead):
+        write_onnx_head(components.student.spec, done.student, folder / ONNX_FILE)
+    elif isinstance(done.student, (StudentNetwork, LinearHead)):
         done.student.save(folder / "student")
     judged = [(name, verdicts[direction]) for direction, name in enumerate(verdicts.names)]
     document = {

@@ -11,6 +11,7 @@ from didae import editing
 from didae.counterfactuals import Components
 from didae.data.images import to_float, to_uint8
 from didae.dictionaries import Dictionary
+from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.repair.base import Labelled
@@ -95,9 +96,8 @@ def exchange_codes(
     return editing.apply(z, change, atoms), chosen.T.repeat(1, len(directions))
 
 
-@torch.no_grad()
 def embedded(components: Components, images: Tensor) -> Tensor:
-    """Encode images.
+    """Encode images with the components' encoder.
 
     Parameters
     ----------
@@ -111,9 +111,28 @@ def embedded(components: Components, images: Tensor) -> Tensor:
     Tensor, float, shape (n, d)
         z_sem, on the device of the components.
     """
-    device = components.decoder.z_mean.device
-    parts = images.split(CHUNK)
-    return torch.cat([components.encoder(to_float(part).to(device)) for part in parts])
+    return encoded(components.encoder, images, components.decoder.z_mean.device)
+
+
+@torch.no_grad()
+def encoded(encoder: Encoder, images: Tensor, device: torch.device | None = None) -> Tensor:
+    """Encode images in chunks.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Φ.
+    images : Tensor, uint8, shape (n, 3, h, w)
+        The images.
+    device : torch.device, optional
+        That of the encoder.
+
+    Returns
+    -------
+    Tensor, float, shape (n, d)
+        z_sem.
+    """
+    return torch.cat([encoder(to_float(part).to(device)) for part in images.split(CHUNK)])
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -109,23 +109,39 @@ def repair_head(
     if not spurious:
         return LinearHead(head.encoder, head.weight, head.bias)
     edited, _ = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
-    # Half of the weight on the originals, as CFKD mixes them.
+    return refit_head(head, z, edited, labels)
+
+
+def refit_head(head: LinearHead, z: Tensor, edited: Tensor, labels: Tensor) -> LinearHead:
+    """Fit a head to images and their counterfactuals, half of the weight on either, as in CFKD.
+
+    Parameters
+    ----------
+    head : LinearHead
+        Gives encoder and number of classes.
+    z : Tensor, float, shape (n, d)
+        Embeddings of the images.
+    edited : Tensor, float, shape (n, k, d)
+        Embeddings of k counterfactuals of each.
+    labels : Tensor, int64, shape (n,)
+        Classes, which the counterfactuals keep.
+
+    Returns
+    -------
+    LinearHead
+        A new head.
+    """
     copies = edited.shape[1]
     sample = torch.cat([edited.flatten(0, 1), z.repeat_interleave(copies, 0)])
-    return fit_head(
-        head.encoder,
-        sample,
-        labels.repeat_interleave(copies).repeat(2),
-        classes=len(head.bias),
-    )
+    doubled = labels.repeat_interleave(copies).repeat(2)
+    return fit_head(head.encoder, sample, doubled, classes=len(head.bias))
 
 
 def cross_fitted(
     head: LinearHead,
     z: Tensor,
     labels: Tensor,
-    dictionary: Dictionary,
-    spurious: Sequence[int],
+    edit: Callable[[Tensor], Tensor],
     seed: int = 0,
 ) -> Outcomes:
     """Say what a head and its repair are right about on labelled images they were fitted without.
@@ -142,12 +158,10 @@ def cross_fitted(
         Embeddings of all labelled images.
     labels : Tensor, int64, shape (n,)
         Their classes.
-    dictionary : Dictionary
-        On the same encoder.
-    spurious : sequence of int
-        What a teacher called spurious.
+    edit : callable
+        Positions of m images to embeddings of k counterfactuals of each, shape (m, k, d).
     seed : int
-        Of folds and exchanges.
+        Of the folds.
 
     Returns
     -------
@@ -165,7 +179,7 @@ def cross_fitted(
         known, asked = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
         sample = z[known], labels[known]
         first = fit_head(head.encoder, *sample, classes=len(head.bias))
-        second = repair_head(first, *sample, dictionary, spurious, seed)
+        second = refit_head(first, sample[0], edit(known), sample[1])
         before[asked], after[asked] = (
             right(fitted, z[asked], labels[asked]) for fitted in (first, second)
         )

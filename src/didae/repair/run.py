@@ -15,11 +15,12 @@ from didae.counterfactuals import Components
 from didae.errors import DidaeError
 from didae.repair.base import Labelled, concatenate, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.repair.counterfactuals import embedded, exchange
+from didae.repair.counterfactuals import embedded, encoded, exchange, exchange_codes
 from didae.repair.gate import Decision, GateConfig, HeldOutPairs, Outcomes, decide
-from didae.repair.head import COPIES, cross_fitted, repair_head
+from didae.repair.head import COPIES, cross_fitted, refit_head
 from didae.storage import fingerprint
 from didae.students import LinearHead
+from didae.students.onnx import OnnxStudent, onnx_head
 
 
 class RepairConfig(Config):
@@ -83,15 +84,16 @@ def repair_student(
 ) -> Repair:
     """Train the student on judged counterfactuals, and keep it only if that did no harm.
 
-    A network is fine-tuned on images. A linear head is fitted again in closed form, on
-    counterfactuals in z; of the settings only seed and gate concern it, and causal directions do
-    not.
+    A network is fine-tuned on images. A linear head is fitted again in closed form: on
+    counterfactuals in z where it is one on the components' encoder, else on what its own encoder
+    sees in the decoded counterfactuals. Of the settings only ``copies`` (in the second case), seed
+    and gate concern it, and causal directions do not. An ONNX student is repaired as such a head.
 
     Parameters
     ----------
     components : Components
-        Encoder, dictionary, decoder and the student: a torch module or a linear head on the
-        encoder.
+        Encoder, dictionary, decoder and the student: a torch module, a linear head or an ONNX
+        student.
     train_data : Labelled
         Images the student may learn from; the spurious attribute is not used.
     held_out : Labelled
@@ -117,9 +119,12 @@ def repair_student(
         all images are of one class.
     """
     student = components.student
+    if isinstance(student, OnnxStudent):
+        student = onnx_head(student.spec)
     if not isinstance(student, nn.Module):
         raise DidaeError(
-            "repair: the student is no torch module; give one, or repair a linear head on z."
+            "repair: the student is neither a torch module nor ONNX; give one of these, or repair "
+            "a linear head on z."
         )
     _require_directions(len(components.dictionary.names), [*spurious, *causal])
     images, labels = held_out.images, held_out.labels
@@ -131,14 +136,15 @@ def repair_student(
         reason = "refused: no direction was judged spurious, so there is nothing to repair."
         return Repair(student, replace(decision, reason=reason), 0, none)
     if isinstance(student, LinearHead):
-        repaired, unseen = _refit(student, components, train_data, held_out, spurious, config.seed)
-        known, trained = [train_data.images], COPIES * len(spurious) * len(train_data)
+        repaired, unseen, lessons, trained = _refit(
+            student, components, train_data, held_out, spurious, config
+        )
     else:
         repaired, lessons = _fine_tune(
             student, components, train_data, spurious, config, causal, folder
         )
-        unseen = Outcomes.of(student, repaired, images, labels)
-        known, trained = [train_data.images, *lessons], sum(map(len, lessons))
+        unseen, trained = Outcomes.of(student, repaired, images, labels), len(lessons)
+    known = [train_data.images, lessons]
     # Twins of held-out images are drawn only here: nothing was trained on them.
     twins, origins = exchange(components, held_out, spurious, 1, config.seed)
     require_disjoint(torch.cat(known), torch.cat([images, twins.images]))
@@ -156,7 +162,7 @@ def _fine_tune(
     config: RepairConfig,
     causal: Sequence[int],
     folder: Path | None,
-) -> tuple[nn.Module, list[Tensor]]:
+) -> tuple[nn.Module, Tensor]:
     """Repair a network; give it with all counterfactuals that it has seen."""
     seen: list[Tensor] = []
     for iteration in range(config.iterations):
@@ -169,7 +175,7 @@ def _fine_tune(
         seen.append(lessons.images)
         place = None if folder is None else folder / _name(student, data, lessons, config)
         student = cfkd(student, data, lessons, config.cfkd, place)
-    return student, seen
+    return student, torch.cat(seen)
 
 
 def _refit(
@@ -178,14 +184,53 @@ def _refit(
     data: Labelled,
     held_out: Labelled,
     spurious: Sequence[int],
-    seed: int,
-) -> tuple[LinearHead, Outcomes]:
-    """Repair a linear head; say what it is right about on images it was fitted without."""
-    dictionary = components.dictionary
-    z, others = embedded(components, data.images), embedded(components, held_out.images)
-    repaired = repair_head(head, z, data.labels, dictionary, spurious, seed)
-    everything = torch.cat([z, others]), torch.cat([data.labels, held_out.labels])
-    return repaired, cross_fitted(head, *everything, dictionary, spurious, seed)
+    config: RepairConfig,
+) -> tuple[LinearHead, Outcomes, Tensor, int]:
+    """Repair a linear head; say what it is right about on images it was fitted without.
+
+    Also give the images it has seen, which are none where codes are exchanged in its own z_sem, and
+    the number of counterfactuals.
+    """
+    labels, known = torch.cat([data.labels, held_out.labels]), torch.arange(len(data))
+    images = data.images[:0]
+    if head.encoder.fingerprint == components.encoder.fingerprint:
+        z = torch.cat([embedded(components, part.images) for part in (data, held_out)])
+
+        def edit(rows: Tensor) -> Tensor:
+            codes = z[rows], labels[rows], components.dictionary
+            return exchange_codes(*codes, spurious, COPIES, config.seed)[0]
+    else:
+        made = [
+            _drawn_and_encoded(head, components, part, spurious, config)
+            for part in (data, held_out)
+        ]
+        z, edited = (torch.cat([part[column] for part in made]) for column in (0, 1))
+        images = made[0][2]
+
+        def edit(rows: Tensor) -> Tensor:
+            return edited[rows]
+
+    lessons = edit(known)
+    repaired = refit_head(head, z[: len(data)], lessons, data.labels)
+    unseen = cross_fitted(head, z, labels, edit, config.seed)
+    return repaired, unseen, images, lessons.shape[0] * lessons.shape[1]
+
+
+def _drawn_and_encoded(
+    head: LinearHead,
+    components: Components,
+    data: Labelled,
+    spurious: Sequence[int],
+    config: RepairConfig,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give what a head on another encoder sees in images and in their decoded counterfactuals."""
+    made, origins = exchange(components, data, spurious, config.copies, config.seed)
+    z = encoded(head.encoder, data.images)
+    # What could not be decoded is left out by `exchange`; the image itself stands in for it.
+    edited = z[:, None].repeat(1, config.copies * len(spurious), 1)
+    place = torch.arange(len(origins)) - torch.searchsorted(origins, origins)
+    edited[origins, place] = encoded(head.encoder, made.images)
+    return z, edited, made.images
 
 
 def _require_directions(known: int, directions: Sequence[int]) -> None:

@@ -1,0 +1,83 @@
+"""Heads on another encoder than the run's, and ONNX students, are repaired through images."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from didae.cli.repaired import ONNX_FILE, RepairData, repair_and_measure
+from didae.data.square import Square
+from didae.encoders.base import Encoder
+from didae.recipes.square import SquareRecipe, load_components, poisoned_split
+from didae.repair.base import Labelled, judge
+from didae.repair.counterfactuals import encoded
+from didae.repair.head import fit_head
+from didae.repair.run import RepairConfig, repair_student
+from didae.students import logits
+from didae.students.onnx import OnnxStudent
+from didae.teachers import Verdicts
+from onnx_files import Classifier
+
+BACKGROUND = 1
+ONCE = RepairConfig(copies=1)
+
+
+class Turned(Encoder):
+    """Another encoder: that of Square, seen in a mirror."""
+
+    def __init__(self) -> None:
+        inner = load_components().encoder
+        super().__init__("turned", inner.dim, None, "")
+        self.inner = inner
+        self.freeze()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images).flip(1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    square = Square(4000)
+    recipe = SquareRecipe(poisoned=400, correlation=0.98)
+    labels, classes = torch.from_numpy(square.labels), torch.from_numpy(square.classes)
+    rows = (*poisoned_split(square, recipe, 0), square.splits["test"])
+    return [Labelled(square.images(r), labels[r], classes[r, 1]) for r in rows]
+
+
+def test_a_head_on_another_encoder_is_repaired_through_images(data):
+    train, held_out, test = data
+    encoder = Turned()
+    head = fit_head(encoder, encoded(encoder, train.images), train.labels)
+    components = dataclasses.replace(load_components(), student=head)
+    done = repair_student(components, train, held_out, (BACKGROUND,), ONCE)
+    assert done.decision.accepted
+    assert done.counterfactuals == len(train)
+    assert judge(done.student, test).aga > judge(head, test).aga + 0.05
+    # The foreground called spurious: what it learns then is wrong, and the gate says so.
+    assert not repair_student(components, train, held_out, (0,), ONCE).decision.accepted
+
+
+def test_an_onnx_student_is_repaired_and_written_back(data, tmp_path: Path):
+    path = Classifier(shape=("b", 3, "h", "w")).save(tmp_path / "net.onnx")
+    student, components = OnnxStudent(str(path)), load_components()
+    components = dataclasses.replace(components, student=student)
+    dictionary, names = components.dictionary, components.dictionary.names
+    verdicts = Verdicts(dictionary.fingerprint, names)
+    verdicts.judge(BACKGROUND, "spurious", "test")
+    repair_data = RepairData(*(part[torch.arange(40)] for part in data), ("a", "b"), ())
+    document = repair_and_measure(components, repair_data, verdicts, ONCE, tmp_path / "repair")
+    written = OnnxStudent(str(tmp_path / "repair" / ONNX_FILE))
+    done = repair_student(
+        components, repair_data.train_data, repair_data.held_out, (BACKGROUND,), ONCE
+    )
+    assert document.decision.accepted == done.decision.accepted
+    images = data[2].images[:20]
+    found, expected = logits(written, images), logits(done.student, images)
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-4)
+    if not done.decision.accepted:
+        np.testing.assert_allclose(found, logits(student, images), rtol=1e-4, atol=1e-4)
