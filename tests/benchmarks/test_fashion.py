@@ -1,0 +1,127 @@
+"""The measurements of `bench fashion` on drawn images, with a decoder that knows nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from didae.benchmarks.fashion_case import POISONED, FashionCase
+from didae.benchmarks.fashion_measures import (
+    COPIES,
+    edits,
+    flips,
+    ranking,
+    round_trips,
+    true_exchange,
+)
+from didae.data.planted import Planted
+from didae.decoders.base import Decoder
+from didae.decoders.training import suited_config
+from didae.encoders.base import Encoder
+from didae.metrics.images import psnr
+from didae.repair.counterfactuals import partners
+
+COUNT = 4000
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Grey images: bright below for class 1, bright above for class 0."""
+
+    labels: np.ndarray
+    splits: dict[str, np.ndarray]
+    ids: tuple[str, ...]
+    label_names: tuple[str, ...] = ("above", "below")
+    licence: str = ""
+
+    @property
+    def attributes(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def images(self, indices) -> Tensor:
+        rows = np.asarray(indices)
+        pictures = torch.zeros(len(rows), 3, 32, 32, dtype=torch.uint8)
+        for picture, row in zip(pictures, rows, strict=True):
+            noise = np.random.default_rng(int(row)).integers(0, 90, (32, 32), np.uint8)
+            start = 16 * int(self.labels[row])
+            picture[:] = torch.from_numpy(noise)
+            picture[:, start : start + 16] += 60
+        return pictures
+
+
+class Pooled(Encoder):
+    """Means of 8 x 8 squares."""
+
+    def __init__(self) -> None:
+        super().__init__("pooled", 16, None, "")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(images[:, :1], 8).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory) -> FashionCase:
+    rows = np.arange(COUNT)
+    splits = {"train": rows[:3000], "test": rows[3000:]}
+    source = Planted(Bars(rows % 2, splits, tuple(f"{row}" for row in rows)))
+    encoder = Pooled()
+    config = suited_config(source.images(range(8)), 16, 16, width=8, canvas=4)
+    torch.manual_seed(0)
+    decoder = Decoder(config, encoder.fingerprint).eval()
+    return FashionCase(source, encoder, decoder, 0, tmp_path_factory.mktemp("fashion"))
+
+
+def test_the_student_is_poisoned_and_its_test_is_balanced(case: FashionCase):
+    train, test = (case.classes(rows) for rows in (case.split.train, case.split.test))
+    assert len(train) == round(POISONED.size * 0.8)
+    assert (train[:, 0] == train[:, 1]).double().mean() == pytest.approx(0.98, abs=0.005)
+    assert len(set((2 * test[:, 0] + test[:, 1]).bincount().tolist())) == 1
+    assert not set(case.split.train) & set(case.split.test)
+
+
+def test_true_counterfactuals_carry_the_tag_of_their_partner(case: FashionCase):
+    train = case.labelled(case.split.train)
+    exchanged = true_exchange(case, train)
+    assert exchanged.labels.equal(train.labels.repeat_interleave(COPIES))
+    chosen = partners(train.labels, COPIES, case.seed)
+    plain = case.source.source.images(case.split.train)
+    for number in (0, 5, 400):
+        for copy in range(COPIES):
+            image = plain[number : number + 1]
+            if train.attributes[chosen[copy, number]]:
+                image = case.source.config.blend(image)
+            assert exchanged.images[COPIES * number + copy].equal(image[0])
+
+
+def test_a_decoder_that_knows_nothing_realises_nothing(case: FashionCase):
+    found = edits(case, 12)
+    # The residual brings the image back; the tag stays as it was.
+    assert abs(found["tag_realised"]) < 0.3
+    assert found["tag_truth_psnr"] == pytest.approx(found["nothing_psnr"], abs=1.5)
+    assert found["tag_realised_relative"] == found["tag_realised"] / found["truth_tag_realised"]
+    rows = np.random.RandomState([0, 1]).permutation(case.split.test)[:12]
+    expected = psnr(case.source.images(rows), case.source.truth(rows)).mean()
+    assert found["nothing_psnr"] == pytest.approx(float(expected))
+    assert found["truth_tag_realised"] > 0.5
+
+
+def test_no_edit_flips_nothing_and_shares_are_shares(case: FashionCase):
+    found = flips(case, 12)
+    assert found["control_noedit_flip"] == 0
+    assert all(0 <= value <= 1 for value in found.values())
+    assert found["nafr"] <= found["flip"]
+    assert set(round_trips(case, 4)) == {"round_trip_psnr", "round_trip_psnr_heun5"}
+
+
+def test_directions_without_tag_labels_are_ranked(case: FashionCase):
+    found = ranking(case, 6)
+    assert 1 <= found["rank_of_tag"] <= 10
+    assert found["tag_correlation"] > 0.5
+    assert 0 <= found["tag_verified_svd"] <= 1
