@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from didae.benchmarks.fashion_case import POISONED, FashionCase
+from didae.benchmarks.fashion_frontier import frontier
 from didae.benchmarks.fashion_measures import edits, flips, ranking, repairs, round_trips
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
@@ -58,6 +59,7 @@ def bench_fashion(
         ("flips", n, flips),
         ("ranking", swept, ranking),
         ("repair", judged, repairs),
+        ("frontier", swept, frontier),
     )
     ledger = Ledger(folder / "measured.json", identity)
     rows: dict[str, list[float]] = {}

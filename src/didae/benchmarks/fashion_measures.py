@@ -40,7 +40,19 @@ def _test(case: FashionCase, n: int) -> tuple[NDArray[np.int64], Tensor, Tensor]
     return rows, images, embedded(case.components, images)
 
 
-def _mean_psnr(images: Tensor, truth: Tensor) -> float:
+def mean_psnr(images: Tensor, truth: Tensor) -> float:
+    """Compare images with what they should be.
+
+    Parameters
+    ----------
+    images, truth : Tensor, uint8, shape (n, 3, h, w)
+        Images.
+
+    Returns
+    -------
+    float
+        Mean PSNR in dB; equal images count as 99.
+    """
     return float(psnr(images, truth).clamp_max(99).mean())
 
 
@@ -64,7 +76,7 @@ def round_trips(case: FashionCase, n: int) -> Measurement:
     for key, sampler in (("round_trip_psnr", ROUND_TRIP), ("round_trip_psnr_heun5", EDITING)):
         case.decoder.sampler = sampler
         code = invert(case.decoder, images, z)
-        result[key] = _mean_psnr(decode(case.decoder, z, code, fidelity=0.0), images)
+        result[key] = mean_psnr(decode(case.decoder, z, code, fidelity=0.0), images)
     case.decoder.sampler = EDITING
     return result
 
@@ -92,7 +104,7 @@ def edits(case: FashionCase, n: int) -> Measurement:
     change = editing.clamp(codes, editing.reflect(codes), low, high)
     case.decoder.sampler = EDITING
     stochastic = invert(case.decoder, images, z)
-    result: Measurement = {"nothing_psnr": _mean_psnr(images, truth)}
+    result: Measurement = {"nothing_psnr": mean_psnr(images, truth)}
     true_codes = dictionary.encode(embedded(case.components, truth)) - codes
     for name, k in (("tag", TAG_CODE), ("class", CLASS_CODE)):
         wanted, atom = change[:, k], dictionary.atoms[k]
@@ -105,7 +117,7 @@ def edits(case: FashionCase, n: int) -> Measurement:
             along = shift @ (dictionary.atoms[k] / dictionary.atoms[k].norm())
             result[f"{key}_specificity"] = float(along.pow(2).sum() / shift.pow(2).sum())
             if k == TAG_CODE:
-                result[f"{key}_truth_psnr"] = _mean_psnr(drawn, truth)
+                result[f"{key}_truth_psnr"] = mean_psnr(drawn, truth)
             return moved
 
         moved = measure(f"once_{name}", wanted[:, None] * atom)
@@ -203,7 +215,9 @@ def ranking(case: FashionCase, n: int) -> Measurement:
         correlation = np.abs([np.corrcoef(column, tagged)[0, 1] for column in codes.T])
         components = replace(case.components, dictionary=dictionary)
         folder = case.folder / f"sweep_{name}"
-        summary = explain(case.source, rows, components, ExplainConfig(sampler=EDITING), folder)
+        summary = explain(
+            case.source, rows, components, ExplainConfig(sampler=EDITING, closed_loop=True), folder
+        )
         best = int(correlation.argmax())
         end = "" if name == "guided" else f"_{name}"
         place = [direction.index for direction in summary.directions].index(best)

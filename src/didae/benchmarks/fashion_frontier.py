@@ -1,0 +1,65 @@
+"""What more evaluations buy on the shoes: fidelity and editability, on validation images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from didae import editing
+from didae.benchmarks.fashion_case import FashionCase
+from didae.benchmarks.fashion_measures import EDITING, TAG_CODE, mean_psnr
+from didae.benchmarks.ledger import Measurement
+from didae.benchmarks.square import decode, invert
+from didae.decoders.base import SamplerConfig
+from didae.metrics.truth import realised
+from didae.repair.counterfactuals import embedded
+
+SAMPLERS = (
+    SamplerConfig(method="euler", steps=1),
+    SamplerConfig(method="euler", steps=5),
+    SamplerConfig(method="heun", steps=2),
+    SamplerConfig(method="heun", steps=3),
+    EDITING,
+    SamplerConfig(method="heun", steps=10),
+)
+
+
+def frontier(case: FashionCase, n: int) -> Measurement:
+    """Reflect the tag once with every sampler, with the residual and without.
+
+    Parameters
+    ----------
+    case : FashionCase
+        Of one seed.
+    n : int
+        Validation images.
+
+    Returns
+    -------
+    dict of str to float
+        Per sampler: evaluations each way, round trip without residual in dB, and, with the residual
+        and without (``bare``), realised share of the request and PSNR to the truth in dB.
+    """
+    pool = case.source.splits["validation"]
+    rows = np.random.RandomState([case.seed, 2]).permutation(pool)[:n]
+    images, truth = case.source.images(rows), case.source.truth(rows)
+    z, dictionary = embedded(case.components, images), case.dictionary
+    codes = dictionary.encode(z)
+    change = editing.clamp(
+        codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high
+    )[:, TAG_CODE]
+    edited = z + change[:, None] * dictionary.atoms[TAG_CODE]
+    result: Measurement = {}
+    for sampler in SAMPLERS:
+        case.decoder.sampler = sampler
+        name = f"frontier_{sampler.method}{sampler.steps}"
+        code = invert(case.decoder, images, z)
+        result[f"{name}_nfe"] = sampler.evaluations
+        result[f"{name}_round_trip_psnr"] = mean_psnr(decode(case.decoder, z, code, 0.0), images)
+        for fidelity, end in ((1.0, ""), (0.0, "_bare")):
+            drawn = decode(case.decoder, edited, code, fidelity)
+            moved = (dictionary.encode(embedded(case.components, drawn)) - codes)[:, TAG_CODE]
+            slope = realised(change.numpy(), moved.numpy()).slope
+            result[f"{name}_tag_realised{end}"] = slope
+            result[f"{name}_truth_psnr{end}"] = mean_psnr(drawn, truth)
+    case.decoder.sampler = EDITING
+    return result
