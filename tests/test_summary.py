@@ -22,7 +22,8 @@ def row(image: str = "a", direction: int = 0, **values: Any) -> dict[str, Any]:
         "image_id": image, "direction": direction, "direction_name": f"d{direction}",
         "status": "kept", "reason": "", "latent_flip": True, "ambient_flip": True,
         "verified_flip": True, "non_adversarial_flip": True, "surrogate_flips": 2,
-        "surrogates": 2, "spill": 0.1, "round_trip_psnr": 40.0, **values,
+        "surrogates": 2, "spill": 0.1, "round_trip_psnr": 40.0, "code_before": 1.0,
+        "code_requested": -1.0, "code_after": -0.5, **values,
     }  # fmt: skip
 
 
@@ -85,6 +86,45 @@ def test_round_trip_counts_every_image_once_and_spill_only_what_was_delivered():
     summary = summarise(rows)
     assert summary.round_trip_psnr == pytest.approx(40.0)
     assert summary.directions[0].mean_spill == pytest.approx((0.1 + 0.3 + 0.1) / 3)
+
+
+def test_the_realised_share_is_the_median_over_what_was_delivered():
+    rows = [
+        row("a", code_after=-1.0), row("b", code_after=0.0), row("c", code_after=1.5),
+        row("d", code_before=-2.0, code_requested=2.0, code_after=1.0, ambient_flip=False),
+        # Nothing was asked for, or nothing was delivered: no share.
+        row("e", code_requested=1.0, code_after=5.0),
+        row("f", **FAILED, reason="no latent flip", code_after=None),
+        row("g", **FAILED, reason="unreadable: x", code_before=None, code_requested=None),
+    ]  # fmt: skip
+    assert summarise(rows).directions[0].realised == pytest.approx((0.5 + 0.75) / 2)
+    assert summarise(rows[:3]).directions[0].realised == pytest.approx(0.5)
+    assert summarise(rows[4:]).directions[0].realised is None
+
+
+def test_stability_goes_to_its_direction():
+    summary = summarise([row(), row(direction=1), row(direction=2)], stability={2: 0.5, 0: 1.0})
+    assert {d.index: d.stability for d in summary.directions} == {0: 1.0, 1: None, 2: 0.5}
+
+
+def test_a_summary_says_what_its_nafr_counts():
+    # One flips all, one not every surrogate, one not the student: what the sentence says.
+    rows = [row(), row("b", surrogate_flips=1), row("c", ambient_flip=False)]
+    document = summarise(rows).to_json()
+    assert document["directions"][0]["nafr"] == pytest.approx(1 / 3)
+    sentence = document["nafr_definition"]
+    assert "the student and every surrogate change their arg max" in sentence
+    assert sentence.count(".") == 1
+
+
+def test_a_summary_of_an_earlier_version_is_read():
+    document = summarise([row()], stability={0: 1.0}).to_json()
+    expected = document.pop("nafr_definition")
+    for name in ("realised", "stability"):
+        assert document["directions"][0].pop(name) is not None
+    summary = Summary.from_json(document)
+    assert summary.nafr_definition == expected
+    assert (summary.directions[0].realised, summary.directions[0].stability) == (None, None)
 
 
 def test_without_surrogates_there_is_no_rate():

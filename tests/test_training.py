@@ -192,6 +192,26 @@ def test_training_fits_leaves_the_global_generator_and_ends_in_evaluation():
     assert not network.training
 
 
+def test_a_watcher_sees_the_averages_at_checkpoints_and_changes_nothing(tmp_path: Path):
+    seen: dict[int, torch.Tensor] = {}
+
+    def watch(step: int, average: nn.Module) -> None:
+        assert not average.training
+        seen[step] = weights(average).clone()
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model(), loss, 12, SHORT, tmp_path, watch=watch)
+    assert list(seen) == [3, 6]
+    network = model()
+    history = train(network, loss, 12, SHORT, tmp_path, watch=watch)
+    assert same((weights(network), history), plain())
+    assert list(seen) == [3, 6, 7]
+    assert torch.equal(seen[7], weights(network))
+    assert not torch.equal(seen[6], seen[7])
+
+
 def test_one_distributed_process_is_the_plain_run():
     pytest.importorskip("accelerate")
     network = model()

@@ -19,7 +19,7 @@ from didae.data.images import to_float
 from didae.data.tables import ImageSource
 from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
 from didae.decoders.training import fit_decoder, flow_loss, suited_config
-from didae.dictionaries import SVD, Dictionary, Procrustes
+from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
 from didae.errors import DidaeError, ImageReadError
@@ -73,7 +73,9 @@ class AuditConfig(Config):
     pair: tuple[int, int] | None = None
     decoder: TrainingConfig = TrainingConfig(steps=8000, batch_size=16, weight_decay=0)
     surrogate: TrainingConfig = TrainingConfig(steps=600, learning_rate=1e-3, ema_decay=0.98)
-    explain: ExplainConfig = ExplainConfig(sampler=SamplerConfig(method="heun", steps=5))
+    explain: ExplainConfig = ExplainConfig(
+        sampler=SamplerConfig(method="heun", steps=5), closed_loop=True
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,7 @@ def make_components(
     config: AuditConfig,
     folder: Path,
     factors: tuple[NDArray[np.float64], tuple[str, ...]] | None = None,
+    watch: Callable[[int, Decoder], None] | None = None,
 ) -> tuple[Components, dict[str, float]]:
     """Fit and train all that is needed to explain a student; what is in the folder is kept.
 
@@ -154,7 +157,10 @@ def make_components(
     folder : Path
         Gets ``dictionary``, ``decoder``, ``probe`` and a folder per surrogate.
     factors : tuple of (ndarray of shape (n, f), tuple of str), optional
-        Standardised attributes of the sample and their names, for Procrustes; SVD without.
+        Standardised attributes of the sample and their names, for Procrustes. Without, the
+        directions are those of `fit_guided` where there are labels, else those of SVD.
+    watch : callable, optional
+        Looks at the decoder while it trains, as for `didae.decoders.training.fit_decoder`.
 
     Returns
     -------
@@ -167,15 +173,17 @@ def make_components(
     Raises
     ------
     DidaeError
-        If the student does not keep its contract, or calls all images the same.
+        If the student does not keep its contract, or calls all images (of each class) the same.
     """
     check_student(student, sample.images[:2])
     z = cached_embed(encoder, source, sample.rows)
-    dictionary = _dictionary(z, encoder, config, folder / "dictionary", factors)
     judged = logits(student, sample.images)
     held_out = torch.zeros(len(z), dtype=torch.bool)
     held_out[torch.randperm(len(z), generator=generator(0, "audit"))[: len(z) // 5]] = True
     margins = margin(judged, config.pair)
+    labels = None if source.labels is None else torch.from_numpy(source.labels[sample.rows])
+    dictionary = _dictionary(z, margins, labels, encoder, config, factors)
+    dictionary.save(folder / "dictionary")
     probe = _probe(student, z, margins, held_out, encoder.fingerprint, config.pair)
     probe.save(folder / "probe")
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
@@ -197,9 +205,9 @@ def make_components(
     if not _exists(folder / "decoder"):
         shape = _decoder_config(sample.images, encoder, config)
         checkpoint = folder / "training" / "decoder"
-        fit_decoder(sample.images, z, shape, config.decoder, encoder.fingerprint, checkpoint).save(
-            folder / "decoder"
-        )
+        own, training = encoder.fingerprint, config.decoder
+        decoder = fit_decoder(sample.images, z, shape, training, own, checkpoint, watch)
+        decoder.save(folder / "decoder")
     decoder = Decoder.load(folder / "decoder")
     return Components(encoder, dictionary, decoder, student, probe, tuple(surrogates)), measures
 
@@ -244,11 +252,12 @@ def forecast(
     training = _seconds(step)
     drawing = _seconds(lambda: decoder.decode(z, decoder.invert(batch, z))) / len(batch) / 3
     n, directions = len(sample.images), config.directions
+    passes = 1 + config.explain.closed_loop
     return {
         "encode and judge": n * (encoding + judging),
         "train the decoder": config.decoder.steps * training,
         "explain": explained
-        * ((2 + directions) * drawing + (1 + directions) * (encoding + judging)),
+        * ((2 + passes * directions) * drawing + (1 + passes * directions) * (encoding + judging)),
     }
 
 
@@ -268,18 +277,19 @@ def _readable(source: ImageSource, rows: list[int]) -> bool:
 
 def _dictionary(
     z: Tensor,
+    margins: Tensor,
+    labels: Tensor | None,
     encoder: Encoder,
     config: AuditConfig,
-    folder: Path,
     factors: tuple[NDArray[np.float64], tuple[str, ...]] | None,
 ) -> Dictionary:
-    if factors is None:
-        dictionary = SVD(min(config.directions, *z.shape))
-        dictionary.fit(z, encoder_fingerprint=encoder.fingerprint)
-    else:
-        dictionary = Procrustes().fit(z, *factors, encoder.fingerprint)
-    dictionary.save(folder)
-    return dictionary
+    """Fit the directions that the data allows: its attributes, its classes, or variance alone."""
+    if factors is not None:
+        return Procrustes().fit(z, *factors, encoder.fingerprint)
+    count = min(config.directions, *z.shape)
+    if labels is not None and count > 2 and len(labels.unique()) > 1:
+        return fit_guided(z, margins, labels, count, encoder.fingerprint)
+    return SVD(count).fit(z, encoder_fingerprint=encoder.fingerprint)
 
 
 def _probe(

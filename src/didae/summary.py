@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +28,11 @@ FUNNEL: tuple[tuple[str, str], ...] = (
     ("non_adversarial_flips", "non-adversarial"),
 )
 """Funnel stages in order: field of `DirectionSummary`, words for it."""
+
+NAFR_DEFINITION = (
+    "nafr is the share of all n rows, failed ones included, at which the student and every "
+    "surrogate change their arg max class from the factual image to the delivered 8-bit image."
+)
 
 Matrix = tuple[tuple[float | None, ...], ...]
 
@@ -59,6 +66,13 @@ class DirectionSummary(BaseModel):
     mean_spill
         Mean over delivered counterfactuals of the largest absolute change of another code, in
         its std.
+    realised
+        Median over delivered counterfactuals of the change of the own code, read from the
+        re-encoded 8-bit image, as a share of what was requested; 1 is ideal. None if nothing was
+        delivered, or in a run of an earlier version.
+    stability
+        Share of the ambient flips that outlive noise of ±1/255 on the delivered image, in [0, 1];
+        None without flips, or in a run of an earlier version.
     correlates_with
         (factor, Pearson r) pairs, strongest first; empty where no attribute is known.
     """
@@ -75,6 +89,8 @@ class DirectionSummary(BaseModel):
     non_adversarial_flips: int
     nafr: float | None = None
     mean_spill: float | None = None
+    realised: float | None = None
+    stability: float | None = None
     correlates_with: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -109,6 +125,8 @@ class Summary(BaseModel):
         (directions, factors): Pearson r; rows ordered as in `disentanglement`.
     label_names
         Name of each class; empty if unknown.
+    nafr_definition
+        What `DirectionSummary.nafr` counts, in a sentence.
     measures
         Further figures of the run, shown among its key numbers (`{"probe_agreement": 0.96}`).
     settings
@@ -128,6 +146,7 @@ class Summary(BaseModel):
     factors: tuple[str, ...] = ()
     code_factor_correlation: Matrix = ()
     label_names: tuple[str, ...] = ()
+    nafr_definition: str = NAFR_DEFINITION
     measures: dict[str, float | None] = {}
     settings: dict[str, Any] = {}
 
@@ -189,6 +208,7 @@ class _Tally:
     with_surrogates: int = 0
     spill: float = 0.0
     delivered: int = 0
+    realised: list[float] = field(default_factory=list[float])
 
     def add(self, row: Mapping[str, Any]) -> None:
         kept = row["status"] == "kept"
@@ -211,14 +231,23 @@ class _Tally:
         if kept and row["spill"] is not None and math.isfinite(row["spill"]):
             self.spill += float(row["spill"])
             self.delivered += 1
+        if kept:
+            requested = float(row["code_requested"]) - float(row["code_before"])
+            if requested:
+                change = float(row["code_after"]) - float(row["code_before"])
+                self.realised.append(change / requested)
 
-    def close(self, correlates_with: tuple[tuple[str, float], ...]) -> DirectionSummary:
+    def close(
+        self, correlates_with: tuple[tuple[str, float], ...], stability: float | None
+    ) -> DirectionSummary:
         return DirectionSummary(
             index=self.index,
             name=self.name,
             **{stage: self.stages[stage] for stage, _ in FUNNEL},
             nafr=self.both_flip / self.stages["n"] if self.with_surrogates else None,
             mean_spill=self.spill / self.delivered if self.delivered else None,
+            realised=statistics.median(self.realised) if self.realised else None,
+            stability=stability,
             correlates_with=correlates_with,
         )
 
@@ -226,6 +255,7 @@ class _Tally:
 def summarise(
     rows: Iterable[Mapping[str, Any]],
     *,
+    stability: Mapping[int, float] = MappingProxyType({}),
     disentanglement: Sequence[Sequence[float]] = (),
     factors: Sequence[str] = (),
     code_factor_correlation: Sequence[Sequence[float]] = (),
@@ -237,6 +267,8 @@ def summarise(
     ----------
     rows
         Rows of the counterfactual table, one per image and direction; read once, in any order.
+    stability
+        Direction -> share of its ambient flips that outlive a disturbance.
     disentanglement
         (directions, codes), see `Summary.disentanglement`.
     factors
@@ -267,7 +299,9 @@ def summarise(
     ordered = [tallies[index] for index in sorted(tallies)]
     correlations = [_strongest(factors, row) for row in code_factor_correlation]
     correlations = correlations or [()] * len(ordered)
-    directions = [t.close(c) for t, c in zip(ordered, correlations, strict=True)]
+    directions = [
+        t.close(c, stability.get(t.index)) for t, c in zip(ordered, correlations, strict=True)
+    ]
     directions.sort(key=lambda d: (-d.verified_flips, -d.non_adversarial_flips, d.index))
     return Summary(
         n_images=len(psnr),

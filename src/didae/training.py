@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -24,6 +24,7 @@ from didae.storage import fingerprint, load_tensors, save_tensors
 
 Forward = Callable[..., Tensor]
 Loss = Callable[[Forward, Tensor, torch.Generator], Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -69,12 +70,13 @@ class TrainingConfig(Config):
 
 
 def train(
-    model: nn.Module,
+    model: Model,
     loss: Loss,
     examples: int,
     config: TrainingConfig,
     folder: Path | None = None,
     description: str = "training",
+    watch: Callable[[int, Model], None] | None = None,
 ) -> list[float]:
     """Fit a model in place and leave the averaged weights in it, on the CPU.
 
@@ -94,6 +96,10 @@ def train(
         Where the checkpoint lives; a run found there is continued.
     description : str
         What the progress bar says.
+    watch : callable, optional
+        ``watch(steps, average)`` looks at the averaged weights at every checkpoint and after the
+        last step, where they are trained, in evaluation mode. It must change neither them nor the
+        global generators.
 
     Returns
     -------
@@ -111,7 +117,7 @@ def train(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    average = copy.deepcopy(model).requires_grad_(False)
+    average = copy.deepcopy(model).requires_grad_(False).eval()
     path = None if folder is None else folder / CHECKPOINT
     run = _identity(model, examples, config, world)
     history = _restore(path, model, average, optimiser, run)
@@ -133,11 +139,7 @@ def train(
                 group["lr"] = _learning_rate(config, step)
             indices = batch_indices(examples, config.batch_size, config.seed, step)[rank::world]
             value = loss(forward, indices, generator(config.seed, "step", step, rank))
-            if not math.isfinite(value.item()):
-                raise DidaeError(
-                    f"{description}: the loss is {value.item()} at step {step}; "
-                    "lower the learning rate or look for broken images."
-                )
+            _require_finite(value.item(), description, step)
             optimiser.zero_grad(set_to_none=True)
             if accelerator is None:
                 value.backward()
@@ -149,8 +151,11 @@ def train(
             update_average(average, model, config.ema_decay, step)
             history.append(value.item())
             consistent = True
-            if len(history) % config.checkpoint_every == 0:
+            due = len(history) % config.checkpoint_every == 0
+            if due:
                 save()
+            if watch is not None and rank == 0 and (due or len(history) == config.steps):
+                watch(len(history), average)
     finally:
         if consistent:
             save()
@@ -214,6 +219,14 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(1, config.steps - warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _require_finite(loss: float, description: str, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DidaeError(
+            f"{description}: the loss is {loss} at step {step}; "
+            "lower the learning rate or look for broken images."
+        )
 
 
 def _accelerator() -> Any:

@@ -36,3 +36,13 @@ def test_a_figure_that_is_not_a_number_never_passes():
     figures = Figures()
     figures.add("psnr", float("nan"), 3, at_least=1)
     assert figures["psnr"].ok is False
+
+
+def test_markdown_has_a_line_per_figure():
+    figures = Figures()
+    figures.add("flip", [0.9, 1.0], 400, at_least=0.96)
+    figures.add("nfe", 27, 8)
+    assert figures.markdown().splitlines()[2:] == [
+        "| `flip` | 0.95 ± 0.0707 | 400 | 2 | >= 0.96 | **no** |",
+        "| `nfe` | 27 | 8 | 1 |  |  |",
+    ]

@@ -63,12 +63,13 @@ def test_the_report_shows_all_directions_and_the_broken_image(run):
         row["image_id"].rsplit("/", 1)[-1] for row in read_table(run / "table").to_pylist()
     }
     assert (run / "report.html").stat().st_size > 10_000
+    assert [path.name for path in (run / "samples").iterdir()] == ["step-000002.png"]
 
 
 def test_the_time_is_announced_before(folder, tmp_path, capsys):
     assert audit(folder, tmp_path / "run") == 0
     shown = capsys.readouterr().out
-    assert shown.index("train the decoder") < shown.index("verified")
+    assert shown.index("train the decoder") < shown.index("ambient")
     # Ten of the eighty are kept for validation.
     assert "70 images to learn from" in shown
 

@@ -88,6 +88,7 @@ def test_training_and_fitting_on_a_folder(tmp_path, capsys) -> None:
     encoder = f"--encoder={home / 'encoder'}"
     decoder = ["--canvas=4", "--width=8", encoder, f"--folder={home / 'decoder'}"]
     assert main(["train", "decoder", *short, *decoder]) == 0
+    assert [path.name for path in (home / "decoder" / "samples").iterdir()] == ["step-000002.png"]
     assert main(["fit", data, encoder, "--plain", f"--folder={home / 'plain'}"]) == 0
     svd = ["--kind=svd", "--directions=3", f"--folder={home / 'svd'}"]
     assert main(["fit", data, encoder, *svd]) == 0

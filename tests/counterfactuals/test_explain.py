@@ -345,3 +345,11 @@ def test_summary_knows_matrices_and_round_trip(components: Components, tmp_path:
     assert len(shown) == 8
     assert all((tmp_path / name).is_file() for name in shown)
     write_report(tmp_path, summary)
+
+
+def test_a_run_names_its_encoder_and_the_licences(components: Components, tmp_path: Path) -> None:
+    source = Images()
+    source.licence = "CC0"
+    settings = explain(source, range(2), components, BOUNDARY, tmp_path).settings
+    assert settings["encoder"] == components.encoder.name
+    assert settings["licences"] == {"encoder": components.encoder.licence, "data": "CC0"}

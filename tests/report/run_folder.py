@@ -98,6 +98,7 @@ def make_run(
     k = len(names)
     summary = summarise(
         rows,
+        stability={0: 0.75, 1: 0.985, 2: 1.0, 3: 1.0},
         disentanglement=np.abs(random.normal(0, 0.04, (k, k))) + 1.9 * np.eye(k),
         factors=NAMES,
         code_factor_correlation=random.normal(0, 0.03, (k, 4)) + np.eye(k, 4) * 0.96,

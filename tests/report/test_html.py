@@ -194,6 +194,39 @@ def test_a_folder_without_a_run_is_one_clear_line(tmp_path: Path):
         write_report(tmp_path / "nowhere", summarise([]))
 
 
+def test_every_direction_says_whether_it_can_be_trusted(run: tuple[Path, Summary]):
+    folder, summary = run
+    page = Page(write_report(folder, summary)).text
+    assert page.count("realised share 0.99)") + page.count("realised share 0.99;") == 4
+    assert page.count(f"round trip {summary.round_trip_psnr:.1f} dB;") == 4
+    background = next(d for d in summary.directions if d.index == 1)
+    words = f"98 % of {background.ambient_flips} flips outlive noise of ±1/255"
+    assert words in page
+    assert "Show the counterfactuals" not in page
+
+
+def test_what_cannot_be_drawn_is_said_before_it_is_shown(tmp_path: Path):
+    folder, _ = single(tmp_path)
+    rows = read_table(folder / "table").to_pylist()
+    summary = summarise([{**row, "code_after": 0.9} for row in rows], stability={0: 1.0})
+    page = Page(write_report(folder, summary))
+    assert "Not realised : the encoder’s code cannot be drawn well here" in page.text
+    assert "realised share 0.05" in page.text
+    assert [tag for tag, _ in page.tags if tag in {"details", "article"}] == ["article", "details"]
+    assert page.text.index("Show the counterfactuals all the same") < page.text.index(
+        "The only decoded counterfactual"
+    )
+
+
+def test_a_run_of_an_earlier_version_has_a_page(run: tuple[Path, Summary]):
+    folder, summary = run
+    earlier = {"realised": None, "stability": None}
+    directions = tuple(d.model_copy(update=earlier) for d in summary.directions)
+    page = Page(write_report(folder, summary.model_copy(update={"directions": directions}))).text
+    assert page.count("Not measured (round trip") == 4
+    assert page.count("realised share not measured; ") == 4
+
+
 def direction(name: str, verified: int) -> DirectionSummary:
     counts = dict.fromkeys(("feasible", "latent_flips", "ambient_flips"), 100)
     return DirectionSummary(

@@ -87,6 +87,22 @@ class Figures(dict[str, Figure]):
         """
         return {key: dict(vars(figure)) for key, figure in self.items()}
 
+    def markdown(self) -> str:
+        """Give the figures as a Markdown table.
+
+        Returns
+        -------
+        str
+            A line per figure: value ± std, n, seeds, target and whether it is met.
+        """
+        lines = ["| figure | value | n | seeds | target | met |", "|---|---|---|---|---|---|"]
+        marks = {True: "yes", False: "**no**", None: ""}
+        for key, figure in self.items():
+            spread = "" if figure.std is None else f" ± {figure.std:.3g}"
+            row = (f"`{key}`", f"{figure.value:.4g}{spread}", figure.n, figure.seeds, figure.target)
+            lines.append("| " + " | ".join(map(str, (*row, marks[figure.ok]))) + " |")
+        return "\n".join(lines) + "\n"
+
     def table(self, title: str) -> Table:
         """Give the figures as a table for the terminal.
 

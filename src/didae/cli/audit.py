@@ -15,6 +15,8 @@ from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.counterfactuals import explain
+from didae.encoders.cache import cached_embed
+from didae.report.samples import SampleSheets, sample_rows
 from didae.runtime import resolve_device
 from didae.storage import write_json
 
@@ -24,8 +26,9 @@ COMPONENTS = "components"
 class Audit(Command):
     """Find what a classifier looks at: embed, train a decoder, try all directions, report.
 
-    Without attributes the directions are those of largest variance. Whatever takes long is
-    announced, and an interrupted audit goes on where it stopped.
+    The directions are those of the data's attributes. Without attributes, they are the class, what
+    the student sees beyond the class, and the largest variation; without labels, the latter alone.
+    Whatever takes long is announced, and an interrupted audit goes on where it stopped.
 
     Attributes
     ----------
@@ -36,7 +39,8 @@ class Audit(Command):
     encoder : str
         lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE#OUTPUT or a folder.
     folder : Path
-        Gets components, table, images, summary.json and report.html.
+        Gets components, samples of the decoder while it trains, table, images, summary.json and
+        report.html.
     explained : int
         Images to explain, of the test split.
     most : int
@@ -71,8 +75,11 @@ class Audit(Command):
         times = forecast(sample, len(chosen), encoder, student, self.audit)
         open_run(self, self.folder)
         _announce(times, len(sample.images))
+        few = sample_rows(len(sample.images))
+        z = cached_embed(encoder, source, sample.rows[few])
+        watch = SampleSheets(self.folder, sample.images[few], z, self.audit.decoder)
         components, measures = make_components(
-            source, sample, encoder, student, self.audit, self.folder / COMPONENTS, known
+            source, sample, encoder, student, self.audit, self.folder / COMPONENTS, known, watch
         )
         components.to(resolve_device(self.device))
         summary = explain(source, chosen, components, self.audit.explain, self.folder)

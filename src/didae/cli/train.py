@@ -16,6 +16,7 @@ from didae.decoders.base import SamplerConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.encoders.cache import cached_embed
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
+from didae.report.samples import SampleSheets, sample_rows
 from didae.training import TrainingConfig
 
 _FLOW = SamplerConfig(method="euler", steps=1)
@@ -64,7 +65,7 @@ class TrainDecoder(Command):
     Attributes
     ----------
     folder : Path
-        Gets the decoder; an interrupted run there is continued.
+        Gets the decoder, and samples/ while it trains; an interrupted run there is continued.
     encoder : str
         square (shipped), lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE or a folder.
     source : SourceConfig
@@ -104,6 +105,10 @@ class TrainDecoder(Command):
         config = suited_config(
             images, encoder.dim, self.components, self.width, self.canvas
         ).model_copy(update={"objective": self.objective, "sampler": sampler})
-        decoder = fit_decoder(images, z, config, self.training, encoder.fingerprint, self.folder)
+        few = sample_rows(len(images))
+        watch = SampleSheets(self.folder, images[few], z[few], self.training)
+        decoder = fit_decoder(
+            images, z, config, self.training, encoder.fingerprint, self.folder, watch
+        )
         decoder.save(self.folder)
         console().print(f"decoder {decoder.fingerprint} in {self.folder}")

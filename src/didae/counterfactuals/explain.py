@@ -17,6 +17,7 @@ from torch import Tensor
 
 from didae import __version__
 from didae.counterfactuals.config import Components, ExplainConfig
+from didae.counterfactuals.stability import stability
 from didae.counterfactuals.sweep import Pictures, Sweep
 from didae.counterfactuals.table import (
     FAILED,
@@ -113,7 +114,16 @@ class _Run:
         # No result depends on the batch size, so a run may be resumed with another one.
         settings = self.config.model_dump(mode="json", exclude={"batch_size"})
         identities = self.components.fingerprints()
-        self.settings = {**self.config.model_dump(mode="json"), "components": identities}
+        encoder = self.components.encoder
+        self.settings = {
+            **self.config.model_dump(mode="json"),
+            "components": identities,
+            "encoder": encoder.name,
+            "licences": {
+                "encoder": encoder.licence or "unknown",
+                "data": getattr(self.source, "licence", "") or "unknown",
+            },
+        }
         self.fingerprint = fingerprint(settings, cast("Any", identities), self.ids)
         self.seconds, self.delivered = 0.0, 0
 
@@ -182,13 +192,17 @@ class _Run:
         attributes = {k: np.asarray(v)[chosen] for k, v in self.source.attributes.items()}
         factors, correlation = correlations(table, directions, attributes)
         sampler = self.components.sampling(self.config.sampler).sampler
+        student, size = self.components.student, self.config.batch_size
         summary = summarise(
             table.to_pylist(),
+            stability=stability(table, self.folder, student, size),
             disentanglement=cast("Any", disentanglement(table, directions)),
             factors=factors,
             code_factor_correlation=correlation,
             counterfactuals_per_second=self.delivered / self.seconds if self.seconds else None,
-            nfe_per_counterfactual=evaluations(table, directions, sampler.evaluations),
+            nfe_per_counterfactual=evaluations(
+                table, directions, sampler.evaluations, 1 + self.config.closed_loop
+            ),
             label_names=tuple(self.source.label_names),
             settings=self.settings,
         )

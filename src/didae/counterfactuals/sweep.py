@@ -13,7 +13,7 @@ from didae.counterfactuals.config import Components, ExplainConfig
 from didae.counterfactuals.table import Cells
 from didae.data.images import to_float, to_uint8
 from didae.decoders.base import StochasticCode
-from didae.editing import apply, clamp, cross_boundary, reflect
+from didae.editing import apply, clamp, cross_boundary, overshoot, reflect
 from didae.runtime import AutoBatch
 from didae.students import logits
 from didae.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE
@@ -199,6 +199,9 @@ class Sweep:
     ) -> dict[tuple[int, int], Tensor]:
         """Decode the chosen edits and fill in what the 8-bit images show."""
         image, direction = where
+        if self.config.closed_loop:
+            *_, seen = self.batches.map(partial(self._decode, code), edited[where], image)
+            edited = self._corrected(look, edited, where, seen)
         draw = partial(self._draw, code)
         drawn, finite, z, judged, others = self.batches.map(draw, edited[where], image)
         finite &= z.isfinite().all(1) & judged.isfinite().all(1)
@@ -223,14 +226,31 @@ class Sweep:
         places = zip(rows.tolist(), direction.tolist(), strict=True)
         return dict(zip(places, drawn, strict=True))
 
+    def _corrected(
+        self, look: Factuals, edited: Tensor, where: tuple[Tensor, ...], seen: Tensor
+    ) -> Tensor:
+        """Ask again for what the first decoding of the chosen edits did not show."""
+        image, direction = where
+        before = self._codes(look.z)
+        asked = (self._codes(edited[where]) - before[image])[torch.arange(len(image)), direction]
+        moved = (self._codes(seen) - before[image])[torch.arange(len(image)), direction]
+        more = overshoot(asked, moved) - asked
+        corrected = edited.clone()
+        corrected[where] += more[:, None] * self.atoms[direction]
+        return corrected
+
     def _draw(self, code: StochasticCode, z: Tensor, image: Tensor) -> tuple[Tensor, ...]:
         """Decode edits of the given images, save them as 8 bits, and look at what was saved."""
+        saved, finite, encoded = self._decode(code, z, image)
+        return saved, finite, encoded, *self._judge(to_float(saved))
+
+    def _decode(self, code: StochasticCode, z: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        """Give edits as 8 bits, whether they are finite, and what the encoder sees in them."""
         device = self.decoder.z_mean.device
         decoded = self.decoder.decode(z.to(device), code[image.to(device)], self.config.fidelity)
         finite = decoded.isfinite().all(3).all(2).all(1).cpu()
         saved = to_uint8(decoded.nan_to_num()).cpu()
-        pixels = to_float(saved)
-        return saved, finite, self._encode(pixels), *self._judge(pixels)
+        return saved, finite, self._encode(to_float(saved))
 
     def _verify(
         self, where: tuple[Tensor, Tensor], after: Tensor, before: Tensor, cells: Cells

@@ -208,7 +208,7 @@ def correlations(
     ).tolist()
 
 
-def evaluations(table: pa.Table, directions: int, each_way: int) -> float | None:
+def evaluations(table: pa.Table, directions: int, each_way: int, passes: int = 1) -> float | None:
     """Count the decoder's evaluations (NFE) for one counterfactual.
 
     Parameters
@@ -219,6 +219,8 @@ def evaluations(table: pa.Table, directions: int, each_way: int) -> float | None
         k.
     each_way : int
         Evaluations of one inversion or one decoding.
+    passes : int
+        Decodings of one counterfactual.
 
     Returns
     -------
@@ -231,7 +233,7 @@ def evaluations(table: pa.Table, directions: int, each_way: int) -> float | None
     wasted = (_column(table, "reason") == NOT_FINITE) & inverted
     images = inverted.reshape(-1, directions).any(1).sum()
     decoded = kept.sum() + wasted.sum()
-    return float(each_way * (2 * images + decoded) / kept.sum()) if kept.any() else None
+    return float(each_way * (2 * images + passes * decoded) / kept.sum()) if kept.any() else None
 
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -70,6 +71,8 @@ def fit_decoder(
     training: TrainingConfig,
     encoder_fingerprint: str,
     folder: Path | None = None,
+    watch: Callable[[int, Decoder], None] | None = None,
+    jitter: float = 0.0,
 ) -> Decoder:
     """Train a decoder.
 
@@ -87,6 +90,11 @@ def fit_decoder(
         The encoder that gave ``z``.
     folder : Path, optional
         Where checkpoints go.
+    watch : callable, optional
+        Gets the number of steps and the decoder as it is then, as for `didae.training.train`.
+    jitter : float
+        Standard deviation of noise on what the network gets of z_sem, in that of the images. It
+        keeps a long training on few images from learning by heart which z_sem is whose.
 
     Returns
     -------
@@ -100,23 +108,30 @@ def fit_decoder(
     """
     with seeded(training.seed):
         decoder = Decoder(config, encoder_fingerprint)
-    _normalise(decoder, z)
+    spread = _normalise(decoder, z)
     objective = flow_loss if config.objective == "flow" else noise_loss
 
     def loss(forward: Forward, indices: Tensor, generator: torch.Generator) -> Tensor:
-        return objective(forward, decoder.pixels(to_float(images[indices])), z[indices], generator)
+        given = z[indices]
+        if jitter:
+            noise = torch.randn(len(given), len(spread), generator=generator)
+            given = given + jitter * noise @ spread
+        return objective(forward, decoder.pixels(to_float(images[indices])), given, generator)
 
-    train(decoder, loss, len(images), training, folder, "training the decoder")
+    train(decoder, loss, len(images), training, folder, "training the decoder", watch)
     return decoder.eval().requires_grad_(False)
 
 
-def _normalise(decoder: Decoder, z: Tensor) -> None:
-    """Set what brings z_sem to mean 0 and spread 1 before the network."""
+def _normalise(decoder: Decoder, z: Tensor) -> Tensor:
+    """Set what brings z_sem to mean 0 and spread 1 before the network; give the way back.
+
+    Its rows (k, d) are the steps of z_sem that change one input of the network by 1.
+    """
     centred = z - z.mean(0)
     decoder.z_mean.copy_(z.mean(0))
     decoder.z_scale.copy_(centred.pow(2).mean().sqrt())
     if decoder.z_basis is None:
-        return
+        return decoder.z_scale * torch.eye(z.shape[1])
     kept = len(decoder.z_basis)
     if kept > min(z.shape):
         raise DidaeError(
@@ -132,6 +147,7 @@ def _normalise(decoder: Decoder, z: Tensor) -> None:
             "lower network.dim."
         )
     decoder.z_basis.copy_((axes / variances.sqrt()).T)
+    return decoder.z_scale * (axes * variances.sqrt()).T.float()
 
 
 def flow_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,6 +32,8 @@ class FashionRecipe(Config):
         them with .76 accuracy, from 64 with .91, from 256 with .96, from all 1280 with .98.
     width : int
         Channels of the U-Net's first level.
+    jitter : float
+        Noise on the decoder's z_sem while it trains, in standard deviations of its components.
     decoder : TrainingConfig
         How the decoder is trained.
     """
@@ -39,8 +41,9 @@ class FashionRecipe(Config):
     tag: TagConfig = TagConfig()
     components: int = 256
     width: int = 48
+    jitter: float = 0.25
     decoder: TrainingConfig = TrainingConfig(
-        steps=30000, batch_size=16, learning_rate=2e-3, weight_decay=0
+        steps=14000, batch_size=16, learning_rate=2e-3, weight_decay=0
     )
 
 
@@ -98,6 +101,12 @@ def train_fashion_decoder(
         z, images = cached_embed(encoder, source, rows), source.images(rows)
         config = suited_config(images, encoder.dim, recipe.components, recipe.width)
         fit_decoder(
-            images, z, config, recipe.decoder, encoder.fingerprint, folder / "decoder.training"
+            images,
+            z,
+            config,
+            recipe.decoder,
+            encoder.fingerprint,
+            folder / "decoder.training",
+            jitter=recipe.jitter,
         ).save(folder / "decoder")
     return Decoder.load(folder / "decoder")

@@ -10,7 +10,7 @@ from typing import Any, cast
 from markupsafe import Markup
 
 from didae.errors import DidaeError
-from didae.report import figures, sheets
+from didae.report import figures, sheets, trust
 from didae.report.pictures import read_picture
 from didae.report.repair import find_repair
 from didae.report.repair_section import repair_section
@@ -91,6 +91,8 @@ def write_report(
         conclusion=conclusion(summary),
         key_figures=_key_figures(summary),
         cards=cards,
+        thresholds=trust,
+        trusts={d.index: trust.trust(summary, d) for d in summary.directions},
         repair=None if shown is None else repair_section(shown, folder),
         matrices=_matrices(summary),
         round_trip=_round_trip(folder, rows),

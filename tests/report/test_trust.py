@@ -1,0 +1,54 @@
+"""Verdicts on directions at and beside every threshold."""
+
+from __future__ import annotations
+
+import pytest
+
+from didae.report.trust import trust
+from didae.summary import DirectionSummary, Summary
+
+
+def judged(
+    psnr: float | None, realised: float | None, stability: float | None, flips: int = 10
+) -> tuple[str, tuple[str, ...]]:
+    direction = DirectionSummary(
+        index=0, name="x", n=20, feasible=20, latent_flips=20, ambient_flips=flips,
+        verified_flips=0, non_adversarial_flips=0, realised=realised, stability=stability,
+    )  # fmt: skip
+    found = trust(Summary(n_images=20, n_directions=1, round_trip_psnr=psnr), direction)
+    return found.word, tuple(part.replace("\u202f", " ") for part in found.parts)
+
+
+@pytest.mark.parametrize(
+    ("psnr", "realised", "stability", "word"),
+    [
+        (20.0, 0.5, 0.8, "trustworthy"),
+        (45.0, 1.3, 1.0, "trustworthy"),
+        (20.0, 0.5, 0.79, "fragile"),
+        (45.0, 0.49, 1.0, "partly realised"),
+        (45.0, 0.25, 0.1, "partly realised"),
+        (45.0, 0.24, 1.0, "not realised"),
+        (45.0, -0.8, 1.0, "not realised"),
+        (19.9, 1.0, 1.0, "not realised"),
+        (None, 1.0, 1.0, "not measured"),
+        (45.0, None, 1.0, "not measured"),
+        (45.0, 1.0, None, "not measured"),
+    ],
+)
+def test_the_verdict_keeps_its_thresholds(psnr, realised, stability, word):
+    assert judged(psnr, realised, stability)[0] == word
+
+
+def test_an_edit_without_flips_can_be_trusted_to_change_nothing():
+    word, parts = judged(45.0, 0.9, None, flips=0)
+    assert word == "trustworthy"
+    assert parts[2] == "no flip to disturb"
+
+
+def test_the_parts_are_the_numbers():
+    assert judged(37.12, -0.314, 0.5)[1] == (
+        "round trip 37.1 dB", "realised share −0.31", "50 % of 10 flips outlive noise of ±1/255"
+    )  # fmt: skip
+    assert judged(None, None, None)[1] == (
+        "round trip not measured", "realised share not measured", "stability not measured"
+    )  # fmt: skip
