@@ -35,6 +35,9 @@ COMMANDS = {
     "bench square": ("bench", "BenchSquare", "measure everything against the truth on Square"),
     "bench repair": ("bench", "BenchRepair", "repair biased students in every way on Square"),
     "bench fashion": ("bench", "BenchFashion", "find and repair a tag planted on photographs"),
+    "bench rivals": ("bench", "BenchRivals", "compare with ACE, DiME, FastDiME and SCE on Square"),
+    "bench adversarial": ("bench", "BenchAdversarial", "attack the checks of counterfactuals"),
+    "bench ablations": ("bench", "BenchAblations", "leave out or replace parts of the method"),
 }
 """Command -> module, class and one line of help."""
 

