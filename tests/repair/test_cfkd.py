@@ -181,7 +181,7 @@ def test_wrong_directions_are_refused(components, data, spurious, words):
 
 def test_a_function_cannot_be_repaired(components, data):
     foreign = dataclasses.replace(components, student=lambda images: images[:, 0, 0, :2])
-    with pytest.raises(DidaeError, match="no torch module"):
+    with pytest.raises(DidaeError, match="neither a torch module"):
         repair_student(foreign, *data, (BACKGROUND,), RepairConfig())
 
 
