@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -124,7 +125,9 @@ def test_elpv(tmp_path, place):
 
 
 def test_elpv_of_the_installed_package_is_found_without_importing_it(tmp_path, monkeypatch):
-    assert "didae[elpv]" in message(installed_elpv)
+    with monkeypatch.context() as absent:
+        absent.setattr(importlib.util, "find_spec", lambda name: None)
+        assert "didae[elpv]" in message(installed_elpv)
     make_elpv(tmp_path / "elpv_dataset" / "data")
     (tmp_path / "elpv_dataset" / "__init__.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
