@@ -126,7 +126,7 @@ def test_elpv(tmp_path, place):
 
 def test_elpv_of_the_installed_package_is_found_without_importing_it(tmp_path, monkeypatch):
     with monkeypatch.context() as absent:
-        absent.setattr(importlib.util, "find_spec", lambda name: None)
+        absent.setattr(importlib.util, "find_spec", lambda _: None)
         assert "didae[elpv]" in message(installed_elpv)
     make_elpv(tmp_path / "elpv_dataset" / "data")
     (tmp_path / "elpv_dataset" / "__init__.py").write_text("raise SystemExit('imported')")
