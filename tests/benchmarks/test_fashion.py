@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from didae.benchmarks.fashion_case import POISONED, FashionCase
+from didae.benchmarks.fashion_frontier import SAMPLERS, frontier
 from didae.benchmarks.fashion_measures import (
     COPIES,
     edits,
@@ -69,7 +70,7 @@ class Pooled(Encoder):
 @pytest.fixture(scope="module")
 def case(tmp_path_factory) -> FashionCase:
     rows = np.arange(COUNT)
-    splits = {"train": rows[:3000], "test": rows[3000:]}
+    splits = {"train": rows[:2900], "validation": rows[2900:3000], "test": rows[3000:]}
     source = Planted(Bars(rows % 2, splits, tuple(f"{row}" for row in rows)))
     encoder = Pooled()
     config = suited_config(source.images(range(8)), 16, 16, width=8, canvas=4)
@@ -125,3 +126,16 @@ def test_directions_without_tag_labels_are_ranked(case: FashionCase):
     assert 1 <= found["rank_of_tag"] <= 10
     assert found["tag_correlation"] > 0.5
     assert 0 <= found["tag_verified_svd"] <= 1
+
+
+def test_the_frontier_counts_evaluations_and_an_exact_round_trip_needs_no_residual(
+    case: FashionCase,
+):
+    found = frontier(case, 4)
+    for sampler in SAMPLERS:
+        start = f"frontier_{sampler.method}{sampler.steps}"
+        assert found[f"{start}_nfe"] == sampler.evaluations
+        # The velocity of a network that was never trained is 0.
+        assert found[f"{start}_round_trip_psnr"] == 99
+        bare = found[f"{start}_truth_psnr_bare"]
+        assert found[f"{start}_truth_psnr"] == pytest.approx(bare, abs=1e-6)
