@@ -151,7 +151,7 @@ class FashionCase:
     def unlabelled(self) -> dict[str, Dictionary]:
         """dict: dictionaries that know no tag, ten directions each; ``guided`` knows the class."""
         z, labels = self.z(self.pool), self.classes(self.pool)[:, 0]
-        margins = margin(logits(self.student, self.source.images(self.pool)))
+        margins = margin(logits(self.biased, self.source.images(self.pool)))
         own = self.encoder.fingerprint
         return {
             "guided": fit_guided(z, margins, labels, 10, own),
@@ -159,7 +159,7 @@ class FashionCase:
         }
 
     @cached_property
-    def student(self) -> StudentNetwork:
+    def biased(self) -> StudentNetwork:
         """StudentNetwork: trained on the poisoned images."""
         place = self.folder / "student"
         if not (place / "config.json").exists():
@@ -172,7 +172,7 @@ class FashionCase:
     @cached_property
     def probe(self) -> Probe:
         """Probe: the student, distilled on images of the pool."""
-        margins = margin(logits(self.student, self.source.images(self.pool)))
+        margins = margin(logits(self.biased, self.source.images(self.pool)))
         own = self.encoder.fingerprint
         return fit_probe(self.z(self.pool), margins, RIDGE, own)
 
@@ -187,13 +187,13 @@ class FashionCase:
                 seed = 1000 * (number + 1) + self.seed
                 training = SURROGATE.model_copy(update={"seed": seed})
                 shape = StudentConfig(image_size=SIDE, architecture=kind)
-                train_surrogate(self.student, images, shape, training).save(place)
+                train_surrogate(self.biased, images, shape, training).save(place)
             surrogates.append(load_student(place))
         return Components(
             self.encoder,
             self.dictionary,
             self.decoder,
-            self.student,
+            self.biased,
             self.probe,
             tuple(surrogates),
         )

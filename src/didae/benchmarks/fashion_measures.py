@@ -153,7 +153,7 @@ def flips(case: FashionCase, n: int) -> Measurement:
     rows, images, z = _test(case, n)
     components, dictionary, probe = case.components, case.dictionary, case.probe
     atoms, codes = dictionary.atoms, dictionary.encode(z)
-    judges = (case.student, *components.surrogates)
+    judges = (case.biased, *components.surrogates)
     before = [logits(judge, images).argmax(1) for judge in judges]
     case.decoder.sampler = EDITING
     stochastic = invert(case.decoder, images, z)
@@ -187,7 +187,7 @@ def flips(case: FashionCase, n: int) -> Measurement:
     result |= shares("control_random_", decode(case.decoder, z + random, stochastic))
     result |= shares("control_noedit_", decode(case.decoder, z, stochastic))
     result |= shares("truth_", case.source.truth(rows))
-    result["probe_agreement"] = agreement(probe, z, margin(logits(case.student, images)))
+    result["probe_agreement"] = agreement(probe, z, margin(logits(case.biased, images)))
     return result
 
 
@@ -262,8 +262,8 @@ def repairs(case: FashionCase, n: int) -> Measurement:
         "after_guided": beyond,
         "ceiling": true_exchange(case, train),
     }
-    students = {key: cfkd(case.student, train, data, config) for key, data in learnt.items()}
-    students["before"] = case.student
+    students = {key: cfkd(case.biased, train, data, config) for key, data in learnt.items()}
+    students["before"] = case.biased
     for key, student in students.items():
         groups = judge(student, test)
         result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
