@@ -12,11 +12,12 @@ from torch import Tensor
 
 from didae.benchmarks.adversarial import Attacker
 from didae.benchmarks.autoencoder import AutoencoderConfig, fit_autoencoder
+from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
 from didae.benchmarks.reflection import Way, reflect
 from didae.benchmarks.square import decode, invert
-from didae.benchmarks.victims import SPURIOUS, Audit, Victim
+from didae.benchmarks.victims import Audit, Victim
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
 from didae.decoders.base import SamplerConfig, StochasticCode
 from didae.dictionaries import SVD, Dictionary, Procrustes

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from didae.benchmarks.attacks import attack, drawing
+from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
 from didae.benchmarks.square import decode
-from didae.benchmarks.victims import SPURIOUS, Audit, Victim
+from didae.benchmarks.victims import Audit, Victim
 from didae.data.images import to_float, to_uint8
 from didae.data.square import Square
 from didae.decoders.base import StochasticCode

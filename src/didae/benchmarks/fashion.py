@@ -6,9 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from didae.benchmarks.fashion_case import POISONED, FashionCase
+from didae.benchmarks.fashion_case import POISONED, RIDGE, STUDENT, SURROGATE, FashionCase
 from didae.benchmarks.fashion_frontier import frontier
-from didae.benchmarks.fashion_measures import edits, flips, ranking, repairs, round_trips
+from didae.benchmarks.fashion_measures import (
+    COPIES,
+    STRENGTH,
+    edits,
+    flips,
+    ranking,
+    repairs,
+    round_trips,
+)
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
 from didae.decoders.base import Decoder
@@ -52,7 +60,9 @@ def bench_fashion(
     source, encoder = open_fashion(data, FashionRecipe()), open_encoder(ENCODER)
     decoder = Decoder.load(SHIPPED / "decoder")
     n, swept, judged = (100, 50, 400) if quick else (200, 100, 2000)
-    identity = fingerprint(f"{encoder.fingerprint} {decoder.fingerprint} {n} {swept} {POISONED}")
+    settings = [config.model_dump(mode="json") for config in (POISONED, STUDENT, SURROGATE)]
+    networks = [encoder.fingerprint, decoder.fingerprint]
+    identity = fingerprint(*settings, [*networks, n, swept, judged, COPIES, STRENGTH, RIDGE])
     plan: tuple[tuple[str, int, Callable[[FashionCase, int], Measurement]], ...] = (
         ("round_trip", n, round_trips),
         ("edits", n, edits),
@@ -71,7 +81,7 @@ def bench_fashion(
             for key, value in measured.items():
                 told = f"{name}_seconds" if key == "seconds" else key
                 rows.setdefault(told, []).append(value)
-                counts[told] = images
+                counts[told] = int(measured.get("tested", images))
     figures = Figures()
     for key, values in rows.items():
         figures.add(f"fashion_{key}", values, counts[key], *TARGETS.get(key, (None, None)))

@@ -148,13 +148,17 @@ class FashionCase:
         )
 
     @cached_property
+    def margins(self) -> Tensor:
+        """Tensor, shape (n,): what the student says of the pool."""
+        return margin(logits(self.biased, self.source.images(self.pool)))
+
+    @cached_property
     def unlabelled(self) -> dict[str, Dictionary]:
         """dict: dictionaries that know no tag, ten directions each; ``guided`` knows the class."""
         z, labels = self.z(self.pool), self.classes(self.pool)[:, 0]
-        margins = margin(logits(self.biased, self.source.images(self.pool)))
         own = self.encoder.fingerprint
         return {
-            "guided": fit_guided(z, margins, labels, 10, own),
+            "guided": fit_guided(z, self.margins, labels, 10, own),
             "svd": SVD(10).fit(z, encoder_fingerprint=own),
         }
 
@@ -172,9 +176,7 @@ class FashionCase:
     @cached_property
     def probe(self) -> Probe:
         """Probe: the student, distilled on images of the pool."""
-        margins = margin(logits(self.biased, self.source.images(self.pool)))
-        own = self.encoder.fingerprint
-        return fit_probe(self.z(self.pool), margins, RIDGE, own)
+        return fit_probe(self.z(self.pool), self.margins, RIDGE, self.encoder.fingerprint)
 
     @cached_property
     def components(self) -> Components:

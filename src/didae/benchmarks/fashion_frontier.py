@@ -6,9 +6,9 @@ import numpy as np
 
 from didae import editing
 from didae.benchmarks.fashion_case import FashionCase
-from didae.benchmarks.fashion_measures import EDITING, TAG_CODE, mean_psnr
+from didae.benchmarks.fashion_measures import TAG_CODE, mean_psnr
 from didae.benchmarks.ledger import Measurement
-from didae.benchmarks.square import decode, invert
+from didae.benchmarks.square import FAITHFUL, decode, invert
 from didae.decoders.base import SamplerConfig
 from didae.metrics.truth import realised
 from didae.repair.counterfactuals import embedded
@@ -18,7 +18,7 @@ SAMPLERS = (
     SamplerConfig(method="euler", steps=5),
     SamplerConfig(method="heun", steps=2),
     SamplerConfig(method="heun", steps=3),
-    EDITING,
+    FAITHFUL,
     SamplerConfig(method="heun", steps=10),
 )
 
@@ -50,16 +50,15 @@ def frontier(case: FashionCase, n: int) -> Measurement:
     edited = z + change[:, None] * dictionary.atoms[TAG_CODE]
     result: Measurement = {}
     for sampler in SAMPLERS:
-        case.decoder.sampler = sampler
+        decoder = case.components.sampling(sampler)
         name = f"frontier_{sampler.method}{sampler.steps}"
-        code = invert(case.decoder, images, z)
+        code = invert(decoder, images, z)
         result[f"{name}_nfe"] = sampler.evaluations
-        result[f"{name}_round_trip_psnr"] = mean_psnr(decode(case.decoder, z, code, 0.0), images)
+        result[f"{name}_round_trip_psnr"] = mean_psnr(decode(decoder, z, code, 0.0), images)
         for fidelity, end in ((1.0, ""), (0.0, "_bare")):
-            drawn = decode(case.decoder, edited, code, fidelity)
+            drawn = decode(decoder, edited, code, fidelity)
             moved = (dictionary.encode(embedded(case.components, drawn)) - codes)[:, TAG_CODE]
             slope = realised(change.numpy(), moved.numpy()).slope
             result[f"{name}_tag_realised{end}"] = slope
             result[f"{name}_truth_psnr{end}"] = mean_psnr(drawn, truth)
-    case.decoder.sampler = EDITING
     return result

@@ -13,9 +13,10 @@ from didae import editing
 from didae.benchmarks.fashion_case import FashionCase
 from didae.benchmarks.heads import random_dictionary
 from didae.benchmarks.ledger import Measurement
-from didae.benchmarks.square import decode, invert
+from didae.benchmarks.square import FAITHFUL, decode, invert
 from didae.counterfactuals import ExplainConfig, explain
 from didae.decoders.base import SamplerConfig
+from didae.dictionaries import Dictionary
 from didae.metrics.images import psnr
 from didae.metrics.truth import realised
 from didae.randomness import standard_normal
@@ -29,7 +30,6 @@ BEYOND_CODE = 1  # of the guided dictionary
 COPIES = 2
 STRENGTH = 3.0
 """Mirrors the margin and half of it again; chosen on validation images of other seeds."""
-EDITING = SamplerConfig(method="heun", steps=5)
 ROUND_TRIP = SamplerConfig(method="heun", steps=10)
 
 
@@ -73,11 +73,10 @@ def round_trips(case: FashionCase, n: int) -> Measurement:
     """
     _, images, z = _test(case, n)
     result: Measurement = {}
-    for key, sampler in (("round_trip_psnr", ROUND_TRIP), ("round_trip_psnr_heun5", EDITING)):
-        case.decoder.sampler = sampler
-        code = invert(case.decoder, images, z)
-        result[key] = mean_psnr(decode(case.decoder, z, code, fidelity=0.0), images)
-    case.decoder.sampler = EDITING
+    for key, sampler in (("round_trip_psnr", ROUND_TRIP), ("round_trip_psnr_heun5", FAITHFUL)):
+        decoder = case.components.sampling(sampler)
+        code = invert(decoder, images, z)
+        result[key] = mean_psnr(decode(decoder, z, code, fidelity=0.0), images)
     return result
 
 
@@ -102,15 +101,15 @@ def edits(case: FashionCase, n: int) -> Measurement:
     codes = dictionary.encode(z)
     low, high = dictionary.code_low, dictionary.code_high
     change = editing.clamp(codes, editing.reflect(codes), low, high)
-    case.decoder.sampler = EDITING
-    stochastic = invert(case.decoder, images, z)
+    decoder = case.components.sampling(FAITHFUL)
+    stochastic = invert(decoder, images, z)
     result: Measurement = {"nothing_psnr": mean_psnr(images, truth)}
     true_codes = dictionary.encode(embedded(case.components, truth)) - codes
     for name, k in (("tag", TAG_CODE), ("class", CLASS_CODE)):
         wanted, atom = change[:, k], dictionary.atoms[k]
 
         def measure(key: str, step: Tensor, k: int = k, wanted: Tensor = wanted) -> Tensor:
-            drawn = decode(case.decoder, z + step, stochastic)
+            drawn = decode(decoder, z + step, stochastic)
             shift = embedded(case.components, drawn) - z
             moved = (dictionary.encode(z + shift) - codes)[:, k]
             result[f"{key}_realised"] = realised(wanted.numpy(), moved.numpy()).slope
@@ -155,11 +154,11 @@ def flips(case: FashionCase, n: int) -> Measurement:
     atoms, codes = dictionary.atoms, dictionary.encode(z)
     judges = (case.biased, *components.surrogates)
     before = [logits(judge, images).argmax(1) for judge in judges]
-    case.decoder.sampler = EDITING
-    stochastic = invert(case.decoder, images, z)
+    decoder = case.components.sampling(FAITHFUL)
+    stochastic = invert(decoder, images, z)
 
     def drawn(change: Tensor) -> Tensor:
-        return decode(case.decoder, z + change @ atoms, stochastic)
+        return decode(decoder, z + change @ atoms, stochastic)
 
     def shares(name: str, made: Tensor) -> Measurement:
         after = [logits(judge, made).argmax(1) for judge in judges]
@@ -184,8 +183,8 @@ def flips(case: FashionCase, n: int) -> Measurement:
         result |= shares(name, drawn(change))
     random = standard_normal(z.shape[1:], case.seed, case.ids(rows))
     random *= (change @ atoms).norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True)
-    result |= shares("control_random_", decode(case.decoder, z + random, stochastic))
-    result |= shares("control_noedit_", decode(case.decoder, z, stochastic))
+    result |= shares("control_random_", decode(decoder, z + random, stochastic))
+    result |= shares("control_noedit_", decode(decoder, z, stochastic))
     result |= shares("truth_", case.source.truth(rows))
     result["probe_agreement"] = agreement(probe, z, margin(logits(case.biased, images)))
     return result
@@ -216,7 +215,7 @@ def ranking(case: FashionCase, n: int) -> Measurement:
         components = replace(case.components, dictionary=dictionary)
         folder = case.folder / f"sweep_{name}"
         summary = explain(
-            case.source, rows, components, ExplainConfig(sampler=EDITING, closed_loop=True), folder
+            case.source, rows, components, ExplainConfig(sampler=FAITHFUL, closed_loop=True), folder
         )
         best = int(correlation.argmax())
         end = "" if name == "guided" else f"_{name}"
@@ -235,31 +234,29 @@ def repairs(case: FashionCase, n: int) -> Measurement:
     case : FashionCase
         Of one seed.
     n : int
-        Balanced test images.
+        Balanced test images, at most.
 
     Returns
     -------
     dict of str to float
-        Average and worst group accuracies on the balanced test images.
+        Average and worst group accuracies, and on how many images (``tested``).
     """
     train, test = case.labelled(case.split.train), case.labelled(case.split.test[:n])
-    case.decoder.sampler = EDITING
-    made, _ = exchange(case.components, train, (TAG_CODE,), COPIES, case.seed)
-    guided = replace(case.components, dictionary=case.unlabelled["guided"])
-    beyond, _ = exchange(guided, train, (BEYOND_CODE,), COPIES, case.seed)
-    nowhere = random_dictionary(case.dictionary, case.seed)
-    random, _ = exchange(
-        replace(case.components, dictionary=nowhere), train, (TAG_CODE,), COPIES, case.seed
-    )
-    result: Measurement = {}
+    drawing = replace(case.components, decoder=case.components.sampling(FAITHFUL))
+
+    def exchanged(dictionary: Dictionary, direction: int) -> Labelled:
+        used = replace(drawing, dictionary=dictionary)
+        return exchange(used, train, (direction,), COPIES, case.seed)[0]
+
+    result: Measurement = {"tested": len(test)}
     usual = CfkdConfig()
     training = usual.training.model_copy(update={"seed": case.seed})
     config = usual.model_copy(update={"training": training})
     learnt = {
         "longer_training": train,
-        "control_random": random,
-        "after": made,
-        "after_guided": beyond,
+        "control_random": exchanged(random_dictionary(case.dictionary, case.seed), TAG_CODE),
+        "after": exchanged(case.dictionary, TAG_CODE),
+        "after_guided": exchanged(case.unlabelled["guided"], BEYOND_CODE),
         "ceiling": true_exchange(case, train),
     }
     students = {key: cfkd(case.biased, train, data, config) for key, data in learnt.items()}

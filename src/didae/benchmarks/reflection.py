@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae import editing
+from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.ledger import Measurement
-from didae.benchmarks.victims import SPURIOUS, Audit, Victim
+from didae.benchmarks.victims import Audit, Victim
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, read_factors
 from didae.decoders.base import StochasticCode

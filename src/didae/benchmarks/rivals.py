@@ -20,7 +20,6 @@ from didae.explainers import SmoothingConfig, fit_smooth_student
 from didae.metrics.groups import gain
 from didae.recipes.square import (
     SHIPPED,
-    SURROGATES,
     SquareRecipe,
     broad_images,
     fit_judges,
@@ -52,7 +51,7 @@ REPAIR = CfkdConfig(
 )
 
 
-def bench_rivals(quick: bool, folder: Path, json_file: Path | None = None) -> Figures:
+def bench_rivals(quick: bool, folder: Path, json: Path | None = None) -> Figures:
     """Explain biased students of several seeds with every method, and judge what comes out.
 
     Parameters
@@ -62,7 +61,7 @@ def bench_rivals(quick: bool, folder: Path, json_file: Path | None = None) -> Fi
     folder : Path
         Keeps students, counterfactuals and measurements; an interrupted benchmark goes on. Gets
         the table, ``rivals.md``, and the figure, ``rivals.svg``.
-    json_file : Path, optional
+    json : Path, optional
         Gets key -> {value, std, n, seeds, needs, target, ok}.
 
     Returns
@@ -89,8 +88,8 @@ def bench_rivals(quick: bool, folder: Path, json_file: Path | None = None) -> Fi
         for method in ("didae", *RIVALS)
     }
     write_text(folder / "rivals.svg", speed_and_validity(drawn, NAMES))
-    if json_file is not None:
-        write_json(json_file, figures.to_json())
+    if json is not None:
+        write_json(json, figures.to_json())
     return figures
 
 
@@ -127,9 +126,7 @@ class _Bench:
         """
         if seed not in self._judges:
             place = self.folder / f"seed-{seed}" / "judges"
-            # It trains nothing twice, but embeds all of the probe's images to find that out.
-            if not (place / f"surrogate_{SURROGATES[-1]}" / "config.json").exists():
-                fit_judges(self.square, self.shipped.encoder, self.recipe, seed, place)
+            fit_judges(self.square, self.shipped.encoder, self.recipe, seed, place)
             self._judges[seed] = load_judges(place)
         return self._judges[seed]
 

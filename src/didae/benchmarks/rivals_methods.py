@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from didae import editing
 from didae.benchmarks.cases import SPURIOUS
+from didae.benchmarks.square import FAITHFUL, STRENGTH
 from didae.counterfactuals import Components
 from didae.data.square import FACTORS
-from didae.decoders.base import Decoder, SamplerConfig
+from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.explainers import (
@@ -34,8 +34,6 @@ from didae.explainers.work import Work, ask
 from didae.students import Probe, StudentLike
 from didae.training import TrainingConfig
 
-STRENGTH = 2.0  # Algorithm 2's reflection of the margin
-FAITHFUL = SamplerConfig(method="heun", steps=5)  # 9 NFE each way
 ORDER = (SPURIOUS, *(k for k in range(len(FACTORS)) if k != SPURIOUS))
 """Directions in the order of DiDAE's attempts: the confounder first."""
 
@@ -242,14 +240,9 @@ class Methods:
         def edit(*steps: Step, once: bool = False) -> Explainer:
             return Edit(parts.encoder, parts.decoder, steps, once)
 
-        def faithful() -> Explainer:
-            decoder = copy.deepcopy(parts.decoder)
-            decoder.sampler = FAITHFUL
-            return Edit(parts.encoder, decoder, (first,))
-
         made: dict[str, Callable[[], Explainer]] = {
             "didae": lambda: edit(*directions),
-            "faithful": faithful,
+            "faithful": lambda: Edit(parts.encoder, parts.sampling(FAITHFUL), (first,)),
             "sweep": lambda: edit(*directions, once=True),
             "gradient": lambda: ProbeGradient(parts.encoder, parts.decoder, self.probe),
             "pgd": lambda: PGD(PGD_TO_FLIP),

@@ -13,20 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae import editing
+from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.ledger import Measurement
-from didae.benchmarks.square import invert
+from didae.benchmarks.square import STRENGTH, invert
 from didae.counterfactuals import Components, ExplainConfig
-from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, Square, read_factors
+from didae.data.square import FACTOR_COUNT, FACTOR_STD, Square, read_factors
 from didae.decoders.base import StochasticCode
 from didae.encoders.base import embed
 from didae.metrics.flips import flip_rates
 from didae.metrics.images import outputs, psnr
 from didae.metrics.truth import residue
-from didae.recipes.square import SURROGATES, SquareRecipe, fit_judges, load_judges
+from didae.recipes.square import SquareRecipe, fit_judges, load_judges
 from didae.students import Probe, StudentNetwork, logits
-
-SPURIOUS = FACTORS.index("background")
-STRENGTH = 2.0  # Algorithm 2's reflection of the margin
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +125,7 @@ class Victim:
             Ready to be attacked.
         """
         place = folder / f"seed-{seed}"
-        # The last surrogate is the last thing that is written.
-        if not (place / f"surrogate_{SURROGATES[-1]}" / "config.json").exists():
-            fit_judges(audit.square, audit.components.encoder, recipe, seed, place)
+        fit_judges(audit.square, audit.components.encoder, recipe, seed, place)
         return cls(audit, *load_judges(place), seed)
 
     @cached_property

@@ -191,6 +191,9 @@ def fit_judges(
     folder : Path
         Gets ``student``, ``probe`` and one folder per surrogate; what is there is kept.
     """
+    parts = ("student", "probe", *(f"surrogate_{kind}" for kind in SURROGATES))
+    if all(_exists(folder / part) for part in parts):
+        return
     chosen, _ = poisoned_split(square, recipe, seed)
     if not _exists(folder / "student"):
         student = train_student(
