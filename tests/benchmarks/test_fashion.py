@@ -9,16 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from didae.benchmarks.fashion_case import POISONED, FashionCase
+from didae.benchmarks.confounded_measures import edits, flips, ranking, round_trips
+from didae.benchmarks.fashion_case import COPIES, FashionCase, true_exchange
 from didae.benchmarks.fashion_frontier import SAMPLERS, frontier
-from didae.benchmarks.fashion_measures import (
-    COPIES,
-    edits,
-    flips,
-    ranking,
-    round_trips,
-    true_exchange,
-)
 from didae.data.planted import Planted
 from didae.decoders.base import Decoder
 from didae.decoders.training import suited_config
@@ -81,7 +74,7 @@ def case(tmp_path_factory) -> FashionCase:
 
 def test_the_student_is_poisoned_and_its_test_is_balanced(case: FashionCase):
     train, test = (case.classes(rows) for rows in (case.split.train, case.split.test))
-    assert len(train) == round(POISONED.size * 0.8)
+    assert len(train) == round(FashionCase.confounding.size * 0.8)
     assert (train[:, 0] == train[:, 1]).double().mean() == pytest.approx(0.98, abs=0.005)
     assert len(set((2 * test[:, 0] + test[:, 1]).bincount().tolist())) == 1
     assert not set(case.split.train) & set(case.split.test)

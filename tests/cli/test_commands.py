@@ -13,8 +13,10 @@ import torch
 import didae
 from cli.parts import explain_flags, make_parts
 from didae.cli import COMMANDS, main
+from didae.cli import train as train_module
 from didae.data.square import Square
 from didae.data.tables import ImageTable
+from didae.decoders.base import Decoder
 from didae.encoders.factors import FactorEncoder
 from didae.storage import load_tensors, read_json
 
@@ -99,6 +101,37 @@ def test_training_and_fitting_on_a_folder(tmp_path, capsys) -> None:
     assert len(diagnostics["separation"]) == 3
     assert len(diagnostics["code_factor_correlation"]["rows"][0]) == 4
     assert "foreground, background, x, y" in capsys.readouterr().out
+
+
+def test_mirror_images_and_jitter_reach_the_training_of_a_decoder(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    fit, seen = train_module.fit_decoder, []
+
+    def watched(images, z, *others):
+        seen.append((images, others[-1]))
+        return fit(images, z, *others)
+
+    monkeypatch.setattr(train_module, "fit_decoder", watched)
+    home, folder = make_parts(tmp_path / "parts"), tmp_path / "decoder"
+    flags = ["--pool=20", "--steps=2", "--batch-size=4", "--canvas=4", "--width=8"]
+    flags += [f"--encoder={home / 'encoder'}", f"--folder={folder}"]
+    extra = ["--mirror", "horizontal", "vertical", "--jitter=0.25"]
+    assert main(["train", "decoder", *flags, *extra]) == 0
+    square = Square(20)
+    images = square.images(square.splits["train"])
+    forms = [images, images.flip(3), images.flip(2), images.flip(2, 3)]
+    assert torch.equal(seen[0][0], torch.cat(forms))
+    assert seen[0][1] == 0.25
+    assert [path.name for path in (folder / "samples").iterdir()] == ["step-000002.png"]
+    again = ["train", "decoder", f"--config={folder / 'run.yaml'}", f"--folder={tmp_path / 'b'}"]
+    assert main(again) == 0
+    assert Decoder.load(tmp_path / "b").fingerprint == Decoder.load(folder).fingerprint
+    assert main(["train", "decoder", *flags[:-1], f"--folder={tmp_path / 'c'}"]) == 0
+    assert torch.equal(seen[2][0], images)
+    assert seen[2][1] == 0
+    assert main(["train", "decoder", *flags, "--mirror", "diagonal"]) == 2
+    capsys.readouterr()
 
 
 def test_student_on_square_with_probe_and_surrogates(tmp_path, capsys) -> None:

@@ -38,13 +38,15 @@ def test_each_form_is_opened_by_its_own(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ]
     assert open_encoder("lite0@64").name == "lite0@64"
     assert open_encoder("lite0").name == "lite0@224"
+    assert open_encoder("lite1@64").name == "lite1@64"
+    assert open_encoder("lite1").name == "lite1@240"
     FactorEncoder(FactorEncoderConfig(width=4, dim=6), "mine").save(tmp_path / "timm:mine")
     assert open_encoder(str(tmp_path / "timm:mine")).name == "mine"
     assert asked[3:] == []
 
 
 @pytest.mark.parametrize(
-    "name", ["", "timmm:resnet18", "timm:", "lite0@", "lite1", "nowhere", ":x"]
+    "name", ["", "timmm:resnet18", "timm:", "lite0@", "lite1@", "lite2", "nowhere", ":x"]
 )
 def test_other_names_are_told_the_known_ones(name: str):
     message = one_line(lambda: open_encoder(name))

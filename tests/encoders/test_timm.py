@@ -1,4 +1,4 @@
-"""Networks of timm: the real classes with small random weights, and Lite0 with its real ones."""
+"""Networks of timm: the real classes with small random weights, and Lite with its real ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, embed
-from didae.encoders.lite0 import open_lite0
+from didae.encoders.lite import open_lite
 from didae.encoders.names import open_encoder
 from didae.encoders.timm import open_timm, timm_encoder
 from didae.randomness import seeded
-from encoders.test_lite0 import published
+from encoders.test_lite import VARIANTS, Variant, published
 from failures import one_line
 
 timm = pytest.importorskip("timm")
@@ -108,13 +108,15 @@ def test_the_networks_own_preprocessing(name: str):
         assert (difference * grey_levels).abs().mean() < 0.35
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("side", [64, 75, 96])
-def test_lite0_is_that_of_timm(side: int):
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    model.load_state_dict(dict(zip(model.state_dict(), published().values(), strict=True)))
+def test_lite_is_that_of_timm(side: int, variant: Variant):
+    model = timm.create_model(f"tf_efficientnet_lite{variant}", pretrained=False).eval()
+    weights = published(variant).values()
+    model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))
     model.reset_classifier(0)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    encoder = open_lite0(str(side))
+    encoder = open_lite(variant, str(side))
     scaled = (images * 255 - 127) / 128
     with torch.no_grad():
         expected = model(scaled)

@@ -50,15 +50,25 @@ def test_the_fit_is_ridge_regression():
     z, labels = torch.randn(80, encoder.dim), torch.arange(80) % 3
     head = fit_head(encoder, z, labels, classes=3, ridge=0.5)
     sample = z.double().numpy()
-    standard = (sample - sample.mean(0)) / sample.std(0)
+    spread = np.sqrt(np.square(sample - sample.mean(0)).mean())
+    standard = (sample - sample.mean(0)) / spread
     for number in range(3):
         target = np.where(labels.numpy() == number, 1.0, -1.0)
         design = np.vstack([standard, np.sqrt(0.5 * 80) * np.eye(encoder.dim)])
         goal = np.concatenate([target - target.mean(), np.zeros(encoder.dim)])
-        weight = np.linalg.lstsq(design, goal, rcond=None)[0] / sample.std(0)
+        weight = np.linalg.lstsq(design, goal, rcond=None)[0] / spread
         assert head.weight[number].detach().numpy() == pytest.approx(weight, abs=1e-6)
         bias = target.mean() - sample.mean(0) @ weight
         assert head.bias[number].item() == pytest.approx(bias, abs=1e-5)
+
+
+def test_a_column_that_hardly_varies_gets_no_enormous_weight():
+    torch.manual_seed(0)
+    encoder = load_components().encoder
+    z, labels = torch.randn(40, encoder.dim), torch.arange(40) % 2
+    z[:, 0] = 1e-9 * torch.randn(40)
+    weight = fit_head(encoder, z, labels).weight
+    assert weight[:, 0].abs().max() < 1e-6 < weight[:, 1:].abs().max()
 
 
 def test_partners_are_of_another_class_and_the_same_again():

@@ -156,7 +156,7 @@ def test_a_run_that_delivered_nothing_still_has_a_page(tmp_path: Path):
     )  # fmt: skip
     write_table(tmp_path, [row])
     page = Page(write_report(tmp_path, summarise([row]))).text
-    assert "No direction changes the classifier’s decision" in page
+    assert "Nothing was shown: no direction changes the classifier’s decision" in page
     assert "No counterfactual was delivered along this direction." in page
     assert "infeasible 1" in page
     assert "Round trip without" not in page
@@ -220,32 +220,105 @@ def test_what_cannot_be_drawn_is_said_before_it_is_shown(tmp_path: Path):
 
 def test_a_run_of_an_earlier_version_has_a_page(run: tuple[Path, Summary]):
     folder, summary = run
-    earlier = {"realised": None, "stability": None}
+    earlier = {"realised": None, "mean_spill": None, "stability": None}
     directions = tuple(d.model_copy(update=earlier) for d in summary.directions)
     page = Page(write_report(folder, summary.model_copy(update={"directions": directions}))).text
-    assert page.count("Not measured (round trip") == 4
-    assert page.count("realised share not measured; ") == 4
+    assert page.count("Not measured : a number that trust needs is missing (round trip") == 4
+    assert page.count("realised share not measured; spill not measured; ") == 4
+    assert "but this direction is doubtful: a number that trust needs is missing." in page
 
 
-def direction(name: str, verified: int) -> DirectionSummary:
+def direction(name: str, verified: int, **measured: float | None) -> DirectionSummary:
+    """Make a direction that can be trusted, unless keywords say otherwise."""
     counts = dict.fromkeys(("feasible", "latent_flips", "ambient_flips"), 100)
-    return DirectionSummary(
-        index=0, name=name, n=100, verified_flips=verified, non_adversarial_flips=0, **counts
+    sound = DirectionSummary(
+        index=0, name=name, n=100, verified_flips=verified, non_adversarial_flips=0, **counts,
+        realised=0.9, mean_spill=0.1, stability=1.0,
+    )  # fmt: skip
+    return sound.model_copy(update=measured)
+
+
+def headline(*directions: DirectionSummary) -> str:
+    summary = Summary(
+        n_images=100, n_directions=len(directions), round_trip_psnr=40.0, directions=directions
     )
+    return conclusion(summary)[0].replace("\u202f", " ")
 
 
 def test_the_conclusion_is_what_the_numbers_say():
     both = (direction("background", 97), direction("x", 3))
-    summary = Summary(n_images=100, n_directions=2, directions=both)
+    summary = Summary(n_images=100, n_directions=2, round_trip_psnr=40.0, directions=both)
     first, second = (s.replace("\u202f", " ") for s in conclusion(summary))
     assert first == (
         "The classifier’s decision flips in 97 % of images when only “background” changes."
     )
     assert second == "The next direction, “x”, flips it in 3 %."
     assert conclusion(Summary(n_images=100, n_directions=1, directions=both[:1]))[1] == ""
-    nothing = Summary(n_images=100, n_directions=1, directions=(direction("x", 0),))
-    assert conclusion(nothing)[0].startswith("No direction changes")
+    nothing = headline(direction("x", 0))
+    assert nothing.startswith("Nothing was shown: no direction changes")
     assert conclusion(Summary(n_images=0, n_directions=0))[0] == "No counterfactual was asked for."
+
+
+@pytest.mark.parametrize(
+    ("measured", "clause"),
+    [
+        ({"mean_spill": 1.62}, "cannot be trusted: its images change other directions as well."),
+        ({"realised": 0.1}, "cannot be trusted: the encoder’s code cannot be drawn well here."),
+        ({"stability": 0.1}, "is doubtful: noise that nobody sees undoes its flips."),
+        ({"realised": None}, "is doubtful: a number that trust needs is missing."),
+    ],
+)
+def test_the_conclusion_says_what_speaks_against_the_first_direction(
+    measured: dict[str, float | None], clause: str
+):
+    flawed, sound = direction("class", 12, **measured), direction("x", 3)
+    assert headline(flawed, sound) == (
+        "The classifier’s decision flips in 12 % of images when “class” changes, "
+        f"but this direction {clause}"
+    )
+    # The first direction alone is named, so it alone counts.
+    assert headline(sound, flawed).endswith("when only “x” changes.")
+
+
+def test_trust_has_a_colour_for_every_grade_and_a_word_and_mark_without(
+    run: tuple[Path, Summary],
+):
+    folder, summary = run
+    first, second, *rest = summary.directions
+    first = first.model_copy(update={"mean_spill": 1.62})
+    second = second.model_copy(update={"ambient_flips": 9, "stability": 0.1})
+    directions = (first, second, *rest)
+    path = write_report(folder, summary.model_copy(update={"directions": directions}))
+    grades = [a["class"] for tag, a in Page(path).tags if tag == "strong" and a.get("class")]
+    assert grades == ["trust bad", "trust doubtful", *["trust good"] * len(rest)]
+    text = Page(path).text
+    assert "Mixed : its images change other directions as well (" in text
+    assert text.count("mean spill 1.62 std, limit 0.5") == 1
+    style = path.read_text()
+    for grade in ("good", "doubtful", "bad"):
+        assert f".trust.{grade} {{ color: var(--{grade}); }}" in style
+        assert f".trust.{grade}::before {{ content:" in style
+        colours = re.findall(rf"--{grade}: #(\w{{6}});", style)
+        cards = re.findall(r"--card: #(\w{6});", style)
+        assert len(colours) == len(cards) == 2
+        for colour, card in zip(colours, cards, strict=True):
+            assert contrast(colour, card) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        share = np.array(list(bytes.fromhex(colour))) / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        return float(linear @ np.array([0.2126, 0.7152, 0.0722]))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_contrast_ratio_is_that_of_black_on_white():
+    assert contrast("000000", "ffffff") == pytest.approx(21)
 
 
 def test_the_round_trip_strip_spans_the_worst_and_the_best(run: tuple[Path, Summary]):

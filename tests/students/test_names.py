@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from didae.encoders.lite0 import Lite0Encoder
+from didae.encoders.lite import LiteEncoder
 from didae.errors import DidaeError
 from didae.students import LinearHead, StudentConfig, build_student, check_student
 from didae.students.names import FORMS, open_student
@@ -132,7 +132,7 @@ class TestTimm:
 
 
 def test_a_saved_head_is_opened_with_its_encoder(tmp_path, monkeypatch):
-    encoder, other = Lite0Encoder(32, "lite0@32"), Lite0Encoder(32, "lite0@32")
+    encoder, other = LiteEncoder(32, "lite0@32"), LiteEncoder(32, "lite0@32")
     head = LinearHead(encoder, torch.randn(2, 1280), torch.randn(2))
     head.save(tmp_path / "head")
     known = {"lite0@32": encoder}

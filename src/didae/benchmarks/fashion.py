@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from didae.benchmarks.fashion_case import POISONED, RIDGE, STUDENT, SURROGATE, FashionCase
+from didae.benchmarks.confounded import Plan, Targets, measure_cases
+from didae.benchmarks.confounded_measures import edits, flips, ranking, round_trips
+from didae.benchmarks.fashion_case import COPIES, STUDENT, FashionCase, repairs
 from didae.benchmarks.fashion_frontier import frontier
-from didae.benchmarks.fashion_measures import (
-    COPIES,
-    STRENGTH,
-    edits,
-    flips,
-    ranking,
-    repairs,
-    round_trips,
-)
 from didae.benchmarks.figures import Figures
-from didae.benchmarks.ledger import Ledger, Measurement
 from didae.decoders.base import Decoder
 from didae.encoders.names import open_encoder
 from didae.recipes.fashion import ENCODER, SHIPPED, FashionRecipe, open_fashion
-from didae.storage import fingerprint, write_json
+from didae.storage import write_json
 
-TARGETS: dict[str, tuple[float | None, float | None]] = {
+TARGETS: Targets = {
     "round_trip_psnr": (44, None),
     "tag_realised": (0.80, None),
     "tag_realised_relative": (0.85, 1.15),
@@ -60,10 +50,7 @@ def bench_fashion(
     source, encoder = open_fashion(data, FashionRecipe()), open_encoder(ENCODER)
     decoder = Decoder.load(SHIPPED / "decoder")
     n, swept, judged = (100, 50, 400) if quick else (200, 100, 2000)
-    settings = [config.model_dump(mode="json") for config in (POISONED, STUDENT, SURROGATE)]
-    networks = [encoder.fingerprint, decoder.fingerprint]
-    identity = fingerprint(*settings, [*networks, n, swept, judged, COPIES, STRENGTH, RIDGE])
-    plan: tuple[tuple[str, int, Callable[[FashionCase, int], Measurement]], ...] = (
+    plan: Plan[FashionCase] = (
         ("round_trip", n, round_trips),
         ("edits", n, edits),
         ("flips", n, flips),
@@ -71,20 +58,13 @@ def bench_fashion(
         ("repair", judged, repairs),
         ("frontier", swept, frontier),
     )
-    ledger = Ledger(folder / "measured.json", identity)
-    rows: dict[str, list[float]] = {}
-    counts: dict[str, int] = {}
-    for seed in range(2 if quick else 4):
-        case = FashionCase(source, encoder, decoder, seed, folder / f"seed-{seed}")
-        for name, images, run in plan:
-            measured = ledger.measure(name, seed, partial(run, case, images))
-            for key, value in measured.items():
-                told = f"{name}_seconds" if key == "seconds" else key
-                rows.setdefault(told, []).append(value)
-                counts[told] = int(measured.get("tested", images))
+    cases = (
+        FashionCase(source, encoder, decoder, seed, folder / f"seed-{seed}")
+        for seed in range(2 if quick else 4)
+    )
+    settings = {"student": STUDENT.model_dump(mode="json"), "copies": COPIES}
     figures = Figures()
-    for key, values in rows.items():
-        figures.add(f"fashion_{key}", values, counts[key], *TARGETS.get(key, (None, None)))
+    measure_cases("fashion", cases, plan, settings, folder / "measured.json", TARGETS, figures)
     if json is not None:
         write_json(json, figures.to_json())
     return figures

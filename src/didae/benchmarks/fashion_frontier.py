@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from didae import editing
+from didae.benchmarks.confounded_measures import CONFOUNDER_CODE, mean_psnr
 from didae.benchmarks.fashion_case import FashionCase
-from didae.benchmarks.fashion_measures import TAG_CODE, mean_psnr
 from didae.benchmarks.ledger import Measurement
 from didae.benchmarks.square import FAITHFUL, decode, invert
 from didae.decoders.base import SamplerConfig
@@ -41,13 +41,13 @@ def frontier(case: FashionCase, n: int) -> Measurement:
     """
     pool = case.source.splits["validation"]
     rows = np.random.RandomState([case.seed, 2]).permutation(pool)[:n]
-    images, truth = case.source.images(rows), case.source.truth(rows)
+    images, truth = case.images(rows), case.truth(rows)
     z, dictionary = embedded(case.components, images), case.dictionary
     codes = dictionary.encode(z)
     change = editing.clamp(
         codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high
-    )[:, TAG_CODE]
-    edited = z + change[:, None] * dictionary.atoms[TAG_CODE]
+    )[:, CONFOUNDER_CODE]
+    edited = z + change[:, None] * dictionary.atoms[CONFOUNDER_CODE]
     result: Measurement = {}
     for sampler in SAMPLERS:
         decoder = case.components.sampling(sampler)
@@ -57,7 +57,9 @@ def frontier(case: FashionCase, n: int) -> Measurement:
         result[f"{name}_round_trip_psnr"] = mean_psnr(decode(decoder, z, code, 0.0), images)
         for fidelity, end in ((1.0, ""), (0.0, "_bare")):
             drawn = decode(decoder, edited, code, fidelity)
-            moved = (dictionary.encode(embedded(case.components, drawn)) - codes)[:, TAG_CODE]
+            moved = (dictionary.encode(embedded(case.components, drawn)) - codes)[
+                :, CONFOUNDER_CODE
+            ]
             slope = realised(change.numpy(), moved.numpy()).slope
             result[f"{name}_tag_realised{end}"] = slope
             result[f"{name}_truth_psnr{end}"] = mean_psnr(drawn, truth)

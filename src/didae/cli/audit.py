@@ -37,7 +37,7 @@ class Audit(Command):
     student : str
         The classifier: FILE.onnx, timm:NAME, or a folder that didae wrote.
     encoder : str
-        lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE#OUTPUT or a folder.
+        lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE#OUTPUT or a folder.
     folder : Path
         Gets components, samples of the decoder while it trains, table, images, summary.json and
         report.html.

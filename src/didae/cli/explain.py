@@ -35,7 +35,8 @@ class Explain(Command):
     images : int
         How many at most, from the first.
     encoder : str
-        square (shipped), lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE or a folder.
+        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
+        or a folder.
     dictionary : str
         square (shipped) or the folder of a dictionary.
     decoder : str

@@ -34,7 +34,8 @@ class Fit(Command):
     folder : Path
         Gets the dictionary, and diagnostics.json: explained variance, stability, correlations.
     encoder : str
-        square (shipped), lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE or a folder.
+        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
+        or a folder.
     source : SourceConfig
         Which images.
     kind : str

@@ -42,8 +42,8 @@ class TrainStudent(Command):
     folder : Path
         Gets student, probe and surrogates, a folder each; an interrupted run is continued.
     encoder : str
-        square (shipped), lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE or a folder,
-        for the probe.
+        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
+        or a folder, for the probe.
     source : SourceConfig
         Which images; a folder needs labels.
     poisoned : int

@@ -12,6 +12,7 @@ from pydantic import Field
 from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
+from didae.data.mirrored import Axis, Mirrored
 from didae.decoders.base import SamplerConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.encoders.cache import cached_embed
@@ -67,9 +68,13 @@ class TrainDecoder(Command):
     folder : Path
         Gets the decoder, and samples/ while it trains; an interrupted run there is continued.
     encoder : str
-        square (shipped), lite0@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE or a folder.
+        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
+        or a folder.
     source : SourceConfig
         Which images.
+    mirror : tuple of str
+        Axes along which images are mirrored to train on more: horizontal, vertical; only where
+        labels stay true. None by default.
     objective : str
         flow (rectified flow) or noise (the paper's ε-prediction, with DDIM).
     components : int
@@ -78,6 +83,9 @@ class TrainDecoder(Command):
         Channels of the full-resolution map drawn from z_sem.
     width : int
         Channels of the U-Net's first level.
+    jitter : float
+        Noise on z_sem while training, in standard deviations; keeps a long training on few images
+        from learning them by heart.
     training : TrainingConfig
         How long and how fast.
     """
@@ -85,10 +93,12 @@ class TrainDecoder(Command):
     folder: Path = Path("runs/decoder")
     encoder: str = SHIPPED_NAME
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    mirror: tuple[Axis, ...] = ()
     objective: Literal["flow", "noise"] = "flow"
     components: int = Field(default=128, ge=1)
     canvas: int = 32
     width: int = 32
+    jitter: float = Field(default=0.0, ge=0)
     training: tyro.conf.OmitArgPrefixes[TrainingConfig] = TrainingConfig(
         steps=14000, batch_size=16, weight_decay=0
     )
@@ -97,6 +107,8 @@ class TrainDecoder(Command):
         """Train."""
         encoder = load_encoder(self.encoder)
         source = self.source.open()
+        if self.mirror:
+            source = Mirrored(source, self.mirror)
         chosen = rows(source, "train")
         z = cached_embed(encoder, source, chosen)
         open_run(self, self.folder)
@@ -108,7 +120,14 @@ class TrainDecoder(Command):
         few = sample_rows(len(images))
         watch = SampleSheets(self.folder, images[few], z[few], self.training)
         decoder = fit_decoder(
-            images, z, config, self.training, encoder.fingerprint, self.folder, watch
+            images,
+            z,
+            config,
+            self.training,
+            encoder.fingerprint,
+            self.folder,
+            watch,
+            self.jitter,
         )
         decoder.save(self.folder)
         console().print(f"decoder {decoder.fingerprint} in {self.folder}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from didae.encoders.base import Encoder
 from didae.encoders.factors import FactorEncoder
-from didae.encoders.lite0 import open_lite0
+from didae.encoders.lite import open_lite
 from didae.encoders.open_clip import open_open_clip
 from didae.encoders.timm import open_timm
 from didae.errors import DidaeError
@@ -18,6 +19,7 @@ FORMS = (
     "open_clip:MODEL@FILE",
     "onnx:FILE[#OUTPUT]",
     "lite0[@SIDE]",
+    "lite1[@SIDE]",
     "the folder of a saved encoder",
 )
 """What a name may look like."""
@@ -49,8 +51,8 @@ def open_encoder(name: str) -> Encoder:
             return _KINDS[kind](rest)
     else:
         kind, at, rest = name.partition("@")
-        if kind == "lite0" and (rest or not at):
-            return open_lite0(rest)
+        if kind in _LITES and (rest or not at):
+            return open_lite(_LITES[kind], rest)
     raise DidaeError(
         f"there is no encoder {name!r}: no such folder, and no name of a known form, which are "
         f"{', '.join(FORMS)}."
@@ -63,6 +65,7 @@ def _open_onnx(spec: str) -> Encoder:
     return open_onnx_encoder(spec)
 
 
+_LITES: dict[str, Literal[0, 1]] = {"lite0": 0, "lite1": 1}
 _KINDS: dict[str, Callable[[str], Encoder]] = {
     "timm": open_timm,
     "open_clip": open_open_clip,

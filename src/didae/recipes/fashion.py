@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from didae.config import Config, save_yaml
 from didae.data.fashion_mnist import FashionMNIST
 from didae.data.planted import Planted, TagConfig
 from didae.data.selection import Selection
 from didae.data.splits import complete
 from didae.decoders.base import Decoder
-from didae.decoders.training import fit_decoder, suited_config
 from didae.encoders.base import Encoder
-from didae.encoders.cache import cached_embed
+from didae.recipes.decoder import DecoderRecipe, make_decoder
 from didae.training import TrainingConfig
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "fashion"
@@ -20,7 +18,7 @@ CLASSES = ("Sneaker", "Ankle boot")
 ENCODER = "lite0@96"
 
 
-class FashionRecipe(Config):
+class FashionRecipe(DecoderRecipe):
     """Everything that decides the Fashion decoder.
 
     Attributes
@@ -30,20 +28,14 @@ class FashionRecipe(Config):
     components : int
         Principal components of z_sem that the decoder gets. The tag is read linearly from 32 of
         them with .76 accuracy, from 64 with .91, from 256 with .96, from all 1280 with .98.
-    width : int
-        Channels of the U-Net's first level.
-    jitter : float
-        Noise on the decoder's z_sem while it trains, in standard deviations of its components.
     decoder : TrainingConfig
-        How the decoder is trained.
+        How long and how fast it is trained.
     """
 
     tag: TagConfig = TagConfig()
     components: int = 256
-    width: int = 48
-    jitter: float = 0.25
     decoder: TrainingConfig = TrainingConfig(
-        steps=14000, batch_size=16, learning_rate=2e-3, weight_decay=0
+        steps=30000, batch_size=16, learning_rate=2e-3, weight_decay=0
     )
 
 
@@ -95,18 +87,4 @@ def train_fashion_decoder(
     Decoder
         In evaluation mode.
     """
-    if not (folder / "decoder" / "config.json").exists():
-        save_yaml(recipe, folder / "recipe.yaml")
-        rows = source.splits["train"]
-        z, images = cached_embed(encoder, source, rows), source.images(rows)
-        config = suited_config(images, encoder.dim, recipe.components, recipe.width)
-        fit_decoder(
-            images,
-            z,
-            config,
-            recipe.decoder,
-            encoder.fingerprint,
-            folder / "decoder.training",
-            jitter=recipe.jitter,
-        ).save(folder / "decoder")
-    return Decoder.load(folder / "decoder")
+    return make_decoder(source, source.splits["train"], encoder, recipe, folder)

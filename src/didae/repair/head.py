@@ -37,7 +37,8 @@ def fit_head(
     classes : int
         How many.
     ridge : float
-        Penalty on the weights of standardised z, relative to the mean square of a target.
+        Penalty on the weights of z in units of its root mean square spread, relative to the mean
+        square of a target.
 
     Returns
     -------
@@ -58,14 +59,16 @@ def fit_head(
         raise DidaeError(f"head: a label is not in 0..{classes - 1}; set classes or leave it out.")
     sample = z.detach().cpu().double()
     target = 2 * nn.functional.one_hot(labels.cpu(), classes).double() - 1
-    mean, std = sample.mean(0), sample.std(0, correction=0)
-    # A column without spread carries nothing; its weight is to be 0 and not 0 / 0.
-    scale = torch.where(std > 1e-12 * sample.abs().amax(0), std, torch.inf)
-    standard = (sample - mean) / scale
+    mean = sample.mean(0)
+    centred = sample - mean
+    # One scale for all columns: a column that hardly varies here, such as an activation that is
+    # almost always 0, would get an enormous weight if it were brought to spread 1.
+    spread = centred.pow(2).mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    standard = centred / spread
     gram = standard.T @ standard / len(sample)
     penalty = ridge * torch.eye(len(gram), dtype=torch.float64)
     moment = standard.T @ (target - target.mean(0)) / len(sample)
-    weight = (torch.linalg.solve(gram + penalty, moment) / scale[:, None]).T.float()
+    weight = (torch.linalg.solve(gram + penalty, moment) / spread).T.float()
     bias = target.mean(0) - weight.double() @ mean
     return LinearHead(encoder, weight, bias.float()).to(z.device)
 

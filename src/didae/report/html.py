@@ -106,6 +106,8 @@ def write_report(
 def conclusion(summary: Summary) -> tuple[str, str]:
     """Say in a sentence what the run found, and in a second one how the next direction compares.
 
+    The sentence also says what speaks against trusting the direction that it names.
+
     Parameters
     ----------
     summary
@@ -121,13 +123,17 @@ def conclusion(summary: Summary) -> tuple[str, str]:
     best, *others = summary.directions
     if not best.verified_flips:
         return (
-            "No direction changes the classifier’s decision in a way that could be verified.",
+            "Nothing was shown: no direction changes the classifier’s decision in a way that could "
+            "be verified.",
             f"{summary.n_directions} directions were tried on {summary.n_images:,} images.",
         )
-    first = (
-        f"The classifier’s decision flips in {figures.percent(best.verified_share)} of images "
-        f"when only “{best.name}” changes."
-    )
+    share, found = figures.percent(best.verified_share), trust.trust(summary, best)
+    first = f"The classifier’s decision flips in {share} of images when "
+    if found.grade == "good":
+        first += f"only “{best.name}” changes."
+    else:
+        verdict = "cannot be trusted" if found.grade == "bad" else "is doubtful"
+        first += f"“{best.name}” changes, but this direction {verdict}: {found.reason}."
     if not others:
         return first, ""
     share = figures.percent(others[0].verified_share)

