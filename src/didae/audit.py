@@ -17,7 +17,7 @@ from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.data.images import to_float
 from didae.data.tables import ImageSource
-from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
+from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, flow_loss, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder
@@ -73,9 +73,7 @@ class AuditConfig(Config):
     pair: tuple[int, int] | None = None
     decoder: TrainingConfig = TrainingConfig(steps=8000, batch_size=16, weight_decay=0)
     surrogate: TrainingConfig = TrainingConfig(steps=600, learning_rate=1e-3, ema_decay=0.98)
-    explain: ExplainConfig = ExplainConfig(
-        sampler=SamplerConfig(method="heun", steps=5), closed_loop=True
-    )
+    explain: ExplainConfig = ExplainConfig(sampler=EXACT, closed_loop=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,14 +248,16 @@ def forecast(
         flow_loss(decoder, decoder.pixels(batch), z, random).backward()
 
     training = _seconds(step)
-    drawing = _seconds(lambda: decoder.decode(z, decoder.invert(batch, z))) / len(batch) / 3
+    there, back = decoder.sampler.inversion_evaluations, decoder.sampler.evaluations
+    seconds = _seconds(lambda: decoder.decode(z, decoder.invert(batch, z))) / len(batch)
+    evaluation = seconds / (there + 2 * back)
     n, directions = len(sample.images), config.directions
-    passes = 1 + config.explain.closed_loop
+    edits = (1 + config.explain.closed_loop) * directions
     return {
         "encode and judge": n * (encoding + judging),
         "train the decoder": config.decoder.steps * training,
         "explain": explained
-        * ((2 + passes * directions) * drawing + (1 + passes * directions) * (encoding + judging)),
+        * ((there + (1 + edits) * back) * evaluation + (1 + edits) * (encoding + judging)),
     }
 
 

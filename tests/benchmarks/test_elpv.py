@@ -139,7 +139,7 @@ def test_no_edit_flips_nothing_and_shares_are_shares(case: ElpvCase):
     found = flips(case, 8)
     assert set(found) == {"probe_agreement"} | {
         f"{start}{end}"
-        for start in ("", "type_", "defect_", "control_random_", "control_noedit_")
+        for start in ("", "type_", "defect_", "both_", "control_random_", "control_noedit_")
         for end in ("flip", "nafr")
     }
     assert found["control_noedit_flip"] == found["control_noedit_nafr"] == 0

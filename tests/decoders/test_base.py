@@ -45,12 +45,18 @@ def test_the_same_codes_give_the_image_back(method: str, steps: int):
 
 
 @EVERY_SAMPLER
-def test_evaluations_are_counted(method: str, steps: int):
+@pytest.mark.parametrize("corrections", [0, 2])
+def test_evaluations_are_counted(method: str, steps: int, corrections: int):
     built, calls = decoder(method, steps), []
+    built.sampler = built.sampler.model_copy(update={"corrections": corrections})
     built.network.register_forward_hook(lambda *_: calls.append(1))
+    if method.startswith("ddim") and corrections:
+        assert "takes no corrections" in one_line(lambda: built.invert(IMAGES, Z))
+        return
     code = built.invert(IMAGES, Z)
     # The residual costs a decoding of its own.
-    assert len(calls) == 2 * built.sampler.evaluations
+    assert built.sampler.inversion_evaluations == (1 + corrections) * built.sampler.evaluations
+    assert len(calls) == built.sampler.inversion_evaluations + built.sampler.evaluations
     calls.clear()
     built.decode(Z, code)
     assert len(calls) == built.sampler.evaluations

@@ -16,6 +16,7 @@ from didae.decoders.sampling import (
     euler,
     flow_times,
     heun,
+    invert,
     signal_level,
 )
 from references import diffusion
@@ -85,6 +86,28 @@ def test_euler_and_heun_against_a_written_out_reference(steps: int, backwards: b
         slow_heun = slow_heun + (after - now) * (first if last else (first + second) / 2)
     assert euler(velocity, X, times).numpy() == pytest.approx(slow_euler, abs=1e-12)
     assert heun(velocity, X, times).numpy() == pytest.approx(slow_heun, abs=1e-12)
+
+
+@pytest.mark.parametrize("integrate", [euler, heun])
+def test_corrections_make_the_inversion_the_inverse_of_decoding(integrate):
+    times = flow_times(4)
+    errors = []
+    for corrections in (0, 1, 3, 10):
+        noise = invert(integrate, velocity, X, times, corrections)
+        errors.append((integrate(velocity, noise, times[::-1]) - X).abs().max().item())
+    # The longest step, from t = 9/16 to 1, contracts by |A| · 7/16 = .66 an iteration.
+    assert errors[3] < errors[2] < errors[1]
+    assert errors[3] < errors[1] * 0.67**9 * 1.1 < errors[0]
+    plain = invert(integrate, velocity, X, times, 0)
+    assert plain.equal(integrate(velocity, X, times))
+
+
+def test_one_correction_is_the_written_out_fixed_point_step():
+    now, after = 0.2, 0.5
+    guess = X + (after - now) * velocity(X, now)
+    corrected = guess + (X - (guess + (now - after) * velocity(guess, after)))
+    found = invert(euler, velocity, X, (now, after), 1)
+    torch.testing.assert_close(found, corrected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 20])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contracts.dictionary import COUNT, DictionaryContract, sample
 from didae.dictionaries import Procrustes
 from didae.dictionaries.diagnostics import code_factor_correlation
-from didae.dictionaries.procrustes import ledoit_wolf
+from didae.dictionaries.procrustes import ledoit_wolf, suited_shrinkage
 from didae.errors import DidaeError
 from references import dictionaries as reference
 
@@ -92,6 +92,38 @@ def test_planted_factors_are_recovered(whiten):
     atoms = Procrustes(whiten=whiten).fit(z, factors).atoms.numpy()
     cosines = (atoms * truth).sum(1)
     assert cosines.min() > 0.95
+
+
+def noisy_factor(samples, width, noise):
+    """One factor in a direction of great variance, among directions that are noise."""
+    random = np.random.default_rng(0)
+    factor = np.sign(random.standard_normal(samples))
+    z = noise * random.standard_normal((samples, width))
+    z[:, 0] += factor + 2 * random.standard_normal(samples)
+    factors = factor[:, None] - factor.mean()
+    return z - z.mean(0), factors / factors.std()
+
+
+def test_few_images_of_many_dimensions_are_shrunk_more_and_read_better():
+    z, factors = noisy_factor(600, 250, 0.2)
+    known, unseen = slice(0, 300), slice(300, 600)
+    own, chosen = ledoit_wolf(z[known]), suited_shrinkage(z[known], factors[known])
+    assert chosen > own + 0.005
+
+    def follows(shrinkage):
+        dictionary = Procrustes(shrinkage=shrinkage).fit(torch.from_numpy(z[known]), factors[known])
+        codes = dictionary.encode(torch.from_numpy(z[unseen]).float())[:, 0].numpy()
+        return np.corrcoef(codes, factors[unseen, 0])[0, 1]
+
+    assert follows(chosen) > follows(own) + 0.02
+    assert follows(None) == follows(chosen)
+
+
+def test_shrinkage_that_wins_nothing_stays_ledoit_and_wolfs():
+    z, factors = noisy_factor(4000, 8, 1.0)
+    assert suited_shrinkage(z, factors) == max(ledoit_wolf(z), 1e-6)
+    few = z[:40], factors[:40]
+    assert suited_shrinkage(*few) == max(ledoit_wolf(few[0]), 1e-6)
 
 
 def test_whitening_separates_oblique_factors_that_the_plain_form_mixes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,9 +15,9 @@ from didae.benchmarks.confounded_case import BROAD, RIDGE, ConfoundedCase
 from didae.benchmarks.confounded_measures import BEYOND_CODE, CONFOUNDER_CODE
 from didae.benchmarks.heads import random_dictionary
 from didae.benchmarks.ledger import Measurement
-from didae.benchmarks.square import FAITHFUL
 from didae.data.confounding import ConfoundingConfig
 from didae.data.planted import TAG, Planted
+from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain
 from didae.repair.base import Labelled, judge
@@ -105,33 +106,74 @@ def repairs(case: FashionCase, n: int) -> Measurement:
     dict of str to float
         Average and worst group accuracies, and on how many images (``tested``).
     """
+    train = case.labelled(case.split.train)
+    random = random_dictionary(case.dictionary, case.seed)
+    lessons = {
+        "longer_training": train,
+        "control_random": exchanged(case, random, CONFOUNDER_CODE),
+        "after": exchanged(case, case.dictionary, CONFOUNDER_CODE),
+        "after_guided": exchanged(case, case.unlabelled["guided"], BEYOND_CODE),
+        "ceiling": true_exchange(case, train),
+    }
+    result = _judged(case, lessons, n)
+    result["below_ceiling"] = result["aga_ceiling"] - result["aga_after"]
+    return result
+
+
+def tag_repair(case: FashionCase, n: int) -> Measurement:
+    """Repair the student along the tag alone.
+
+    Parameters
+    ----------
+    case : FashionCase
+        Of one seed.
+    n : int
+        Balanced test images, at most.
+
+    Returns
+    -------
+    dict of str to float
+        As of `repairs`.
+    """
+    return _judged(case, {"after": exchanged(case, case.dictionary, CONFOUNDER_CODE)}, n)
+
+
+def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measurement:
+    """Train the student on each of the lessons, and judge it before and after."""
     train, test = case.labelled(case.split.train), case.labelled(case.split.test[:n])
-    drawing = replace(case.components, decoder=case.components.sampling(FAITHFUL))
-
-    def exchanged(dictionary: Dictionary, direction: int) -> Labelled:
-        used = replace(drawing, dictionary=dictionary)
-        return exchange(used, train, (direction,), COPIES, case.seed)[0]
-
-    result: Measurement = {"tested": len(test)}
     usual = CfkdConfig()
     training = usual.training.model_copy(update={"seed": case.seed})
     config = usual.model_copy(update={"training": training})
-    random = random_dictionary(case.dictionary, case.seed)
-    learnt = {
-        "longer_training": train,
-        "control_random": exchanged(random, CONFOUNDER_CODE),
-        "after": exchanged(case.dictionary, CONFOUNDER_CODE),
-        "after_guided": exchanged(case.unlabelled["guided"], BEYOND_CODE),
-        "ceiling": true_exchange(case, train),
-    }
-    students = {key: cfkd(case.biased, train, data, config) for key, data in learnt.items()}
-    students["before"] = case.biased
-    for key, student in students.items():
+    students = {key: cfkd(case.biased, train, data, config) for key, data in lessons.items()}
+    result: Measurement = {"tested": len(test)}
+    for key, student in {"before": case.biased, **students}.items():
         groups = judge(student, test)
         result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
-    result["below_ceiling"] = result["aga_ceiling"] - result["aga_after"]
     result["gain"] = gain(result["aga_before"], result["aga_after"])
     return result
+
+
+def exchanged(case: FashionCase, dictionary: Dictionary, direction: int) -> Labelled:
+    """Draw the counterfactuals that a student learns from.
+
+    Parameters
+    ----------
+    case : FashionCase
+        Of one seed.
+    dictionary : Dictionary
+        On the case's encoder.
+    direction : int
+        Which code of it is exchanged.
+
+    Returns
+    -------
+    Labelled
+        ``COPIES`` counterfactuals of every training image.
+    """
+    components = case.components
+    drawing = replace(components, dictionary=dictionary, decoder=components.sampling(EXACT))
+    train = case.labelled(case.split.train)
+    return exchange(drawing, train, (direction,), COPIES, case.seed)[0]
 
 
 def true_exchange(case: FashionCase, train: Labelled) -> Labelled:

@@ -8,8 +8,8 @@ from didae import editing
 from didae.benchmarks.confounded_measures import CONFOUNDER_CODE, mean_psnr
 from didae.benchmarks.fashion_case import FashionCase
 from didae.benchmarks.ledger import Measurement
-from didae.benchmarks.square import FAITHFUL, decode, invert
-from didae.decoders.base import SamplerConfig
+from didae.benchmarks.square import decode, invert
+from didae.decoders.base import EXACT, SamplerConfig
 from didae.metrics.truth import realised
 from didae.repair.counterfactuals import embedded
 
@@ -17,9 +17,13 @@ SAMPLERS = (
     SamplerConfig(method="euler", steps=1),
     SamplerConfig(method="euler", steps=5),
     SamplerConfig(method="heun", steps=2),
-    SamplerConfig(method="heun", steps=3),
-    FAITHFUL,
+    SamplerConfig(method="heun", steps=5),
     SamplerConfig(method="heun", steps=10),
+    SamplerConfig(method="euler", steps=1, corrections=3),
+    SamplerConfig(method="euler", steps=3, corrections=3),
+    SamplerConfig(method="euler", steps=5, corrections=1),
+    EXACT,
+    SamplerConfig(method="euler", steps=10, corrections=1),
 )
 
 
@@ -36,8 +40,9 @@ def frontier(case: FashionCase, n: int) -> Measurement:
     Returns
     -------
     dict of str to float
-        Per sampler: evaluations each way, round trip without residual in dB, and, with the residual
-        and without (``bare``), realised share of the request and PSNR to the truth in dB.
+        Per sampler: evaluations of decoding and of inversion, round trip without residual in dB,
+        and, with the residual and without (``bare``), realised share of the request and PSNR to
+        the truth in dB.
     """
     pool = case.source.splits["validation"]
     rows = np.random.RandomState([case.seed, 2]).permutation(pool)[:n]
@@ -52,8 +57,10 @@ def frontier(case: FashionCase, n: int) -> Measurement:
     for sampler in SAMPLERS:
         decoder = case.components.sampling(sampler)
         name = f"frontier_{sampler.method}{sampler.steps}"
+        name += f"_corrected{sampler.corrections}" if sampler.corrections else ""
         code = invert(decoder, images, z)
         result[f"{name}_nfe"] = sampler.evaluations
+        result[f"{name}_inversion_nfe"] = sampler.inversion_evaluations
         result[f"{name}_round_trip_psnr"] = mean_psnr(decode(decoder, z, code, 0.0), images)
         for fidelity, end in ((1.0, ""), (0.0, "_bare")):
             drawn = decode(decoder, edited, code, fidelity)

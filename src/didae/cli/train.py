@@ -20,7 +20,6 @@ from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
 from didae.report.samples import SampleSheets, sample_rows
 from didae.training import TrainingConfig
 
-_FLOW = SamplerConfig(method="euler", steps=1)
 _NOISE = SamplerConfig(method="ddim", steps=20)
 
 
@@ -113,10 +112,9 @@ class TrainDecoder(Command):
         z = cached_embed(encoder, source, chosen)
         open_run(self, self.folder)
         images = source.images(chosen.tolist())
-        sampler = _FLOW if self.objective == "flow" else _NOISE
-        config = suited_config(
-            images, encoder.dim, self.components, self.width, self.canvas
-        ).model_copy(update={"objective": self.objective, "sampler": sampler})
+        config = suited_config(images, encoder.dim, self.components, self.width, self.canvas)
+        if self.objective == "noise":
+            config = config.model_copy(update={"objective": "noise", "sampler": _NOISE})
         few = sample_rows(len(images))
         watch = SampleSheets(self.folder, images[few], z[few], self.training)
         decoder = fit_decoder(

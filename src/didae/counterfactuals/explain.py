@@ -201,7 +201,7 @@ class _Run:
             code_factor_correlation=correlation,
             counterfactuals_per_second=self.delivered / self.seconds if self.seconds else None,
             nfe_per_counterfactual=evaluations(
-                table, directions, sampler.evaluations, 1 + self.config.closed_loop
+                table, directions, sampler, passes=1 + self.config.closed_loop
             ),
             label_names=tuple(self.source.label_names),
             settings=self.settings,

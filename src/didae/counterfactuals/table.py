@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from didae.decoders.base import SamplerConfig
 from didae.dictionaries.diagnostics import code_factor_correlation
 from didae.summary import NOT_FINITE
 
@@ -208,7 +209,9 @@ def correlations(
     ).tolist()
 
 
-def evaluations(table: pa.Table, directions: int, each_way: int, passes: int = 1) -> float | None:
+def evaluations(
+    table: pa.Table, directions: int, sampler: SamplerConfig, passes: int = 1
+) -> float | None:
     """Count the decoder's evaluations (NFE) for one counterfactual.
 
     Parameters
@@ -217,8 +220,8 @@ def evaluations(table: pa.Table, directions: int, each_way: int, passes: int = 1
         The table of counterfactuals.
     directions : int
         k.
-    each_way : int
-        Evaluations of one inversion or one decoding.
+    sampler : SamplerConfig
+        Tells the evaluations of an inversion and of a decoding.
     passes : int
         Decodings of one counterfactual.
 
@@ -232,8 +235,10 @@ def evaluations(table: pa.Table, directions: int, each_way: int, passes: int = 1
     kept = _column(table, "status") == KEPT
     wasted = (_column(table, "reason") == NOT_FINITE) & inverted
     images = inverted.reshape(-1, directions).any(1).sum()
-    decoded = kept.sum() + wasted.sum()
-    return float(each_way * (2 * images + passes * decoded) / kept.sum()) if kept.any() else None
+    # Every inverted image is decoded once for its residual.
+    decoded = images + passes * (kept.sum() + wasted.sum())
+    total = sampler.inversion_evaluations * images + sampler.evaluations * decoded
+    return float(total / kept.sum()) if kept.any() else None
 
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from didae.config import Config, from_mapping
+from didae.decoders import sampling
 from didae.decoders.network import Drawing, Network, NetworkConfig
 from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
 from didae.errors import DidaeError
@@ -28,15 +28,24 @@ class SamplerConfig(Config):
         clips the predicted image at every step, the paper's form.
     steps : int
         Steps each way.
+    corrections : int
+        Of each step of an inversion by Euler or Heun, which then is the inverse of decoding more
+        exactly; each costs a step of decoding.
     """
 
     method: Literal["euler", "heun", "ddim", "ddim-clipped"] = "euler"
     steps: int = Field(default=1, ge=1)
+    corrections: int = Field(default=0, ge=0)
 
     @property
     def evaluations(self) -> int:
-        """int: network evaluations (NFE) each way."""
+        """int: network evaluations (NFE) of decoding."""
         return 2 * self.steps - 1 if self.method == "heun" else self.steps
+
+    @property
+    def inversion_evaluations(self) -> int:
+        """int: network evaluations of inversion, the decoding for the residual left out."""
+        return self.evaluations * (1 + self.corrections)
 
 
 class DecoderConfig(Config):
@@ -60,6 +69,11 @@ class DecoderConfig(Config):
     z_dim: int | None = Field(default=None, ge=1)
     objective: Literal["flow", "noise"] = "flow"
     sampler: SamplerConfig = SamplerConfig()
+
+
+EXACT = SamplerConfig(method="euler", steps=5, corrections=3)
+"""Inverts photographs in 20 evaluations to an x_T that brings them back in 5, to about 50 dB.
+Chosen on validation images of `didae bench fashion`."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +237,8 @@ class Decoder(nn.Module):
 
     def _integrate(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
         method, steps = self.sampler.method, self.sampler.steps
+        if method.startswith("ddim") and self.sampler.corrections:
+            raise DidaeError(f"decoder: sampler {method} takes no corrections; set them to 0.")
         if method.startswith("ddim") != (self.config.objective == "noise"):
             raise DidaeError(
                 f"decoder: sampler {method} does not fit objective {self.config.objective}; "
@@ -234,9 +250,10 @@ class Decoder(nn.Module):
 
         if method.startswith("ddim"):
             return ddim(predict, x, ddim_times(steps), invert, clip=method == "ddim-clipped")
-        integrate: Callable[..., Tensor] = heun if method == "heun" else euler
-        times = flow_times(steps)
-        return integrate(predict, x, times if invert else times[::-1])
+        integrate, times = heun if method == "heun" else euler, flow_times(steps)
+        if invert:
+            return sampling.invert(integrate, predict, x, times, self.sampler.corrections)
+        return integrate(predict, x, times[::-1])
 
     def _check(self, images: Tensor, z: Tensor, channels: int) -> None:
         side = self.config.network.image_size

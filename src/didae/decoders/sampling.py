@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, float], Tensor]
+Integrator = Callable[[Denoiser, Tensor, Sequence[float]], Tensor]
 
 DIFFUSION_STEPS = 1000
 
@@ -83,6 +84,42 @@ def heun(velocity: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
             guess = x + (after - now) * slope
             slope = (slope + velocity(guess, after)) / 2
         x = x + (after - now) * slope
+    return x
+
+
+def invert(
+    integrate: Integrator, velocity: Denoiser, x: Tensor, times: Sequence[float], corrections: int
+) -> Tensor:
+    """Find the state from which an integrator decodes an image, step by step.
+
+    Integrating towards the noise does not undo the integration back, since every step takes its
+    slope from its own beginning. The state y that a decoding step carries to x is a fixed point of
+    ``y + x - step(y)``, and the step towards the noise a first guess at it (as for diffusion models
+    by Pan et al. 2023, arXiv 2309.04907, and Garibi et al. 2024, arXiv 2403.14602).
+
+    Parameters
+    ----------
+    integrate : callable
+        `euler` or `heun`.
+    velocity : callable
+        Velocity of the flow.
+    x : Tensor, shape (b, c, h, w)
+        State at ``times[0]``.
+    times : sequence of float
+        Increasing.
+    corrections : int
+        Iterations a step, each as dear as a step of decoding; 0 integrates towards the noise.
+
+    Returns
+    -------
+    Tensor, shape (b, c, h, w)
+        State at ``times[-1]``.
+    """
+    for now, after in pairwise(times):
+        guess = integrate(velocity, x, (now, after))
+        for _ in range(corrections):
+            guess = guess + x - integrate(velocity, guess, (after, now))
+        x = guess
     return x
 
 

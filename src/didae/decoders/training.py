@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from didae.data.images import to_float
-from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
+from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig
 from didae.decoders.sampling import DIFFUSION_STEPS, signal_level
 from didae.errors import DidaeError
@@ -38,7 +38,7 @@ def suited_config(
     Returns
     -------
     DecoderConfig
-        Grey where all images are, with larger patches for larger images, and Heun's method.
+        Grey where all images are, with larger patches for larger images, and inverted exactly.
 
     Raises
     ------
@@ -60,8 +60,7 @@ def suited_config(
         width=width,
         patch=next((p for p in (8, 4, 2) if side >= 16 * p and side % (2 * p) == 0), 2),
     )
-    sampler = SamplerConfig(method="heun", steps=5)
-    return DecoderConfig(network=network, z_dim=z_width if wide else None, sampler=sampler)
+    return DecoderConfig(network=network, z_dim=z_width if wide else None, sampler=EXACT)
 
 
 def fit_decoder(

@@ -11,7 +11,6 @@ from didae.data.splits import complete
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.recipes.decoder import DecoderRecipe, make_decoder
-from didae.training import TrainingConfig
 
 SHIPPED = Path(__file__).parents[1] / "assets" / "fashion"
 CLASSES = ("Sneaker", "Ankle boot")
@@ -28,15 +27,10 @@ class FashionRecipe(DecoderRecipe):
     components : int
         Principal components of z_sem that the decoder gets. The tag is read linearly from 32 of
         them with .76 accuracy, from 64 with .91, from 256 with .96, from all 1280 with .98.
-    decoder : TrainingConfig
-        How long and how fast it is trained.
     """
 
     tag: TagConfig = TagConfig()
     components: int = 256
-    decoder: TrainingConfig = TrainingConfig(
-        steps=30000, batch_size=16, learning_rate=2e-3, weight_decay=0
-    )
 
 
 def open_fashion(folder: Path | None, recipe: FashionRecipe) -> Planted:
