@@ -77,6 +77,15 @@ def test_directions_are_ranked_by_verified_flips_and_matrices_keep_dictionary_or
     ]
 
 
+def test_where_nothing_is_verified_directions_are_ranked_by_what_flips_the_student():
+    rows = [
+        row("a", 0, verified_flip=False, ambient_flip=False), row("b", 0, verified_flip=False),
+        row("a", 1, verified_flip=False), row("b", 1, verified_flip=False),
+        row("a", 2, ambient_flip=False, verified_flip=False), row("b", 2),
+    ]  # fmt: skip
+    assert [d.index for d in summarise(rows).directions] == [2, 1, 0]
+
+
 def test_round_trip_counts_every_image_once_and_spill_only_what_was_delivered():
     rows = [
         row("a", 0, round_trip_psnr=30.0), row("a", 1, round_trip_psnr=30.0),

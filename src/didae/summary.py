@@ -281,7 +281,8 @@ def summarise(
     Returns
     -------
     Summary
-        Directions ranked by verified flips; ties by non-adversarial flips, then by index.
+        Directions ranked by verified flips; ties by non-adversarial flips, by flips of the student,
+        then by index.
     """
     tallies: dict[int, _Tally] = {}
     failures: Counter[str] = Counter()
@@ -302,7 +303,14 @@ def summarise(
     directions = [
         t.close(c, stability.get(t.index)) for t, c in zip(ordered, correlations, strict=True)
     ]
-    directions.sort(key=lambda d: (-d.verified_flips, -d.non_adversarial_flips, d.index))
+    directions.sort(
+        key=lambda d: (
+            -d.verified_flips,
+            -d.non_adversarial_flips,
+            -d.ambient_flips,
+            d.index,
+        )
+    )
     return Summary(
         n_images=len(psnr),
         n_directions=len(directions),

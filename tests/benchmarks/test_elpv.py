@@ -15,6 +15,7 @@ from didae.benchmarks.confounded import measure_cases
 from didae.benchmarks.confounded_measures import edits, flips, ranking, round_trips
 from didae.benchmarks.elpv_case import ElpvCase, repairs
 from didae.benchmarks.figures import Figures
+from didae.data.images import read_image
 from didae.decoders.base import Decoder
 from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
@@ -152,7 +153,7 @@ def test_directions_without_type_labels_are_ranked(case: ElpvCase):
     found = ranking(case, 4)
     assert set(found) == {
         f"{key}{end}"
-        for key in ("rank_of_type", "type_correlation", "type_verified")
+        for key in ("rank_of_type", "type_correlation", "type_flips", "type_verified")
         for end in ("", "_svd")
     }
     assert 1 <= found["rank_of_type"] <= 10
@@ -173,6 +174,8 @@ def test_cases_are_measured_once_and_put_together(case: ElpvCase, tmp_path):
         figures = Figures()
         measure_cases("elpv", [case], plan, {}, tmp_path / "m.json", targets, figures)
     assert calls == [9, 2]
+    # Images, type, class and beyond the class, 14 of 32 x 32 pixels each, framed.
+    assert read_image(tmp_path / "sheet-0.png").shape == (3, 4 * 34, 14 * 34)
     told = figures.to_json()
     assert (told["elpv_share"]["value"], told["elpv_share"]["n"]) == (0.25, 7)
     assert told["elpv_share"]["ok"]

@@ -9,8 +9,10 @@ from typing import Any, TypeAlias, TypeVar
 
 from didae.benchmarks.confounded_case import DIRECTIONS, RIDGE, ConfoundedCase
 from didae.benchmarks.confounded_measures import STRENGTH
+from didae.benchmarks.contact_sheet import contact_sheet
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
+from didae.data.images import write_png
 from didae.storage import fingerprint
 
 Targets: TypeAlias = Mapping[str, tuple[float | None, float | None]]
@@ -31,6 +33,8 @@ def measure_cases(
     into: Figures,
 ) -> None:
     """Measure every case by a plan; what a file holds already is not measured again.
+
+    Beside the file, ``sheet-SEED.png`` shows edits of validation images (`contact_sheet`).
 
     Parameters
     ----------
@@ -71,5 +75,8 @@ def measure_cases(
                 told = f"{name}_seconds" if key == "seconds" else key
                 rows.setdefault(told, []).append(value)
                 counts[told] = int(measured.get("tested", images))
+        sheet = file.parent / f"sheet-{case.seed}.png"
+        if not sheet.exists():
+            write_png(contact_sheet(case), sheet)
     for key, values in rows.items():
         into.add(f"{prefix}_{key}", values, counts[key], *targets.get(key, (None, None)))

@@ -236,5 +236,7 @@ def ranking(case: ConfoundedCase, n: int) -> Measurement:
         place = [direction.index for direction in summary.directions].index(best)
         result[f"rank_of_{told}{end}"] = 1 + place
         result[f"{told}_correlation{end}"] = float(correlation[best])
-        result[f"{told}_verified{end}"] = summary.directions[place].verified_flips / n
+        found = summary.directions[place]
+        result[f"{told}_flips{end}"] = found.ambient_flips / n
+        result[f"{told}_verified{end}"] = found.verified_flips / n
     return result

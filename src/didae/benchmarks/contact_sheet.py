@@ -1,0 +1,59 @@
+"""What edits look like: validation images, and what became of each of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from didae import editing
+from didae.benchmarks.confounded_case import ConfoundedCase
+from didae.benchmarks.confounded_measures import BEYOND_CODE, CLASS_CODE, CONFOUNDER_CODE
+from didae.benchmarks.square import decode, invert
+from didae.data.splits import splits_of
+from didae.decoders.base import EXACT
+from didae.dictionaries import Dictionary
+from didae.repair.counterfactuals import embedded
+
+
+def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
+    """Reflect confounder, class and *beyond the class* of validation images, in a closed loop.
+
+    Parameters
+    ----------
+    case : ConfoundedCase
+        Of one seed.
+    n : int
+        How many images.
+
+    Returns
+    -------
+    Tensor, uint8, shape (3, rows · (h + 2), n · (w + 2))
+        A column per image. Rows: the images, the confounder reflected, its truth where known, the
+        class reflected, what the student sees beyond the class reflected.
+    """
+    pool = splits_of(case.source)["validation"]
+    rows = np.random.RandomState(case.seed).permutation(pool)[:n]
+    images, components = case.images(rows), case.components
+    z, decoder = embedded(components, images), components.sampling(EXACT)
+    code = invert(decoder, images, z)
+
+    def reflected(dictionary: Dictionary, k: int) -> Tensor:
+        codes, atom = dictionary.encode(z), dictionary.atoms[k]
+        low, high = dictionary.code_low, dictionary.code_high
+        change = editing.clamp(codes, editing.reflect(codes), low, high)[:, k]
+        once = decode(decoder, z + change[:, None] * atom, code)
+        moved = (dictionary.encode(embedded(components, once)) - codes)[:, k]
+        return decode(decoder, z + editing.overshoot(change, moved)[:, None] * atom, code)
+
+    truth = case.truth(rows)
+    strips = [
+        images,
+        reflected(case.dictionary, CONFOUNDER_CODE),
+        *([] if truth is None else [truth]),
+        reflected(case.dictionary, CLASS_CODE),
+        reflected(case.unlabelled["guided"], BEYOND_CODE),
+    ]
+    framed = [functional.pad(strip, (1, 1, 1, 1), value=255) for strip in strips]
+    return torch.cat([torch.cat(list(strip), 2) for strip in framed], 1)
