@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from didae.benchmarks.confounded import Plan, measure_cases
 from didae.benchmarks.confounded_measures import edits, flips, ranking, round_trips
 from didae.benchmarks.fashion_case import COPIES, STUDENT, FashionCase, tag_repair
 from didae.benchmarks.figures import Figures
+from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.encoders.lite import LiteEncoder
 from didae.encoders.names import open_encoder
@@ -17,12 +21,19 @@ from didae.storage import write_json
 
 TRAINED = ("lite0@96", "lite0@64", "lite1@96")
 CONTROL = "random@96"
+SEEN = 64
 STEPS = 6000
 """Of every decoder; the shipped one has had 14 000, but here four are trained."""
 
 
-def open_encoders() -> dict[str, Encoder]:
+def open_encoders(images: Tensor) -> dict[str, Encoder]:
     """Open the encoders.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (n, 3, h, w)
+        Some images, for the statistics of the control's batch norm: without any, its signals fade
+        to 1e-9 over fifty layers.
 
     Returns
     -------
@@ -31,6 +42,13 @@ def open_encoders() -> dict[str, Encoder]:
     """
     with seeded(0):
         control = LiteEncoder(96, CONTROL)
+    norms = [layer for layer in control.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in norms:
+        layer.train().momentum = None
+    with torch.no_grad():
+        control(to_float(images))
+    for layer in norms:
+        layer.eval()
     return {**{name: open_encoder(name) for name in TRAINED}, CONTROL: control}
 
 
@@ -69,7 +87,8 @@ def bench_encoders(
     )
     settings = {"student": STUDENT.model_dump(mode="json"), "copies": COPIES}
     figures = Figures()
-    for name, encoder in open_encoders().items():
+    seen = source.images(source.splits["train"][:SEEN])
+    for name, encoder in open_encoders(seen).items():
         place = folder / name
         decoder = train_fashion_decoder(source, encoder, recipe, place)
         # The students of a seed know no encoder: every encoder audits the same ones.
