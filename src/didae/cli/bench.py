@@ -30,7 +30,7 @@ class Bench(Command):
         Keeps networks and measurements, so that an interrupted benchmark goes on, and gets
         figures.md.
     quick : bool
-        Fewer seeds and images; at most ten minutes on two cores.
+        Fewer seeds and images; minutes on two cores, apart from decoders that are to be trained.
     json_file : Path
         Gets key -> {value, std, n, seeds, needs, target, ok}.
     """
