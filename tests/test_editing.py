@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didae.editing import apply, clamp, cross_boundary, cross_jointly, overshoot, reflect
+from didae.editing import amplification, apply, clamp, cross_boundary, cross_jointly, reflect
 from references.editing import crossed, reflected
 
 SEEDS = st.integers(0, 10_000)
@@ -222,8 +222,8 @@ def test_crossing_jointly_mirrors_the_margin_by_the_shortest_way():
     assert not torch.allclose(change, cross_jointly(margin, slope, spread.flip(0), 2.0))
 
 
-def test_overshooting_by_hand():
-    change = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, -2.0, 0.0, 0.0])
+def test_asking_for_more_by_hand():
+    asked = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0, -2.0, 0.0, 0.0])
     seen = torch.tensor([1.0, 1.6, 2.0, 5.0, -1.0, -1.0, 0.0, 3.0])
-    assert overshoot(change, seen).tolist() == [4.0, 2.5, 2.0, 2.0, 4.0, -4.0, 0.0, 0.0]
-    assert overshoot(change, seen, most=1.5)[0] == 3.0
+    assert amplification(asked, seen).tolist() == [2.0, 1.25, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0]
+    assert amplification(asked, seen, most=1.5)[0] == 1.5

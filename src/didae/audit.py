@@ -15,6 +15,7 @@ from torch import Tensor
 
 from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
+from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.data.images import to_float
 from didae.data.tables import ImageSource
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
@@ -73,7 +74,7 @@ class AuditConfig(Config):
     pair: tuple[int, int] | None = None
     decoder: TrainingConfig = TrainingConfig(steps=8000, batch_size=16, weight_decay=0)
     surrogate: TrainingConfig = TrainingConfig(steps=600, learning_rate=1e-3, ema_decay=0.98)
-    explain: ExplainConfig = ExplainConfig(sampler=EXACT, closed_loop=True)
+    explain: ExplainConfig = ExplainConfig(sampler=EXACT, closed_loop=CLOSED_LOOP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,9 +307,9 @@ def _probe(
     known = z[~held_out], margins[~held_out]
 
     def score(ridge: float) -> float:
-        return agreement(fit_probe(*known, ridge, own), z[held_out], margins[held_out])
+        return agreement(fit_probe(*known, ridge), z[held_out], margins[held_out])
 
-    return fit_probe(*known, max(_RIDGES, key=score), own)
+    return fit_probe(*known, max(_RIDGES, key=score), own, pair or (0, 1))
 
 
 def _exists(folder: Path) -> bool:

@@ -127,23 +127,23 @@ def apply(z: Tensor, change: Tensor, atoms: Tensor) -> Tensor:
     return torch.addcmul(z[:, None, :], change[:, :, None], atoms)
 
 
-def overshoot(change: Tensor, seen: Tensor, most: float = 2.0) -> Tensor:
-    """Ask for more where less than asked was drawn: the second pass of a closed loop.
+def amplification(asked: Tensor, seen: Tensor, most: float = 2.0) -> Tensor:
+    """Say how many times more to ask for where less than asked was drawn.
 
     Parameters
     ----------
-    change
+    asked
         What was asked of each code, any shape.
     seen
         How far the code of the re-encoded image moved, of the same shape.
     most
-        Greatest multiple of the first request, at least 1.
+        Greatest factor, at least 1.
 
     Returns
     -------
     Tensor
-        change · clamp(change / seen, 1, most); ``most`` times it where the code did not move or
-        moved the wrong way.
+        clamp(asked / seen, 1, most); ``most`` where the code did not move or moved the wrong way,
+        1 where nothing was asked.
     """
-    share = seen / change
-    return change * torch.where(share > 0, 1 / share, most).clamp(1, most).nan_to_num(1)
+    share = seen / asked
+    return torch.where(share > 0, 1 / share, most).clamp(1, most).where(asked != 0, 1)

@@ -77,7 +77,7 @@ def test_reflection_delivers_everything_and_needs_no_probe(
     explain(Images(), range(10), without, REFLECTION, tmp_path)
     rows = read_rows(tmp_path)
     assert {row["status"] for row in rows} == {"kept"}
-    assert {row["probe_before"] for row in rows} == {None}
+    assert {row["margin_before"] for row in rows} == {None}
     wanted = np.array([-row["code_before"] for row in rows])
     low, high = (getattr(components.dictionary, f"code_{end}").numpy() for end in ("low", "high"))
     direction = np.array([row["direction"] for row in rows])
@@ -138,7 +138,7 @@ def test_flags_follow_from_the_numbers(components: Components, tmp_path: Path) -
         assert row["verified_flip"] == good
         agree = row["ambient_flip"] and row["surrogate_flips"] == row["surrogates"]
         assert row["non_adversarial_flip"] == agree
-        assert row["latent_flip"] == ((row["probe_before"] > 0) != (row["probe_requested"] > 0))
+        assert row["latent_flip"] == ((row["margin_before"] > 0) != (row["margin_requested"] > 0))
     flags = {name: {row[name] for row in rows} for name in rows[0] if name.endswith("_flip")}
     assert all(values == {False, True} for values in flags.values()), flags
 
@@ -153,7 +153,7 @@ def test_boundary_decodes_only_latent_flips(components: Components, tmp_path: Pa
         assert not row["file"] or (tmp_path / row["file"]).is_file()
         assert (row["code_after"] is None) == (row["status"] == "failed")
         if row["status"] == "kept":
-            assert row["probe_before"] * row["probe_requested"] < 0
+            assert row["margin_before"] * row["margin_requested"] < 0
     assert summary.failures["no latent flip"] == sum(row["status"] == "failed" for row in rows)
 
 

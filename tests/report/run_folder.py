@@ -41,7 +41,7 @@ def make_row(**values: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "image_id": "0", "direction": 0, "direction_name": "zero", "strength": 2.0,
         "status": "kept", "reason": "", "code_before": 1.0, "code_requested": -1.0,
-        "code_after": -0.98, "spill": 0.1, "probe_before": 3.0, "probe_requested": -3.0,
+        "code_after": -0.98, "spill": 0.1, "margin_before": 3.0, "margin_requested": -3.0,
         "prediction_before": 0, "prediction_after": 1, "probability_before": 0.98,
         "probability_after": 0.02, "surrogate_flips": 2, "surrogates": 2, "latent_flip": True,
         "ambient_flip": True, "verified_flip": True, "non_adversarial_flip": True, "label": 0,

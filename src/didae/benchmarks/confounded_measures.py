@@ -14,7 +14,9 @@ from didae.benchmarks.confounded_case import ConfoundedCase
 from didae.benchmarks.ledger import Measurement
 from didae.benchmarks.square import decode, invert
 from didae.counterfactuals import ExplainConfig, explain
-from didae.decoders.base import EXACT, SamplerConfig
+from didae.counterfactuals.closed_loop import CLOSED_LOOP, closed_loop
+from didae.decoders.base import EXACT, SamplerConfig, StochasticCode
+from didae.dictionaries import Dictionary
 from didae.metrics.images import psnr
 from didae.metrics.truth import realised
 from didae.randomness import standard_normal
@@ -49,6 +51,41 @@ def mean_psnr(images: Tensor, truth: Tensor) -> float:
         Mean PSNR in dB; equal images count as 99.
     """
     return float(psnr(images, truth).clamp_max(99).mean())
+
+
+def drawn_in_loop(
+    case: ConfoundedCase, dictionary: Dictionary, asked: Tensor, z: Tensor, code: StochasticCode
+) -> tuple[Tensor, Tensor]:
+    """Decode edits in the closed loop of an audit.
+
+    Parameters
+    ----------
+    case : ConfoundedCase
+        With decoder and encoder.
+    dictionary : Dictionary
+        Whose codes are edited.
+    asked : Tensor, shape (n, k)
+        Change of every code.
+    z : Tensor, shape (n, d)
+        Of the images.
+    code : StochasticCode
+        Of the images, by `EXACT`.
+
+    Returns
+    -------
+    images : Tensor, uint8, shape (n, 3, h, w)
+        The counterfactuals.
+    step : Tensor, shape (n, d)
+        What was added to z for them.
+    """
+    decoder, before = case.components.sampling(EXACT), dictionary.encode(z)
+
+    def draw(rows: Tensor, request: Tensor) -> tuple[Tensor, ...]:
+        made = decode(decoder, z[rows] + request @ dictionary.atoms, code[rows])
+        return dictionary.encode(embedded(case.components, made)) - before[rows], made
+
+    loop = closed_loop(asked, draw, CLOSED_LOOP)
+    return loop.drawn[1], loop.request @ dictionary.atoms
 
 
 def round_trips(case: ConfoundedCase, n: int) -> Measurement:
@@ -108,22 +145,20 @@ def edits(case: ConfoundedCase, n: int) -> Measurement:
     for k, name in enumerate(case.names):
         atom = dictionary.atoms[k]
 
-        def measure(key: str, step: Tensor, k: int = k, atom: Tensor = atom) -> Tensor:
-            drawn = decode(decoder, z + step, stochastic)
+        def measure(key: str, drawn: Tensor, k: int = k, atom: Tensor = atom) -> None:
             seen = embedded(case.components, drawn)
             result[f"{key}_realised"] = share(seen, k)
             along, shift = (seen - z) @ (atom / atom.norm()), seen - z
             result[f"{key}_specificity"] = float(along.pow(2).sum() / shift.pow(2).sum())
             if truth is not None and k == CONFOUNDER_CODE:
                 result[f"{key}_truth_psnr"] = mean_psnr(drawn, truth)
-            return (dictionary.encode(seen) - codes)[:, k]
 
-        wanted = change[:, k]
-        moved = measure(f"once_{name}", wanted[:, None] * atom)
-        measure(name, editing.overshoot(wanted, moved)[:, None] * atom)
+        asked = change * torch.eye(len(dictionary.atoms))[k]
+        measure(f"once_{name}", decode(decoder, z + asked @ dictionary.atoms, stochastic))
+        measure(name, drawn_in_loop(case, dictionary, asked, z, stochastic)[0])
         random = standard_normal(z.shape[1:], case.seed, case.ids(rows))
-        random = random / random.norm(dim=1, keepdim=True)
-        measure(f"random_{name}", wanted[:, None].abs() * atom.norm() * random)
+        random *= change[:, k : k + 1].abs() * atom.norm() / random.norm(dim=1, keepdim=True)
+        measure(f"random_{name}", decode(decoder, z + random, stochastic))
     if truth is not None:
         name = case.names[CONFOUNDER_CODE]
         true = share(embedded(case.components, truth), CONFOUNDER_CODE)
@@ -136,9 +171,9 @@ def edits(case: ConfoundedCase, n: int) -> Measurement:
 def flips(case: ConfoundedCase, n: int) -> Measurement:
     """Cross the student's boundary along confounder, along class, and along both together.
 
-    Codes move as Algorithm 2 asks, then once more by what the re-encoded image lacks. Of the three
-    counterfactuals of an image, the one counts whose re-encoded z lies farthest on the other side
-    of the probe's boundary; neither student nor surrogates are asked for that.
+    Codes move as Algorithm 2 asks, in the closed loop of an audit. Of the three counterfactuals of
+    an image, the one counts of which the probe says by the re-encoded z that it went farthest to
+    the other side; neither student nor surrogates are asked about counterfactuals.
 
     Parameters
     ----------
@@ -161,7 +196,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     before = [logits(judge, images).argmax(1) for judge in judges]
     decoder = components.sampling(EXACT)
     stochastic = invert(decoder, images, z)
-    slope, margins = atoms @ probe.weight, probe.margin(z)
+    margins, slope = margin(logits(case.biased, images), probe.pair), atoms @ probe.weight
 
     def drawn(step: Tensor) -> Tensor:
         return decode(decoder, z + step, stochastic)
@@ -173,8 +208,9 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
         return {f"{name}flip": float(student), f"{name}nafr": float(every)}
 
     def chosen(candidates: list[Tensor]) -> Tensor:
-        across = [-margins.sign() * probe.margin(embedded(components, made)) for made in candidates]
-        return torch.stack(candidates)[torch.stack(across).argmax(0), torch.arange(len(images))]
+        seen = torch.stack([embedded(components, made) for made in candidates])
+        across = -margins.sign() * (margins + (seen - z) @ probe.weight)
+        return torch.stack(candidates)[across.argmax(0), torch.arange(len(images))]
 
     single = editing.cross_boundary(margins, slope, STRENGTH)[0]
     alone = torch.eye(len(atoms))
@@ -187,10 +223,9 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     control: list[Tensor] = []
     for number, (name, asked) in enumerate(wanted.items()):
         change = editing.clamp(codes, asked, dictionary.code_low, dictionary.code_high)
-        seen = dictionary.encode(embedded(components, drawn(change @ atoms))) - codes
-        step = editing.overshoot(change, seen) @ atoms
-        edited.append(drawn(step))
-        result |= shares(name, edited[-1])
+        made, step = drawn_in_loop(case, dictionary, change, z, stochastic)
+        edited.append(made)
+        result |= shares(name, made)
         random = standard_normal(z.shape[1:], 1000 * number + case.seed, case.ids(rows))
         random *= step.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True)
         control.append(drawn(random))
@@ -200,7 +235,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     truth = case.truth(rows)
     if truth is not None:
         result |= shares("truth_", truth)
-    result["probe_agreement"] = agreement(probe, z, margin(logits(case.biased, images)))
+    result["probe_agreement"] = agreement(probe, z, margins)
     return result
 
 
@@ -222,15 +257,14 @@ def ranking(case: ConfoundedCase, n: int) -> Measurement:
     """
     rows, _, _ = _test(case, n)
     confounder, told = case.classes(case.pool)[:, 1].numpy(), case.names[CONFOUNDER_CODE]
+    config = ExplainConfig(sampler=EXACT, closed_loop=CLOSED_LOOP)
     result: Measurement = {}
     for name, dictionary in case.unlabelled.items():
         codes = dictionary.encode(case.z(case.pool)).numpy()
         correlation = np.abs([np.corrcoef(column, confounder)[0, 1] for column in codes.T])
         components = replace(case.components, dictionary=dictionary)
         folder = case.folder / f"sweep_{name}_{case.encoder.name}"
-        summary = explain(
-            case.source, rows, components, ExplainConfig(sampler=EXACT, closed_loop=True), folder
-        )
+        summary = explain(case.source, rows, components, config, folder)
         best = int(correlation.argmax())
         end = "" if name == "guided" else f"_{name}"
         place = [direction.index for direction in summary.directions].index(best)

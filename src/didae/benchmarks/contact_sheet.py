@@ -9,8 +9,13 @@ from torch.nn import functional
 
 from didae import editing
 from didae.benchmarks.confounded_case import ConfoundedCase
-from didae.benchmarks.confounded_measures import BEYOND_CODE, CLASS_CODE, CONFOUNDER_CODE
-from didae.benchmarks.square import decode, invert
+from didae.benchmarks.confounded_measures import (
+    BEYOND_CODE,
+    CLASS_CODE,
+    CONFOUNDER_CODE,
+    drawn_in_loop,
+)
+from didae.benchmarks.square import invert
 from didae.data.splits import splits_of
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
@@ -36,16 +41,14 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
     pool = splits_of(case.source)["validation"]
     rows = np.random.RandomState(case.seed).permutation(pool)[:n]
     images, components = case.images(rows), case.components
-    z, decoder = embedded(components, images), components.sampling(EXACT)
-    code = invert(decoder, images, z)
+    z = embedded(components, images)
+    code = invert(components.sampling(EXACT), images, z)
 
     def reflected(dictionary: Dictionary, k: int) -> Tensor:
-        codes, atom = dictionary.encode(z), dictionary.atoms[k]
-        low, high = dictionary.code_low, dictionary.code_high
-        change = editing.clamp(codes, editing.reflect(codes), low, high)[:, k]
-        once = decode(decoder, z + change[:, None] * atom, code)
-        moved = (dictionary.encode(embedded(components, once)) - codes)[:, k]
-        return decode(decoder, z + editing.overshoot(change, moved)[:, None] * atom, code)
+        codes, low, high = dictionary.encode(z), dictionary.code_low, dictionary.code_high
+        change = editing.clamp(codes, editing.reflect(codes), low, high)
+        asked = change * torch.eye(len(dictionary.atoms))[k]
+        return drawn_in_loop(case, dictionary, asked, z, code)[0]
 
     truth = case.truth(rows)
     strips = [

@@ -31,7 +31,7 @@ from didae.explainers import (
     SCEConfig,
 )
 from didae.explainers.work import Work, ask
-from didae.students import Probe, StudentLike
+from didae.students import Probe, StudentLike, margin
 from didae.training import TrainingConfig
 
 ORDER = (SPURIOUS, *(k for k in range(len(FACTORS)) if k != SPURIOUS))
@@ -149,14 +149,14 @@ class Edit(Explainer):
 
 
 def crossing(dictionary: Dictionary, probe: Probe, direction: int) -> Step:
-    """Cross the probe's boundary along one direction, within the range seen in data.
+    """Cross the student's boundary along one direction, within the range seen in data.
 
     Parameters
     ----------
     dictionary : Dictionary
         Directions, and the range of their codes.
     probe : Probe
-        Whose boundary.
+        How the student's margin changes with z.
     direction : int
         Which.
 
@@ -169,8 +169,9 @@ def crossing(dictionary: Dictionary, probe: Probe, direction: int) -> Step:
     slope = (dictionary.atoms @ probe.weight)[one]
     low, high = dictionary.code_low[one], dictionary.code_high[one]
 
-    def step(z: Tensor, _: Work) -> Tensor:
-        change, _feasible = editing.cross_boundary(probe.margin(z), slope, STRENGTH)
+    def step(z: Tensor, work: Work) -> Tensor:
+        margins = margin(work.logits(work.images), probe.pair)
+        change, _ = editing.cross_boundary(margins, slope, STRENGTH)
         change = editing.clamp(dictionary.encode(z)[:, one], change, low, high)
         return z + change * dictionary.atoms[direction]
 

@@ -349,7 +349,8 @@ def _judge(
     spurious = FACTORS.index("background")
     slope = (dictionary.atoms @ probe.weight)[spurious : spurious + 1]
     codes = dictionary.encode(audit.z)[:, spurious : spurious + 1]
-    change, _ = editing.cross_boundary(probe.margin(audit.z), slope, STRENGTH)
+    student_margin = margin(logits(student, audit.images), probe.pair)
+    change, _ = editing.cross_boundary(student_margin, slope, STRENGTH)
     low = dictionary.code_low[spurious : spurious + 1]
     high = dictionary.code_high[spurious : spurious + 1]
     change = editing.clamp(codes, change, low, high)
@@ -366,7 +367,6 @@ def _judge(
     ids = [audit.square.ids[index] for index in audit.indices]
     direction = standard_normal(step.shape[1:], seed, ids)
     random = direction / direction.norm(dim=1, keepdim=True) * step.norm(dim=1, keepdim=True)
-    student_margin = margin(logits(student, audit.images))
     groups = 2 * audit.square.classes[audit.indices, 0] + audit.square.classes[audit.indices, 1]
     right = (before[0].numpy() == audit.square.labels[audit.indices]).astype(np.float64)
     return {

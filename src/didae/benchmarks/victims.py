@@ -24,7 +24,7 @@ from didae.metrics.flips import flip_rates
 from didae.metrics.images import outputs, psnr
 from didae.metrics.truth import residue
 from didae.recipes.square import SquareRecipe, fit_judges, load_judges
-from didae.students import Probe, StudentNetwork, logits
+from didae.students import Probe, StudentNetwork, logits, margin
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +129,14 @@ class Victim:
         return cls(audit, *load_judges(place), seed)
 
     @cached_property
+    def margins(self) -> Tensor:
+        """Tensor, shape (n,): the student's, on the factual images."""
+        return margin(logits(self.student, self.audit.images), self.probe.pair)
+
+    @cached_property
     def targets(self) -> Tensor:
         """Tensor, int64, shape (n,): the class that the student does not predict."""
-        return 1 - logits(self.student, self.audit.images).argmax(1)
+        return (self.margins <= 0).long()
 
     @cached_property
     def change(self) -> Tensor:
@@ -139,7 +144,7 @@ class Victim:
         dictionary, one = self.audit.components.dictionary, slice(SPURIOUS, SPURIOUS + 1)
         slope = (dictionary.atoms @ self.probe.weight)[one]
         codes = dictionary.encode(self.audit.z)[:, one]
-        wanted, _ = editing.cross_boundary(self.probe.margin(self.audit.z), slope, STRENGTH)
+        wanted, _ = editing.cross_boundary(self.margins, slope, STRENGTH)
         low, high = dictionary.code_low[one], dictionary.code_high[one]
         return editing.clamp(codes, wanted, low, high)[:, 0]
 
@@ -189,7 +194,8 @@ class Victim:
         spilt = (moved / dictionary.code_std).abs()
         spilt[:, SPURIOUS] = 0
         limits = ExplainConfig()
-        latent = (self.probe.margin(z) > 0) != (self.probe.margin(audit.z) > 0)
+        foreseen = self.margins + (z - audit.z) @ self.probe.weight
+        latent = (foreseen > 0) != (self.margins > 0)
         verified = latent & (judged.argmax(1) == self.targets)
         verified &= moved[:, SPURIOUS] / self.change >= limits.realised_share
         verified &= spilt.amax(1) < limits.spill_limit

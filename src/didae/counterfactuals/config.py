@@ -31,9 +31,9 @@ class ExplainConfig(Config):
     strength : float
         Of the edit, at least 0: 2 mirrors the probe's margin with ``boundary``, 1 mirrors the code
         with ``reflection``.
-    closed_loop : bool
-        Decode every edit twice: where the re-encoded image shows less than was asked for, the
-        second one asks for more, up to twice as much. Worth it where edits are realised in part.
+    closed_loop : int
+        How often a counterfactual is decoded again at most, each time asking for more, where the
+        re-encoded image shows less than was asked for. Worth it where edits are realised in part.
     fidelity : float
         Share of the round trip's residual that is put back, in [0, 1].
     sampler : SamplerConfig or None
@@ -49,7 +49,7 @@ class ExplainConfig(Config):
 
     algorithm: Literal["boundary", "reflection"] = "boundary"
     strength: float = Field(default=2.0, ge=0)
-    closed_loop: bool = False
+    closed_loop: int = Field(default=0, ge=0)
     fidelity: float = Field(default=1.0, ge=0, le=1)
     sampler: SamplerConfig | None = None
     batch_size: int = Field(default=32, ge=1)

@@ -200,9 +200,7 @@ class _Run:
             factors=factors,
             code_factor_correlation=correlation,
             counterfactuals_per_second=self.delivered / self.seconds if self.seconds else None,
-            nfe_per_counterfactual=evaluations(
-                table, directions, sampler, passes=1 + self.config.closed_loop
-            ),
+            nfe_per_counterfactual=evaluations(table, directions, sampler),
             label_names=tuple(self.source.label_names),
             settings=self.settings,
         )

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from didae.counterfactuals.closed_loop import closed_loop
 from didae.counterfactuals.config import Components, ExplainConfig
 from didae.counterfactuals.table import Cells
 from didae.data.images import to_float, to_uint8
 from didae.decoders.base import StochasticCode
-from didae.editing import apply, clamp, cross_boundary, overshoot, reflect
+from didae.editing import clamp, cross_boundary, reflect
 from didae.runtime import AutoBatch
-from didae.students import logits
+from didae.students import logits, margin
 from didae.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE
 
 # Mean squared error of a round trip that is exact but for rounding, to keep its PSNR finite.
@@ -123,16 +124,14 @@ class Sweep:
             probability_before=probability,
             prediction_before=prediction,
         )
-        edited, chosen = self._edit(look, cells)
-        where = chosen.nonzero(as_tuple=True)
-        drawn = self._deliver(look, code, edited, where, cells) if chosen.any() else {}
+        change, chosen = self._edit(look, cells)
+        drawn = self._deliver(look, code, change, chosen, cells) if chosen.any() else {}
         trips = dict(zip(look.rows.tolist(), to_uint8(trips), strict=True))
         return Pictures(factuals, trips, drawn)
 
     def _look(self, rows: Tensor, images: Tensor) -> Factuals:
         def judge(images: Tensor) -> tuple[Tensor, ...]:
-            pixels = to_float(images)
-            return self._encode(pixels), *self._judge(pixels)
+            return self._encode(to_float(images)), *self._judge(images)
 
         return Factuals(rows, images, *self.batches.map(judge, images))
 
@@ -141,12 +140,12 @@ class Sweep:
         parameter = next(encoder.parameters(), pixels)
         return encoder(pixels.to(parameter.device)).float().cpu()
 
-    def _judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Ask student and surrogates: logits (b, classes), predictions (b, surrogates)."""
         surrogates = self.components.surrogates
-        others = [logits(surrogate, pixels).argmax(1) for surrogate in surrogates]
-        empty = torch.empty(len(pixels), 0, dtype=torch.long)
-        judged = logits(self.components.student, pixels)
+        others = [logits(surrogate, images).argmax(1) for surrogate in surrogates]
+        empty = torch.empty(len(images), 0, dtype=torch.long)
+        judged = logits(self.components.student, images)
         return judged, torch.stack(others, 1) if others else empty
 
     def _codes(self, z: Tensor) -> Tensor:
@@ -163,47 +162,48 @@ class Sweep:
         return StochasticCode(*self.batches.map(invert, look.images, look.z))
 
     def _edit(self, look: Factuals, cells: Cells) -> tuple[Tensor, Tensor]:
-        """Edit z along all directions: (m, k, d), and which edits to decode: bool (m, k)."""
+        """Choose the change of every code, and which edits to decode: (m, k) both."""
         config, probe = self.config, self.components.probe
         codes = self._codes(look.z)
-        feasible = torch.ones_like(codes, dtype=torch.bool)
-        if config.algorithm == "boundary" and probe is not None:
-            slope = self.atoms @ probe.weight.to(self.atoms)
-            change, feasible = cross_boundary(probe.margin(look.z), slope, config.strength)
-        else:
-            change = reflect(codes, config.strength)
-        change = clamp(codes, change, self.low, self.high)
-        edited = apply(look.z, change, self.atoms)
-        latent = feasible
+        feasible = latent = torch.ones_like(codes, dtype=torch.bool)
+        change = clamp(codes, reflect(codes, config.strength), self.low, self.high)
         if probe is not None:
-            before, requested = probe.margin(look.z), probe.margin(edited)
-            latent = (requested > 0) != (before > 0)[:, None]
-            cells.put((look.rows,), probe_before=before, probe_requested=requested)
+            # Where an image stands the student itself tells, and the probe how an edit moves it.
+            own, slope = margin(look.judged, probe.pair), self.atoms @ probe.weight.to(self.atoms)
+            if config.algorithm == "boundary":
+                change, feasible = cross_boundary(own, slope, config.strength)
+                change = clamp(codes, change, self.low, self.high)
+            requested = own[:, None] + change * slope
+            latent = (requested > 0) != (own > 0)[:, None]
+            cells.put((look.rows,), margin_before=own, margin_requested=requested)
         cells.put(
             (look.rows,), code_before=codes, code_requested=codes + change, latent_flip=latent
         )
         if config.algorithm == "reflection":
-            return edited, feasible
+            return change, feasible
         rows = look.rows.numpy()
         reasons = np.where(latent.numpy(), "", NO_LATENT_FLIP).astype(np.object_)
         cells.texts["reason"][rows] = np.where(feasible.numpy(), reasons, INFEASIBLE)
-        return edited, feasible & latent
+        return change, feasible & latent
 
     def _deliver(
-        self,
-        look: Factuals,
-        code: StochasticCode,
-        edited: Tensor,
-        where: tuple[Tensor, ...],
-        cells: Cells,
+        self, look: Factuals, code: StochasticCode, change: Tensor, chosen: Tensor, cells: Cells
     ) -> dict[tuple[int, int], Tensor]:
         """Decode the chosen edits and fill in what the 8-bit images show."""
-        image, direction = where
-        if self.config.closed_loop:
-            *_, seen = self.batches.map(partial(self._decode, code), edited[where], image)
-            edited = self._corrected(look, edited, where, seen)
-        draw = partial(self._draw, code)
-        drawn, finite, z, judged, others = self.batches.map(draw, edited[where], image)
+        image, direction = where = chosen.nonzero(as_tuple=True)
+        before = self._codes(look.z)[where][:, None]
+
+        def draw(edits: Tensor, asked: Tensor) -> tuple[Tensor, ...]:
+            rows, own = image[edits], direction[edits]
+            z = torch.addcmul(look.z[rows], asked, self.atoms[own])
+            saved, finite, seen = self.batches.map(partial(self._decode, code), z, rows)
+            moved = self._codes(seen).gather(1, own[:, None]) - before[edits]
+            return moved, saved, finite, seen
+
+        loop = closed_loop(change[where][:, None], draw, self.config.closed_loop)
+        _, drawn, finite, z = loop.drawn
+        cells.put((look.rows[image], direction), drawings=loop.drawings)
+        judged, others = self.batches.map(self._judge, drawn)
         finite &= z.isfinite().all(1) & judged.isfinite().all(1)
         lost = look.rows[image[~finite]].numpy(), direction[~finite].numpy()
         cells.texts["reason"][lost] = NOT_FINITE
@@ -225,24 +225,6 @@ class Sweep:
         self._verify((rows, direction), self._codes(z), self._codes(look.z[image]), cells)
         places = zip(rows.tolist(), direction.tolist(), strict=True)
         return dict(zip(places, drawn, strict=True))
-
-    def _corrected(
-        self, look: Factuals, edited: Tensor, where: tuple[Tensor, ...], seen: Tensor
-    ) -> Tensor:
-        """Ask again for what the first decoding of the chosen edits did not show."""
-        image, direction = where
-        before = self._codes(look.z)
-        asked = (self._codes(edited[where]) - before[image])[torch.arange(len(image)), direction]
-        moved = (self._codes(seen) - before[image])[torch.arange(len(image)), direction]
-        more = overshoot(asked, moved) - asked
-        corrected = edited.clone()
-        corrected[where] += more[:, None] * self.atoms[direction]
-        return corrected
-
-    def _draw(self, code: StochasticCode, z: Tensor, image: Tensor) -> tuple[Tensor, ...]:
-        """Decode edits of the given images, save them as 8 bits, and look at what was saved."""
-        saved, finite, encoded = self._decode(code, z, image)
-        return saved, finite, encoded, *self._judge(to_float(saved))
 
     def _decode(self, code: StochasticCode, z: Tensor, image: Tensor) -> tuple[Tensor, ...]:
         """Give edits as 8 bits, whether they are finite, and what the encoder sees in them."""

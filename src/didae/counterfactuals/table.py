@@ -15,7 +15,6 @@ from torch import Tensor
 
 from didae.decoders.base import SamplerConfig
 from didae.dictionaries.diagnostics import code_factor_correlation
-from didae.summary import NOT_FINITE
 
 KEPT, FAILED = "kept", "failed"
 
@@ -24,14 +23,15 @@ _FLOATS = (
     "code_requested",
     "code_after",
     "spill",
-    "probe_before",
-    "probe_requested",
+    "margin_before",
+    "margin_requested",
     "probability_before",
     "probability_after",
     "round_trip_psnr",
     "change_rms",
 )
 _CLASSES = ("prediction_before", "prediction_after")
+_COUNTS = ("surrogate_flips", "drawings")
 _FLAGS = ("latent_flip", "ambient_flip", "verified_flip", "non_adversarial_flip")
 _TEXTS = ("status", "reason", "file", "factual_file", "round_trip_file")
 
@@ -45,7 +45,7 @@ SCHEMA: pa.Schema = pa.schema(
         ("surrogates", pa.int32()),
         *((name, pa.string()) for name in _TEXTS),
         *((name, pa.float64()) for name in _FLOATS),
-        *((name, pa.int32()) for name in (*_CLASSES, "surrogate_flips")),
+        *((name, pa.int32()) for name in (*_CLASSES, *_COUNTS)),
         *((name, pa.bool_()) for name in _FLAGS),
         ("code_changes", pa.list_(pa.float32())),
     ]
@@ -54,11 +54,12 @@ SCHEMA: pa.Schema = pa.schema(
 
 ``strength``: as configured. ``code_*``: the direction's own code before, as asked for (clamped to
 the range of the data) and re-encoded from the 8-bit image. ``spill``: largest |change of another
-code| / its std. ``probe_*``: the probe's margin before and after the edit of z. ``probability_*``:
-the student's, of the class it predicts on the factual image. ``latent_flip``: the edit of z flips
-the probe; true where there is no probe to ask. ``code_changes``: change of every code / its std.
-``round_trip_psnr``: of inversion and decoding without residual, in dB. ``change_rms``: root mean
-square difference of counterfactual and factual image, in 0..255.
+code| / its std. ``margin_*``: the student's on the factual image, and what the probe foresees
+after the edit of z. ``probability_*``: the student's, of the class it predicts on the factual
+image. ``latent_flip``: the margin foreseen has the other sign; true where there is no probe to
+ask. ``code_changes``: change of every code / its std. ``round_trip_psnr``: of inversion and
+decoding without residual, in dB. ``change_rms``: root mean square difference of counterfactual and
+factual image, in 0..255. ``drawings``: how often the counterfactual was decoded.
 """
 
 
@@ -95,7 +96,7 @@ class Cells:
         values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in _FLOATS}
         values |= {name: torch.full(shape, -1) for name in _CLASSES}
         values |= {name: torch.zeros(shape, dtype=torch.bool) for name in _FLAGS}
-        values["surrogate_flips"] = torch.zeros(shape, dtype=torch.long)
+        values |= {name: torch.zeros(shape, dtype=torch.long) for name in _COUNTS}
         values["code_changes"] = torch.full((*shape, directions), math.nan)
         texts = {name: np.full(shape, "", dtype=np.object_) for name in _TEXTS}
         return cls(values, texts)
@@ -209,9 +210,7 @@ def correlations(
     ).tolist()
 
 
-def evaluations(
-    table: pa.Table, directions: int, sampler: SamplerConfig, passes: int = 1
-) -> float | None:
+def evaluations(table: pa.Table, directions: int, sampler: SamplerConfig) -> float | None:
     """Count the decoder's evaluations (NFE) for one counterfactual.
 
     Parameters
@@ -222,8 +221,6 @@ def evaluations(
         k.
     sampler : SamplerConfig
         Tells the evaluations of an inversion and of a decoding.
-    passes : int
-        Decodings of one counterfactual.
 
     Returns
     -------
@@ -233,10 +230,9 @@ def evaluations(
     """
     inverted = np.isfinite(_column(table, "round_trip_psnr"))
     kept = _column(table, "status") == KEPT
-    wasted = (_column(table, "reason") == NOT_FINITE) & inverted
     images = inverted.reshape(-1, directions).any(1).sum()
     # Every inverted image is decoded once for its residual.
-    decoded = images + passes * (kept.sum() + wasted.sum())
+    decoded = images + _column(table, "drawings").sum()
     total = sampler.inversion_evaluations * images + sampler.evaluations * decoded
     return float(total / kept.sum()) if kept.any() else None
 

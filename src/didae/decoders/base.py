@@ -248,12 +248,17 @@ class Decoder(nn.Module):
         def predict(state: Tensor, time: float) -> Tensor:
             return self.network(state, state.new_full((len(state),), time), drawing)
 
+        def velocity(state: Tensor, time: float) -> Tensor:
+            # The image foreseen is kept in [-1, 1]: else an edit far from the data can run away.
+            ahead = predict(state, time)
+            return (state - (state - time * ahead).clamp(-1, 1)) / time if time else ahead
+
         if method.startswith("ddim"):
             return ddim(predict, x, ddim_times(steps), invert, clip=method == "ddim-clipped")
         integrate, times = heun if method == "heun" else euler, flow_times(steps)
         if invert:
-            return sampling.invert(integrate, predict, x, times, self.sampler.corrections)
-        return integrate(predict, x, times[::-1])
+            return sampling.invert(integrate, velocity, x, times, self.sampler.corrections)
+        return integrate(velocity, x, times[::-1])
 
     def _check(self, images: Tensor, z: Tensor, channels: int) -> None:
         side = self.config.network.image_size

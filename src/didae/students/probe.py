@@ -24,11 +24,14 @@ class Probe:
         Margin at z = 0.
     encoder_fingerprint : str
         Which encoder gave z; empty if unknown.
+    pair : tuple of int
+        Classes (a, b) of the student whose margin it is.
     """
 
     weight: Tensor
     bias: float
     encoder_fingerprint: str = ""
+    pair: tuple[int, int] = (0, 1)
 
     def margin(self, z: Tensor) -> Tensor:
         """Predict the student's margin.
@@ -53,7 +56,11 @@ class Probe:
         folder : str or Path
             Gets ``config.json`` and ``model.safetensors``.
         """
-        config = {"bias": self.bias, "encoder_fingerprint": self.encoder_fingerprint}
+        config = {
+            "bias": self.bias,
+            "encoder_fingerprint": self.encoder_fingerprint,
+            "pair": list(self.pair),
+        }
         save_component(folder, "probe", config, {"weight": self.weight})
 
     @classmethod
@@ -77,13 +84,19 @@ class Probe:
         """
         config, tensors = load_component(folder, "probe")
         try:
-            return cls(tensors["weight"], float(config["bias"]), str(config["encoder_fingerprint"]))
+            first, second = config.get("pair", (0, 1))
+            own = str(config["encoder_fingerprint"])
+            return cls(tensors["weight"], float(config["bias"]), own, (int(first), int(second)))
         except (KeyError, TypeError, ValueError) as error:
             raise DidaeError(f"{folder} is damaged ({error}); fit the probe again.") from error
 
 
 def fit_probe(
-    z: Tensor, margins: Tensor, ridge: float = 1e-4, encoder_fingerprint: str = ""
+    z: Tensor,
+    margins: Tensor,
+    ridge: float = 1e-4,
+    encoder_fingerprint: str = "",
+    pair: tuple[int, int] = (0, 1),
 ) -> Probe:
     """Distil a student to a probe by ridge least squares with intercept.
 
@@ -103,6 +116,8 @@ def fit_probe(
         Strength of the penalty, positive.
     encoder_fingerprint : str
         Which encoder gave z.
+    pair : tuple of int
+        Classes that the margins compare.
 
     Returns
     -------
@@ -130,7 +145,7 @@ def fit_probe(
     # float() first: the stored weight and the intercept must belong to each other.
     stored = weight.float()
     bias = float(target.mean() - mean @ stored.double())
-    return Probe(stored, bias, encoder_fingerprint)
+    return Probe(stored, bias, encoder_fingerprint, pair)
 
 
 def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:

@@ -139,4 +139,4 @@ def probe_of(head: LinearHead, pair: tuple[int, int] | None = None) -> Probe:
     """
     weight = margin(head.weight.detach().T, pair).cpu()
     bias = float(margin(head.bias.detach()[None], pair))
-    return Probe(weight, bias, head.encoder.fingerprint)
+    return Probe(weight, bias, head.encoder.fingerprint, pair or (0, 1))
