@@ -23,6 +23,7 @@ from didae.data.images import read_image, to_float
 from didae.decoders.base import SamplerConfig
 from didae.report import write_report
 from didae.storage import read_json
+from didae.students import logits, margin
 from didae.summary import Summary
 from failures import one_line
 
@@ -155,6 +156,25 @@ def test_boundary_decodes_only_latent_flips(components: Components, tmp_path: Pa
         if row["status"] == "kept":
             assert row["margin_before"] * row["margin_requested"] < 0
     assert summary.failures["no latent flip"] == sum(row["status"] == "failed" for row in rows)
+
+
+def test_the_boundary_is_crossed_from_where_the_student_stands(
+    components: Components, tmp_path: Path
+) -> None:
+    """A probe whose threshold is far off still knows the slope, and nothing else is asked of it."""
+    assert components.probe is not None
+    shifted = dataclasses.replace(components.probe, bias=components.probe.bias + 100)
+    parts = dataclasses.replace(components, probe=shifted)
+    for name, used in (("own", components), ("shifted", parts)):
+        explain(Images(), range(12), used, BOUNDARY, tmp_path / name)
+    source, columns = Images(), ("code_requested", "margin_requested", "latent_flip", "code_after")
+    own, far = (read_rows(tmp_path / name) for name in ("own", "shifted"))
+    assert any(row["latent_flip"] for row in own)
+    for row, same in zip(own, far, strict=True):
+        assert [row[name] for name in columns] == [same[name] for name in columns]
+    stands = margin(logits(components.student, source.images(list(range(12))))).tolist()
+    for number, row in enumerate(own):
+        assert row["margin_before"] == pytest.approx(stands[number // DIRECTIONS], abs=1e-5)
 
 
 def test_direction_that_the_probe_ignores_is_infeasible(

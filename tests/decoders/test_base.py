@@ -62,6 +62,20 @@ def test_evaluations_are_counted(method: str, steps: int, corrections: int):
     assert len(calls) == built.sampler.evaluations
 
 
+@pytest.mark.parametrize(("method", "steps"), [("euler", 1), ("euler", 5), ("heun", 5)])
+def test_a_flow_that_runs_away_is_kept_in_range(
+    method: str, steps: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Every step of this velocity would multiply the state; the image foreseen bounds it."""
+    built = decoder(method, steps)
+    monkeypatch.setattr(built.network, "forward", lambda x, *_: -1e6 * x)
+    noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    code = StochasticCode(noise, torch.zeros_like(noise))
+    drawn = built.decode(Z, code)
+    torch.testing.assert_close(drawn, (noise > 0).float(), rtol=0, atol=1e-2)
+    assert bool(built.invert(IMAGES, Z).noise.isfinite().all())
+
+
 @EVERY_SAMPLER
 def test_the_batch_changes_nothing(method: str, steps: int):
     built = decoder(method, steps)
