@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ from didae.training import TrainingConfig
 
 FEWEST = 50
 """Readable images below which an audit makes no sense."""
+
+logger = logging.getLogger(__name__)
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _CHUNK = 256
@@ -167,7 +170,7 @@ def make_components(
         With the student.
     measures : dict of str to float
         Agreement of the probe and of each surrogate with the student on images that they were not
-        fitted on, in [0, 1].
+        fitted on, and of the student with the labels, where there are any; in [0, 1].
 
     Raises
     ------
@@ -186,6 +189,15 @@ def make_components(
     probe = _probe(student, z, margins, held_out, encoder.fingerprint, config.pair)
     probe.save(folder / "probe")
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
+    if labels is not None:
+        right = float((judged.argmax(1) == labels)[labels >= 0].double().mean())
+        measures["student_accuracy"] = right
+        if right < 1 / judged.shape[1]:
+            logger.warning(
+                "the student gives %.0f %% of the images their label, less than chance: if it "
+                "numbers its classes otherwise, name them in its order with --classes",
+                100 * right,
+            )
     surrogates: list[StudentLike] = []
     for number, kind in enumerate(SURROGATES):
         place = folder / f"surrogate_{kind}"

@@ -57,7 +57,8 @@ def test_the_report_shows_all_directions_and_the_broken_image(run):
     assert summary["n_directions"] == 3
     assert summary["failures"]["unreadable"] == 3
     assert set(summary["measures"]) == {
-        "probe_agreement", "surrogate_pooled_agreement", "surrogate_patches_agreement"
+        "probe_agreement", "student_accuracy",
+        "surrogate_pooled_agreement", "surrogate_patches_agreement",
     }  # fmt: skip
     assert "broken.png" in {
         row["image_id"].rsplit("/", 1)[-1] for row in read_table(run / "table").to_pylist()
@@ -72,6 +73,22 @@ def test_the_time_is_announced_before(folder, tmp_path, capsys):
     assert shown.index("train the decoder") < shown.index("ambient")
     # Ten of the eighty are kept for validation.
     assert "70 images to learn from" in shown
+
+
+def test_classes_in_another_order_than_the_students_are_noticed(folder, run, tmp_path, caplog):
+    def accuracy(run):
+        return json.loads((run / "summary.json").read_text())["measures"]["student_accuracy"]
+
+    orders = ("dark", "bright"), ("bright", "dark")
+    found = []
+    for number, order in enumerate(orders):
+        caplog.clear()
+        assert audit(folder, tmp_path / str(number), "--classes", *order) == 0
+        found.append((accuracy(tmp_path / str(number)), "with --classes" in caplog.text))
+    assert found[0][0] + found[1][0] == pytest.approx(1)
+    assert accuracy(run) == found[1][0], "a folder's classes stand in alphabetical order"
+    assert [warned for _, warned in found] == [right < 0.5 for right, _ in found]
+    assert sorted(warned for _, warned in found) == [False, True]
 
 
 def test_a_second_call_trains_nothing_and_gives_the_same(folder, run, tmp_path):

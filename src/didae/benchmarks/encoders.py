@@ -22,7 +22,7 @@ from didae.storage import write_json
 TRAINED = ("lite0@96", "lite0@64", "lite1@96")
 CONTROL = "random@96"
 SEEN = 64
-STEPS = 6000
+STEPS = 2400
 """Of every decoder; the shipped one has had 14 000, but here four are trained."""
 
 
