@@ -13,6 +13,7 @@ from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.results import save_result
+from didae.report.trust import trust
 from didae.storage import read_json, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&${1+1}{{2}}</section><script>"
@@ -79,6 +80,14 @@ def test_a_screen_shows_pairs_funnel_and_what_the_code_follows(desk) -> None:
     ):
         assert words in page.text
     assert "+0.9" in page.text
+
+
+def test_trust_is_that_of_the_report(desk) -> None:
+    run = desk.run("main")
+    found = trust(run.summary, run.screen(1).direction)
+    page = parse(views.judge_view(run, 1))
+    assert all(words in page.text for words in (found.word.capitalize(), *found.parts))
+    assert ("class", f"trust {found.grade}") in page.attributes
 
 
 def test_a_verdict_is_shown(desk) -> None:

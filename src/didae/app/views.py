@@ -17,6 +17,7 @@ from didae.app.state import Run, Screen
 from didae.report import figures
 from didae.report.pictures import common_gain, data_uri, difference_map, thumbnail
 from didae.report.repair import Preview
+from didae.report.trust import trust
 from didae.summary import FUNNEL
 from didae.teachers import VERDICTS
 
@@ -82,6 +83,7 @@ def judge_view(run: Run, direction: int) -> str:
         pairs=pairs,
         gain=gain,
         funnel=_funnel(screen),
+        trust=trust(run.summary, screen.direction),
         factors=FACTORS,
     )
 
