@@ -276,8 +276,13 @@ def test_the_conclusion_says_what_speaks_against_the_first_direction(
         "The classifier’s decision flips in 12 % of images when “class” changes, "
         f"but this direction {clause}"
     )
-    # The first direction alone is named, so it alone counts.
+    # Every direction is judged by itself.
     assert headline(sound, flawed).endswith("when only “x” changes.")
+    both = Summary(n_images=100, n_directions=2, round_trip_psnr=40.0, directions=(sound, flawed))
+    doubt = clause.split(":")[0]
+    assert conclusion(both)[1].replace("\u202f", " ") == (
+        f"The next direction, “class”, flips it in 12 %, but {doubt}."
+    )
 
 
 def test_trust_has_a_colour_for_every_grade_and_a_word_and_mark_without(

@@ -106,7 +106,7 @@ def write_report(
 def conclusion(summary: Summary) -> tuple[str, str]:
     """Say in a sentence what the run found, and in a second one how the next direction compares.
 
-    The sentence also says what speaks against trusting the direction that it names.
+    Both also say so where the direction that they name cannot be trusted.
 
     Parameters
     ----------
@@ -132,12 +132,16 @@ def conclusion(summary: Summary) -> tuple[str, str]:
     if found.grade == "good":
         first += f"only “{best.name}” changes."
     else:
-        verdict = "cannot be trusted" if found.grade == "bad" else "is doubtful"
-        first += f"“{best.name}” changes, but this direction {verdict}: {found.reason}."
+        first += f"“{best.name}” changes, but this direction {_doubt(found)}: {found.reason}."
     if not others:
         return first, ""
-    share = figures.percent(others[0].verified_share)
-    return first, f"The next direction, “{others[0].name}”, flips it in {share}."
+    share, found = figures.percent(others[0].verified_share), trust.trust(summary, others[0])
+    doubt = "" if found.grade == "good" else f", but {_doubt(found)}"
+    return first, f"The next direction, “{others[0].name}”, flips it in {share}{doubt}."
+
+
+def _doubt(found: trust.Trust) -> str:
+    return "cannot be trusted" if found.grade == "bad" else "is doubtful"
 
 
 def _read_rows(folder: Path) -> list[Row]:
