@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from didae.data.square import Square
+from didae.decoders.base import Decoder
 from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, accuracy, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.repair.counterfactuals import exchange
+from didae.repair.counterfactuals import embedded, exchange, partners
 from didae.repair.layers import last_linear
 from didae.repair.run import RepairConfig, repair_student
 from didae.students import build_student
@@ -67,6 +68,38 @@ def test_counterfactuals_are_near_the_true_ones(square, components):
     nothing = (images.images[origins].float() - truth.float()).square().mean((1, 2, 3)).sqrt()
     assert error.median() < 12
     assert nothing.median() > 40
+
+
+class Weak(Decoder):
+    """Draws half of every edit."""
+
+    def invert(self, images, z):
+        self.own, code = z, super().invert(images, z)
+        self.marks = code.noise[:, 0, 0, 0]
+        return code
+
+    def decode(self, z, code, fidelity=1.0):
+        own = self.own[(code.noise[:, :1, 0, 0] == self.marks).float().argmax(1)]
+        return super().decode((own + z) / 2, code, fidelity)
+
+
+def test_drawing_again_makes_up_for_a_weak_decoder(components, data):
+    part, dictionary = data[0][torch.arange(0, 200, 10)], components.dictionary
+    weak = Weak(components.decoder.config, components.decoder.encoder_fingerprint)
+    weak.load_state_dict(components.decoder.state_dict())
+    parts = dataclasses.replace(components, decoder=weak.eval().requires_grad_(False))
+    codes = dictionary.encode(embedded(components, part.images))[:, BACKGROUND]
+    asked = codes[partners(part.labels, 2, 0)].T.flatten() - codes.repeat_interleave(2)
+
+    def share(further):
+        made, origins = exchange(parts, part, (BACKGROUND,), 2, 0, further=further)
+        assert origins.tolist() == [row for row in range(20) for _ in range(2)]
+        seen = dictionary.encode(embedded(components, made.images))[:, BACKGROUND]
+        moved = seen - codes[origins]
+        return float((asked * moved).sum() / asked.pow(2).sum())
+
+    assert share(0) == pytest.approx(0.5, abs=0.1)
+    assert share(2) > 0.9
 
 
 def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):

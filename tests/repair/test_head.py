@@ -10,7 +10,7 @@ from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled
 from didae.repair.counterfactuals import exchange_codes, partners
-from didae.repair.head import cross_fitted, fit_head, repair_head, right
+from didae.repair.head import cross_fitted, fit_head, refit_head, repair_head, right
 from didae.repair.projection import project_head
 from didae.repair.run import RepairConfig, repair_student
 
@@ -60,6 +60,33 @@ def test_the_fit_is_ridge_regression():
         assert head.weight[number].detach().numpy() == pytest.approx(weight, abs=1e-6)
         bias = target.mean() - sample.mean(0) @ weight
         assert head.bias[number].item() == pytest.approx(bias, abs=1e-5)
+
+
+def test_weights_count_as_repetitions_do():
+    torch.manual_seed(0)
+    encoder = load_components().encoder
+    z, labels = torch.randn(40, encoder.dim), torch.arange(40) % 2
+    times = torch.arange(40) % 3 + 1
+    weighted = fit_head(encoder, z, labels, weights=0.1 * times)
+    repeated = fit_head(encoder, z.repeat_interleave(times, 0), labels.repeat_interleave(times))
+    torch.testing.assert_close(weighted.weight, repeated.weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(weighted.bias, repeated.bias, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(weighted.weight, fit_head(encoder, z, labels).weight, atol=1e-3)
+
+
+def test_every_kind_of_counterfactual_counts_as_much_as_the_images():
+    torch.manual_seed(0)
+    encoder = load_components().encoder
+    z, labels = torch.randn(30, encoder.dim), torch.arange(30) % 2
+    many, one = torch.randn(30, 4, encoder.dim), torch.randn(30, 1, encoder.dim)
+    head = refit_head(fit_head(encoder, z, labels), z, labels, many, one)
+    sample = torch.cat([z.repeat(4, 1), many.flatten(0, 1), one[:, 0].repeat(4, 1)])
+    expected = fit_head(
+        encoder,
+        sample,
+        torch.cat([labels.repeat(4), labels.repeat_interleave(4), labels.repeat(4)]),
+    )
+    torch.testing.assert_close(head.weight, expected.weight, rtol=1e-4, atol=1e-6)
 
 
 def test_a_column_that_hardly_varies_gets_no_enormous_weight():

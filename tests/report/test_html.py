@@ -279,7 +279,7 @@ def test_the_conclusion_says_what_speaks_against_the_first_direction(
     # Every direction is judged by itself.
     assert headline(sound, flawed).endswith("when only “x” changes.")
     both = Summary(n_images=100, n_directions=2, round_trip_psnr=40.0, directions=(sound, flawed))
-    doubt = clause.split(":")[0]
+    doubt = clause.split(":", maxsplit=1)[0]
     assert conclusion(both)[1].replace("\u202f", " ") == (
         f"The next direction, “class”, flips it in 12 %, but {doubt}."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,16 +14,22 @@ from didae.benchmarks.confounded_case import BROAD, ConfoundedCase
 from didae.benchmarks.confounded_measures import BEYOND_CODE, CONFOUNDER_CODE
 from didae.benchmarks.heads import random_dictionary
 from didae.benchmarks.ledger import Measurement
+from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.data.confounding import ConfoundingConfig, quota_subset
 from didae.data.mirrored import Mirrored
+from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain, group_accuracies
 from didae.recipes.elpv import MIRRORS, TYPE
+from didae.repair.counterfactuals import embedded, exchange
 from didae.repair.head import fit_head, repair_head
 from didae.repair.projection import project_head
 from didae.students import LinearHead, Probe
 from didae.students.zero_shot import probe_of
 from didae.training import TrainingConfig
+
+COPIES = 2
+"""Drawn counterfactuals of every image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +72,7 @@ class ElpvCase(ConfoundedCase):
 
 
 def repairs(case: ElpvCase, n: int) -> Measurement:
-    """Repair the head along the type, and along what it sees beyond the class.
+    """Repair the head along the type, in z and drawn, and along what it sees beyond the class.
 
     Parameters
     ----------
@@ -84,8 +90,8 @@ def repairs(case: ElpvCase, n: int) -> Measurement:
     tested = case.split.test[:n]
     z, labels = case.z(case.poisoned), case.classes(case.poisoned)[:, 0]
 
-    def repaired(dictionary: Dictionary, direction: int) -> LinearHead:
-        return repair_head(case.biased, z, labels, dictionary, (direction,), case.seed)
+    def repaired(dictionary: Dictionary, direction: int, drawn: Tensor | None = None) -> LinearHead:
+        return repair_head(case.biased, z, labels, dictionary, (direction,), case.seed, drawn)
 
     pool = case.classes(case.pool).numpy()
     balanced = case.pool[quota_subset(pool[:, 0], pool[:, 1], len(case.poisoned), 0.5)]
@@ -93,7 +99,8 @@ def repairs(case: ElpvCase, n: int) -> Measurement:
     heads = {
         "before": case.biased,
         "control_random": repaired(random, CONFOUNDER_CODE),
-        "after": repaired(case.dictionary, CONFOUNDER_CODE),
+        "after": repaired(case.dictionary, CONFOUNDER_CODE, _drawn(case)),
+        "after_z": repaired(case.dictionary, CONFOUNDER_CODE),
         "after_guided": repaired(case.unlabelled["guided"], BEYOND_CODE),
         "projection": project_head(case.biased, case.dictionary, (CONFOUNDER_CODE,)),
         "balanced": fit_head(case.encoder, case.z(balanced), case.classes(balanced)[:, 0]),
@@ -107,3 +114,11 @@ def repairs(case: ElpvCase, n: int) -> Measurement:
         result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
     result["gain"] = gain(result["aga_before"], result["aga_after"])
     return result
+
+
+def _drawn(case: ElpvCase) -> Tensor:
+    """Exchange the type of the poisoned images, decode and encode: (n, COPIES, d)."""
+    decoder = case.components.sampling(EXACT)
+    drawing, data = replace(case.components, decoder=decoder), case.labelled(case.poisoned)
+    made, _ = exchange(drawing, data, (CONFOUNDER_CODE,), COPIES, case.seed, further=CLOSED_LOOP)
+    return embedded(case.components, made.images).unflatten(0, (len(data), COPIES))

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from didae import editing
 from didae.counterfactuals import Components
+from didae.counterfactuals.closed_loop import closed_loop
 from didae.data.images import to_float, to_uint8
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.repair.base import Labelled
-from didae.runtime import progress
+from didae.runtime import AutoBatch, progress
 
 CHUNK = 32
 
@@ -143,6 +144,7 @@ def exchange(
     copies: int,
     seed: int,
     keep_label: bool = True,
+    further: int = 0,
 ) -> tuple[Labelled, Tensor]:
     """Give images the code that an image of another class has along one direction.
 
@@ -165,6 +167,9 @@ def exchange(
         Of the partners.
     keep_label : bool
         False for causal directions: the counterfactual has its partner's class.
+    further : int
+        How often a counterfactual that shows less of the exchange than was asked for is drawn
+        again at most (`didae.counterfactuals.closed_loop`).
 
     Returns
     -------
@@ -173,20 +178,48 @@ def exchange(
     origins : Tensor, int64
         Position of the factual image of each.
     """
-    dictionary, decoder = components.dictionary, components.decoder
-    device = decoder.z_mean.device
-    z = embedded(components, data.images)
-    edited, donors = exchange_codes(z, data.labels, dictionary, directions, copies, seed)
+    z, dictionary = embedded(components, data.images), components.dictionary
+    donors = partners(data.labels, copies, seed).T.repeat(1, len(directions))
+    own = torch.tensor(directions).repeat_interleave(copies)
+    codes = dictionary.encode(z).cpu()
+    asked = codes[donors, own] - codes[:, own]
     drawn: list[Tensor] = []
     usable: list[Tensor] = []
     for start in progress(range(0, len(data), CHUNK), "counterfactuals to train on"):
         part = slice(start, start + CHUNK)
-        code = decoder.invert(to_float(data.images[part]).to(device), z[part])
-        columns = edited[part].unbind(1)
-        decoded = torch.stack([decoder.decode(column, code) for column in columns], 1).cpu()
-        usable.append(decoded.isfinite().flatten(2).all(2))
-        drawn.append(to_uint8(decoded.nan_to_num()))
-    kept = torch.cat(usable).flatten()
+        saved, finite = _drawn(components, data.images[part], z[part], own, asked[part], further)
+        drawn.append(saved)
+        usable.append(finite)
+    kept = torch.cat(usable)
     origins = torch.arange(len(data)).repeat_interleave(donors.shape[1])
     labels = data.labels[origins if keep_label else donors.flatten()]
-    return Labelled(torch.cat(drawn).flatten(0, 1)[kept], labels[kept]), origins[kept]
+    return Labelled(torch.cat(drawn)[kept], labels[kept]), origins[kept]
+
+
+def _drawn(
+    components: Components, images: Tensor, z: Tensor, own: Tensor, asked: Tensor, further: int
+) -> tuple[Tensor, Tensor]:
+    """Draw exchanges of b images: code ``own`` (m,) of each moved by ``asked`` (b, m).
+
+    Gives b·m 8-bit images, image by image, and which of them are finite.
+    """
+    dictionary, decoder, batches = components.dictionary, components.decoder, AutoBatch(CHUNK)
+    code = decoder.invert(to_float(images).to(z.device), z)
+    before = dictionary.encode(z)
+    image, column = torch.ones(asked.shape).nonzero(as_tuple=True)
+
+    def decode(wanted: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        decoded = decoder.decode(wanted, code[rows]).cpu()
+        return to_uint8(decoded.nan_to_num()), decoded.isfinite().flatten(1).all(1)
+
+    def draw(edits: Tensor, change: Tensor) -> tuple[Tensor, ...]:
+        rows, k = image[edits].to(z.device), own[column[edits]].to(z.device)
+        wanted = torch.addcmul(z[rows], change.to(z.device), dictionary.atoms[k])
+        saved, finite = batches.map(decode, wanted, rows)
+        if not further:  # what was drawn is not looked at
+            return change, saved, finite
+        moved = dictionary.encode(embedded(components, saved)) - before[rows]
+        return moved.gather(1, k[:, None]).cpu(), saved, finite
+
+    _, saved, finite = closed_loop(asked.flatten()[:, None], draw, further).drawn
+    return saved, finite

@@ -22,7 +22,12 @@ FOLDS = 5
 
 
 def fit_head(
-    encoder: Encoder, z: Tensor, labels: Tensor, classes: int = 2, ridge: float = 0.1
+    encoder: Encoder,
+    z: Tensor,
+    labels: Tensor,
+    classes: int = 2,
+    ridge: float = 0.1,
+    weights: Tensor | None = None,
 ) -> LinearHead:
     """Fit a linear head by ridge least squares on one target of ±1 per class.
 
@@ -39,6 +44,8 @@ def fit_head(
     ridge : float
         Penalty on the weights of z in units of its root mean square spread, relative to the mean
         square of a target.
+    weights : Tensor, float, shape (n,), optional
+        What each embedding counts; equal by default.
 
     Returns
     -------
@@ -59,17 +66,20 @@ def fit_head(
         raise DidaeError(f"head: a label is not in 0..{classes - 1}; set classes or leave it out.")
     sample = z.detach().cpu().double()
     target = 2 * nn.functional.one_hot(labels.cpu(), classes).double() - 1
-    mean = sample.mean(0)
+    share = sample.new_ones(len(sample)) if weights is None else weights.detach().cpu().double()
+    share = (share / share.sum())[:, None]
+    mean, middle = (share * sample).sum(0), (share * target).sum(0)
     centred = sample - mean
     # One scale for all columns: a column that hardly varies here, such as an activation that is
     # almost always 0, would get an enormous weight if it were brought to spread 1.
-    spread = centred.pow(2).mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+    spread = (share * centred.pow(2)).sum(0).mean().sqrt()
+    spread = spread.clamp_min(torch.finfo(torch.float64).tiny)
     standard = centred / spread
-    gram = standard.T @ standard / len(sample)
+    gram = (share * standard).T @ standard
     penalty = ridge * torch.eye(len(gram), dtype=torch.float64)
-    moment = standard.T @ (target - target.mean(0)) / len(sample)
+    moment = (share * standard).T @ (target - middle)
     weight = (torch.linalg.solve(gram + penalty, moment) / spread).T.float()
-    bias = target.mean(0) - weight.double() @ mean
+    bias = middle - weight.double() @ mean
     return LinearHead(encoder, weight, bias.float()).to(z.device)
 
 
@@ -80,8 +90,12 @@ def repair_head(
     dictionary: Dictionary,
     spurious: Sequence[int],
     seed: int = 0,
+    drawn: Tensor | None = None,
 ) -> LinearHead:
     """Refit a head on its data and on counterfactuals of them along spurious directions.
+
+    An exchange in z moves one code exactly and leaves what goes with it, such as a texture, where
+    it was; a drawn counterfactual moves that as well, and loses what the decoder cannot draw.
 
     Parameters
     ----------
@@ -97,6 +111,8 @@ def repair_head(
         What a teacher called spurious; none leaves an exact copy.
     seed : int
         Of the exchanges.
+    drawn : Tensor, float, shape (n, k, d), optional
+        Embeddings of k decoded counterfactuals of each image, to learn from as well.
 
     Returns
     -------
@@ -112,11 +128,11 @@ def repair_head(
     if not spurious:
         return LinearHead(head.encoder, head.weight, head.bias)
     edited, _ = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
-    return refit_head(head, z, edited, labels)
+    return refit_head(head, z, labels, edited, *([] if drawn is None else [drawn]))
 
 
-def refit_head(head: LinearHead, z: Tensor, edited: Tensor, labels: Tensor) -> LinearHead:
-    """Fit a head to images and their counterfactuals, half of the weight on either, as in CFKD.
+def refit_head(head: LinearHead, z: Tensor, labels: Tensor, *edited: Tensor) -> LinearHead:
+    """Fit a head to images and kinds of counterfactuals of them, equal weight on all, as in CFKD.
 
     Parameters
     ----------
@@ -124,20 +140,25 @@ def refit_head(head: LinearHead, z: Tensor, edited: Tensor, labels: Tensor) -> L
         Gives encoder and number of classes.
     z : Tensor, float, shape (n, d)
         Embeddings of the images.
-    edited : Tensor, float, shape (n, k, d)
-        Embeddings of k counterfactuals of each.
     labels : Tensor, int64, shape (n,)
         Classes, which the counterfactuals keep.
+    *edited : Tensor, float, shape (n, k, d)
+        Embeddings of k counterfactuals of each, for every kind.
 
     Returns
     -------
     LinearHead
         A new head.
     """
-    copies = edited.shape[1]
-    sample = torch.cat([edited.flatten(0, 1), z.repeat_interleave(copies, 0)])
-    doubled = labels.repeat_interleave(copies).repeat(2)
-    return fit_head(head.encoder, sample, doubled, classes=len(head.bias))
+    kinds = [z[:, None], *edited]
+    copies = torch.tensor([kind.shape[1] for kind in kinds for _ in range(len(z))])
+    return fit_head(
+        head.encoder,
+        torch.cat([kind.flatten(0, 1) for kind in kinds]),
+        torch.cat([labels.repeat_interleave(kind.shape[1]) for kind in kinds]),
+        classes=len(head.bias),
+        weights=1 / copies.repeat_interleave(copies),
+    )
 
 
 def cross_fitted(
@@ -182,7 +203,7 @@ def cross_fitted(
         known, asked = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
         sample = z[known], labels[known]
         first = fit_head(head.encoder, *sample, classes=len(head.bias))
-        second = refit_head(first, sample[0], edit(known), sample[1])
+        second = refit_head(first, *sample, edit(known))
         before[asked], after[asked] = (
             right(fitted, z[asked], labels[asked]) for fitted in (first, second)
         )

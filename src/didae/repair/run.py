@@ -30,6 +30,9 @@ class RepairConfig(Config):
     ----------
     copies : int
         Counterfactuals per image and judged direction.
+    closed_loop : int
+        How often a counterfactual is drawn again at most where it shows less than was asked for.
+        Worth it where edits are realised in part, as on photographs.
     iterations : int
         Rounds of counterfactuals and fine-tuning, each from the student of the one before.
     use_causal : bool
@@ -44,6 +47,7 @@ class RepairConfig(Config):
     """
 
     copies: int = Field(default=4, ge=1)
+    closed_loop: int = Field(default=0, ge=0)
     iterations: int = Field(default=1, ge=1)
     use_causal: bool = False
     seed: int = Field(default=0, ge=0)
@@ -86,8 +90,9 @@ def repair_student(
 
     A network is fine-tuned on images. A linear head is fitted again in closed form: on
     counterfactuals in z where it is one on the components' encoder, else on what its own encoder
-    sees in the decoded counterfactuals. Of the settings only ``copies`` (in the second case), seed
-    and gate concern it, and causal directions do not. An ONNX student is repaired as such a head.
+    sees in the decoded counterfactuals. Of the settings only ``copies`` and ``closed_loop`` (in the
+    second case), seed and gate concern it, and causal directions do not. An ONNX student is
+    repaired as such a head.
 
     Parameters
     ----------
@@ -167,10 +172,10 @@ def _fine_tune(
     seen: list[Tensor] = []
     for iteration in range(config.iterations):
         seed = config.seed + iteration
-        made = [exchange(components, data, spurious, config.copies, seed)[0]]
+        settings, further = (config.copies, seed), config.closed_loop
+        made = [exchange(components, data, spurious, *settings, further=further)[0]]
         if config.use_causal and causal:
-            changed = exchange(components, data, causal, config.copies, seed, keep_label=False)
-            made.append(changed[0])
+            made.append(exchange(components, data, causal, *settings, False, further)[0])
         lessons = concatenate(*made)
         seen.append(lessons.images)
         place = None if folder is None else folder / _name(student, data, lessons, config)
@@ -211,7 +216,7 @@ def _refit(
             return edited[rows]
 
     lessons = edit(known)
-    repaired = refit_head(head, z[: len(data)], lessons, data.labels)
+    repaired = refit_head(head, z[: len(data)], data.labels, lessons)
     unseen = cross_fitted(head, z, labels, edit, config.seed)
     return repaired, unseen, images, lessons.shape[0] * lessons.shape[1]
 
@@ -224,7 +229,9 @@ def _drawn_and_encoded(
     config: RepairConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give what a head on another encoder sees in images and in their decoded counterfactuals."""
-    made, origins = exchange(components, data, spurious, config.copies, config.seed)
+    made, origins = exchange(
+        components, data, spurious, config.copies, config.seed, further=config.closed_loop
+    )
     z = encoded(head.encoder, data.images)
     # What could not be decoded is left out by `exchange`; the image itself stands in for it.
     edited = z[:, None].repeat(1, config.copies * len(spurious), 1)
