@@ -91,3 +91,10 @@ def test_bad_input_is_one_line():
     assert "same margin" in one_line(lambda: fit_probe(z, margins * 0 + 1))
     assert "ridge" in one_line(lambda: fit_probe(z, margins, 0))
     assert "at least one" in one_line(lambda: agreement(Probe(z[0], 0), z[:0], margins[:0]))
+
+
+def test_where_probe_and_student_disagree_the_student_tells_where_an_image_stands():
+    probe = Probe(torch.tensor([1.0]), -1.0)
+    z = torch.tensor([[3.0], [3.0], [0.0], [0.0], [1.0]])
+    student = torch.tensor([0.5, -0.5, -4.0, 4.0, 2.0])
+    assert probe.standing(z, student).tolist() == [2.0, -0.5, -1.0, 4.0, 2.0]

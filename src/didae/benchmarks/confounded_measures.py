@@ -196,7 +196,8 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     before = [logits(judge, images).argmax(1) for judge in judges]
     decoder = components.sampling(EXACT)
     stochastic = invert(decoder, images, z)
-    margins, slope = margin(logits(case.biased, images), probe.pair), atoms @ probe.weight
+    student_margin, slope = margin(logits(case.biased, images), probe.pair), atoms @ probe.weight
+    margins = probe.standing(z, student_margin)
 
     def drawn(step: Tensor) -> Tensor:
         return decode(decoder, z + step, stochastic)
@@ -235,7 +236,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     truth = case.truth(rows)
     if truth is not None:
         result |= shares("truth_", truth)
-    result["probe_agreement"] = agreement(probe, z, margins)
+    result["probe_agreement"] = agreement(probe, z, student_margin)
     return result
 
 

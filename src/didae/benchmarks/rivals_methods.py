@@ -170,7 +170,7 @@ def crossing(dictionary: Dictionary, probe: Probe, direction: int) -> Step:
     low, high = dictionary.code_low[one], dictionary.code_high[one]
 
     def step(z: Tensor, work: Work) -> Tensor:
-        margins = margin(work.logits(work.images), probe.pair)
+        margins = probe.standing(z, margin(work.logits(work.images), probe.pair))
         change, _ = editing.cross_boundary(margins, slope, STRENGTH)
         change = editing.clamp(dictionary.encode(z)[:, one], change, low, high)
         return z + change * dictionary.atoms[direction]

@@ -350,7 +350,8 @@ def _judge(
     slope = (dictionary.atoms @ probe.weight)[spurious : spurious + 1]
     codes = dictionary.encode(audit.z)[:, spurious : spurious + 1]
     student_margin = margin(logits(student, audit.images), probe.pair)
-    change, _ = editing.cross_boundary(student_margin, slope, STRENGTH)
+    standing = probe.standing(audit.z, student_margin)
+    change, _ = editing.cross_boundary(standing, slope, STRENGTH)
     low = dictionary.code_low[spurious : spurious + 1]
     high = dictionary.code_high[spurious : spurious + 1]
     change = editing.clamp(codes, change, low, high)

@@ -130,8 +130,9 @@ class Victim:
 
     @cached_property
     def margins(self) -> Tensor:
-        """Tensor, shape (n,): the student's, on the factual images."""
-        return margin(logits(self.student, self.audit.images), self.probe.pair)
+        """Tensor, shape (n,): how far from the boundary the factual images stand."""
+        own = margin(logits(self.student, self.audit.images), self.probe.pair)
+        return self.probe.standing(self.audit.z, own)
 
     @cached_property
     def targets(self) -> Tensor:

@@ -168,8 +168,8 @@ class Sweep:
         feasible = latent = torch.ones_like(codes, dtype=torch.bool)
         change = clamp(codes, reflect(codes, config.strength), self.low, self.high)
         if probe is not None:
-            # Where an image stands the student itself tells, and the probe how an edit moves it.
-            own, slope = margin(look.judged, probe.pair), self.atoms @ probe.weight.to(self.atoms)
+            own = probe.standing(look.z, margin(look.judged, probe.pair))
+            slope = self.atoms @ probe.weight.to(self.atoms)
             if config.algorithm == "boundary":
                 change, feasible = cross_boundary(own, slope, config.strength)
                 change = clamp(codes, change, self.low, self.high)

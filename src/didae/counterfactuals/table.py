@@ -54,12 +54,13 @@ SCHEMA: pa.Schema = pa.schema(
 
 ``strength``: as configured. ``code_*``: the direction's own code before, as asked for (clamped to
 the range of the data) and re-encoded from the 8-bit image. ``spill``: largest |change of another
-code| / its std. ``margin_*``: the student's on the factual image, and what the probe foresees
-after the edit of z. ``probability_*``: the student's, of the class it predicts on the factual
-image. ``latent_flip``: the margin foreseen has the other sign; true where there is no probe to
-ask. ``code_changes``: change of every code / its std. ``round_trip_psnr``: of inversion and
-decoding without residual, in dB. ``change_rms``: root mean square difference of counterfactual and
-factual image, in 0..255. ``drawings``: how often the counterfactual was decoded.
+code| / its std. ``margin_*``: of the probe on the factual image, or of the student where the two
+are on different sides, and what the probe foresees after the edit of z. ``probability_*``: the
+student's, of the class it predicts on the factual image. ``latent_flip``: the margin foreseen has
+the other sign; true where there is no probe to ask. ``code_changes``: change of every code / its
+std. ``round_trip_psnr``: of inversion and decoding without residual, in dB. ``change_rms``: root
+mean square difference of counterfactual and factual image, in 0..255. ``drawings``: how often the
+counterfactual was decoded.
 """
 
 

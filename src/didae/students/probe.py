@@ -48,6 +48,26 @@ class Probe:
         """
         return z @ self.weight.to(z) + self.bias
 
+    def standing(self, z: Tensor, margins: Tensor) -> Tensor:
+        """Say how far from the boundary images stand, on the side where the student sees them.
+
+        Crossing the boundary from the other side would lead away from it.
+
+        Parameters
+        ----------
+        z : Tensor, float, shape (n, d)
+            z_sem.
+        margins : Tensor, float, shape (n,)
+            The student's margins on the same images.
+
+        Returns
+        -------
+        Tensor, float, shape (n,)
+            The probe's margin, or the student's where the two are on different sides.
+        """
+        own = self.margin(z)
+        return torch.where((own > 0) == (margins > 0), own, margins)
+
     def save(self, folder: str | Path) -> None:
         """Write the probe.
 
