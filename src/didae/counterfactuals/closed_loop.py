@@ -12,7 +12,7 @@ from didae.editing import amplification
 
 Draw = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """Takes edits (int64, shape (m,)) and the change to ask for (m, k); gives what it drew, one row for
-each, first how far the codes of the re-encoded images moved, (m, k)."""
+each, first how far the codes of the re-encoded images moved, (m, k); all on the CPU."""
 
 CLOSED_LOOP = 2
 """Further drawings that benchmarks and audits allow. Chosen on validation images: a third brings

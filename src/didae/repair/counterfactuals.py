@@ -89,12 +89,26 @@ def exchange_codes(
     donors : Tensor, int64, shape (n, k·copies)
         Position of the partner of each.
     """
-    chosen = partners(labels, copies, seed)
+    own, asked, donors = _exchanges(z, labels, dictionary, directions, copies, seed)
+    return editing.apply(z, asked, dictionary.atoms[own]), donors.cpu()
+
+
+def _exchanges(
+    z: Tensor,
+    labels: Tensor,
+    dictionary: Dictionary,
+    directions: Sequence[int],
+    copies: int,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose m = k·copies exchanges of every image.
+
+    Gives the code that each changes, (m,), by how much, (n, m), and the partner, (n, m).
+    """
+    own = torch.tensor(directions, device=z.device).repeat_interleave(copies)
+    donors = partners(labels, copies, seed).T.repeat(1, len(directions)).to(z.device)
     codes = dictionary.encode(z)
-    where = chosen.to(z.device)
-    change = torch.stack([codes[row, k] - codes[:, k] for k in directions for row in where], 1)
-    atoms = dictionary.atoms[[k for k in directions for _ in range(copies)]]
-    return editing.apply(z, change, atoms), chosen.T.repeat(1, len(directions))
+    return own, codes[donors, own] - codes[:, own], donors
 
 
 def embedded(components: Components, images: Tensor) -> Tensor:
@@ -178,11 +192,9 @@ def exchange(
     origins : Tensor, int64
         Position of the factual image of each.
     """
-    z, dictionary = embedded(components, data.images), components.dictionary
-    donors = partners(data.labels, copies, seed).T.repeat(1, len(directions))
-    own = torch.tensor(directions).repeat_interleave(copies)
-    codes = dictionary.encode(z).cpu()
-    asked = codes[donors, own] - codes[:, own]
+    z = embedded(components, data.images)
+    settings = data.labels, components.dictionary, directions, copies, seed
+    own, asked, donors = _exchanges(z, *settings)
     drawn: list[Tensor] = []
     usable: list[Tensor] = []
     for start in progress(range(0, len(data), CHUNK), "counterfactuals to train on"):
@@ -191,8 +203,8 @@ def exchange(
         drawn.append(saved)
         usable.append(finite)
     kept = torch.cat(usable)
-    origins = torch.arange(len(data)).repeat_interleave(donors.shape[1])
-    labels = data.labels[origins if keep_label else donors.flatten()]
+    origins = torch.arange(len(data)).repeat_interleave(len(own))
+    labels = data.labels[origins if keep_label else donors.flatten().cpu()]
     return Labelled(torch.cat(drawn)[kept], labels[kept]), origins[kept]
 
 
@@ -206,14 +218,14 @@ def _drawn(
     dictionary, decoder, batches = components.dictionary, components.decoder, AutoBatch(CHUNK)
     code = decoder.invert(to_float(images).to(z.device), z)
     before = dictionary.encode(z)
-    image, column = torch.ones(asked.shape).nonzero(as_tuple=True)
+    image, column = torch.ones_like(asked).nonzero(as_tuple=True)
 
     def decode(wanted: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         decoded = decoder.decode(wanted, code[rows]).cpu()
         return to_uint8(decoded.nan_to_num()), decoded.isfinite().flatten(1).all(1)
 
     def draw(edits: Tensor, change: Tensor) -> tuple[Tensor, ...]:
-        rows, k = image[edits].to(z.device), own[column[edits]].to(z.device)
+        rows, k = image[edits], own[column[edits]]
         wanted = torch.addcmul(z[rows], change.to(z.device), dictionary.atoms[k])
         saved, finite = batches.map(decode, wanted, rows)
         if not further:  # what was drawn is not looked at
@@ -221,5 +233,5 @@ def _drawn(
         moved = dictionary.encode(embedded(components, saved)) - before[rows]
         return moved.gather(1, k[:, None]).cpu(), saved, finite
 
-    _, saved, finite = closed_loop(asked.flatten()[:, None], draw, further).drawn
+    _, saved, finite = closed_loop(asked.cpu().flatten()[:, None], draw, further).drawn
     return saved, finite
