@@ -130,6 +130,8 @@ def test_the_frontier_counts_evaluations_and_an_exact_round_trip_needs_no_residu
         start += f"_corrected{sampler.corrections}" if sampler.corrections else ""
         assert found[f"{start}_nfe"] == sampler.evaluations
         assert found[f"{start}_inversion_nfe"] == sampler.inversion_evaluations
+        if not sampler.inverts:
+            continue
         # The velocity of a network that was never trained is 0.
         assert found[f"{start}_round_trip_psnr"] == 99
         bare = found[f"{start}_truth_psnr_bare"]

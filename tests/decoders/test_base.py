@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from didae.data.images import to_float
+from didae.data.square import Square
 from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
+from didae.encoders.base import embed
+from didae.metrics.images import psnr
 from didae.randomness import seeded
+from didae.recipes.square import load_components
 from failures import one_line, run_python
 
 TINY = NetworkConfig(image_size=16, dim=5, canvas=8, head=8, width=8)
@@ -55,11 +60,28 @@ def test_evaluations_are_counted(method: str, steps: int, corrections: int):
         return
     code = built.invert(IMAGES, Z)
     # The residual costs a decoding of its own.
-    assert built.sampler.inversion_evaluations == (1 + corrections) * built.sampler.evaluations
+    rounds = 0 if built.sampler.evaluations == 1 else 1 + corrections
+    assert built.sampler.inversion_evaluations == rounds * built.sampler.evaluations
     assert len(calls) == built.sampler.inversion_evaluations + built.sampler.evaluations
     calls.clear()
     built.decode(Z, code)
     assert len(calls) == built.sampler.evaluations
+
+
+@pytest.mark.parametrize(("inverts", "steps"), [(False, 1), (True, 2)])
+def test_a_single_step_of_a_trained_flow_draws_the_same_from_any_noise(inverts: bool, steps: int):
+    """Two steps, which look at their own drawing, do not: the negative control."""
+    shipped, square = load_components(), Square()
+    rows = square.splits["validation"][:8]
+    images, z = to_float(square.images(rows)), embed(shipped.encoder, square, rows)
+    built = shipped.sampling(SamplerConfig(method="euler", steps=steps))
+    assert built.sampler.inverts is inverts
+    code = built.invert(images, z)
+    assert bool(code.noise.any()) is inverts
+    other = torch.randn(code.noise.shape, generator=torch.Generator().manual_seed(2))
+    bare = torch.zeros_like(code.residual)
+    drawn, again = (255 * built.decode(z, StochasticCode(x, bare)) for x in (code.noise, other))
+    assert (float(psnr(drawn, again).min()) > 38) is not inverts
 
 
 @pytest.mark.parametrize(("method", "steps"), [("euler", 1), ("euler", 5), ("heun", 5)])

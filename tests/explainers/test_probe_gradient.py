@@ -58,7 +58,7 @@ def test_it_decodes_the_edited_code(components):
 
 def test_the_bill(components):
     explanation = explain(components, batch_size=3)
-    assert explanation.nfe[:, 0].tolist() == [3] * 8
+    assert explanation.nfe[:, 0].tolist() == [2] * 8
     components.decoder.sampler = SamplerConfig(method="euler", steps=2)
     try:
         explanation = explain(components)

@@ -51,7 +51,7 @@ GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0
 NAMES = {
     "didae": "**DiDAE**, Algorithm 2",
     "faithful": "DiDAE, Heun 5",
-    "sweep": "DiDAE, all directions, inverted once",
+    "sweep": "DiDAE, all four directions",
     "ace": "ACE",
     "ace_authors": "ACE, as the DiDAE authors run it",
     "dime": "DiME",

@@ -257,8 +257,8 @@ def _speed(figures: Figures) -> list[str]:
         "speed_ratio_{}_best": "seconds, each at its best batch",
         "counted_ratio_{}": "evaluations and backward passes",
         "nfe_ratio_{}": "evaluations alone",
-        "speed_ratio_amortised_{}": "seconds, inverted once",
-        "counted_ratio_amortised_{}": "evaluations and backward passes, inverted once",
+        "speed_ratio_amortised_{}": "seconds, all four directions",
+        "counted_ratio_amortised_{}": "evaluations and backward passes, all four directions",
         "nafr_didae_above_{}": "NAFR of DiDAE above its own",
     }
     lines = [_row(["times DiDAE", *columns.values()]), "|---" * (len(columns) + 1) + "|"]

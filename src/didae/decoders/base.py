@@ -27,7 +27,7 @@ class SamplerConfig(Config):
         Euler and Heun integrate a rectified flow; DDIM runs an ε-prediction. ``ddim-clipped``
         clips the predicted image at every step, the paper's form.
     steps : int
-        Steps each way.
+        Steps each way. A single step of a flow decodes z_sem alone, and inverts nothing.
     corrections : int
         Of each step of an inversion by Euler or Heun, which then is the inverse of decoding more
         exactly; each costs a step of decoding.
@@ -43,9 +43,19 @@ class SamplerConfig(Config):
         return 2 * self.steps - 1 if self.method == "heun" else self.steps
 
     @property
+    def inverts(self) -> bool:
+        """bool: whether x_T says anything of the image.
+
+        A velocity learnt on pairs of an image x_0 and independent noise x_1 is at t = 1
+        ``x_1 - E[x_0 | z]`` (the mean of Liu et al. 2023, arXiv 2209.03003, equation 1): a single
+        step draws the mean image of z_sem from any x_T, and the residual holds the rest.
+        """
+        return self.method.startswith("ddim") or self.steps > 1
+
+    @property
     def inversion_evaluations(self) -> int:
         """int: network evaluations of inversion, the decoding for the residual left out."""
-        return self.evaluations * (1 + self.corrections)
+        return self.evaluations * (1 + self.corrections) if self.inverts else 0
 
 
 class DecoderConfig(Config):
@@ -83,7 +93,7 @@ class StochasticCode:
     Attributes
     ----------
     noise : Tensor, shape (b, channels, h, w)
-        x_T, the end of the inversion.
+        x_T, the end of the inversion; 0 where the sampler inverts nothing.
     residual : Tensor, shape (b, 3, h, w)
         Image minus its round trip: what the inversion lost, in [-1, 1] units.
     """
@@ -206,8 +216,9 @@ class Decoder(nn.Module):
             If the images or z_sem have the wrong shape.
         """
         self._check(images, z, 3)
-        drawing = self.draw(z)
-        noise = self._integrate(self.pixels(images), drawing, invert=True)
+        drawing, x = self.draw(z), self.pixels(images)
+        inverts = self.sampler.inverts
+        noise = self._integrate(x, drawing, invert=True) if inverts else torch.zeros_like(x)
         # Of a grey decoder the residual holds the colours.
         residual = images * 2 - 1 - self._integrate(noise, drawing, invert=False)
         return StochasticCode(noise, residual)

@@ -34,8 +34,8 @@ class ProbeGradient(Explainer):
     """Cross the probe's boundary along its own weight, z' = z - f m(z) w / ‖w‖², and decode.
 
     With a sampler of N evaluations each way it costs 3 N evaluations of the decoder (invert, round
-    trip, decode), and neither student nor gradient. A factual that the probe takes for the target
-    already is left as it is.
+    trip, decode; 2 with a single step, which inverts nothing), and neither student nor gradient. A
+    factual that the probe takes for the target already is left as it is.
 
     Parameters
     ----------
