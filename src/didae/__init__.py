@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from didae.decoders.base import Decoder as Decoder
     from didae.decoders.base import StochasticCode as StochasticCode
     from didae.dictionaries.base import Dictionary as Dictionary
+    from didae.dictionaries.ica import ICA as ICA
     from didae.dictionaries.procrustes import Procrustes as Procrustes
     from didae.dictionaries.svd import SVD as SVD
     from didae.editing import clamp as clamp
@@ -64,6 +65,7 @@ else:
         "Decoder": "decoders.base",
         "StochasticCode": "decoders.base",
         "Dictionary": "dictionaries.base",
+        "ICA": "dictionaries.ica",
         "Procrustes": "dictionaries.procrustes",
         "SVD": "dictionaries.svd",
         "clamp": "editing",

@@ -95,6 +95,9 @@ def test_training_and_fitting_on_a_folder(tmp_path, capsys) -> None:
     svd = ["--kind=svd", "--directions=3", f"--folder={home / 'svd'}"]
     assert main(["fit", data, encoder, *svd]) == 0
     assert load_tensors(home / "svd" / "model.safetensors")["atoms"].shape == (3, 8)
+    ica = ["--kind=ica", "--directions=2", f"--folder={home / 'ica'}"]
+    assert main(["fit", data, encoder, *ica]) == 0
+    assert load_tensors(home / "ica" / "model.safetensors")["atoms"].shape == (2, 8)
     assert load_tensors(home / "plain" / "model.safetensors")["atoms"].shape == (4, 8)
     diagnostics = read_json(home / "svd" / "diagnostics.json")
     assert 0 < diagnostics["explained_variance"]["total"] <= 1

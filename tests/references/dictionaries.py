@@ -50,3 +50,14 @@ def pearson(first, second):
     """The Pearson correlation of two columns."""
     a, b = first - np.mean(first), second - np.mean(second)
     return np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2))
+
+
+def independent_step(white, rotation):
+    """One step of symmetric FastICA with the contrast log cosh, one sample at a time."""
+    count = len(rotation)
+    step = np.zeros((count, count))
+    for k in range(count):
+        for y in white:
+            value = np.tanh(rotation[k] @ y)
+            step[k] += (value * y - (1 - value**2) * rotation[k]) / len(white)
+    return polar(step)

@@ -20,7 +20,7 @@ from didae.benchmarks.square import decode, invert
 from didae.benchmarks.victims import Audit, Victim
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
 from didae.decoders.base import SamplerConfig, StochasticCode
-from didae.dictionaries import SVD, Dictionary, Procrustes
+from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
 from didae.metrics.images import outputs
 from didae.recipes.square import SquareRecipe, broad_images, load_components, poisoned_split
@@ -43,6 +43,7 @@ SAMPLERS = {
 FITTED = 4000
 """Images of the train split that dictionaries are fitted on."""
 SVD_SIZES = (1, 2, 4, 8, 16)
+ICA_SIZES = (2, 4, 8)
 LABELLED = (50, 500)
 """Images with known factors, where Procrustes gets fewer."""
 
@@ -163,6 +164,7 @@ class _Bench:
             "procrustes_plain": lambda: procrustes(whiten=False),
             **{f"procrustes_{n}": lambda n=n: procrustes(n) for n in LABELLED},
             **{f"svd{k}": lambda k=k: SVD(k).fit(self.train_z) for k in SVD_SIZES},
+            **{f"ica{k}": lambda k=k: ICA(k).fit(self.train_z) for k in ICA_SIZES},
         }
 
     def sampled(self, sampler: SamplerConfig | None) -> Way:

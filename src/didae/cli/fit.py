@@ -15,7 +15,7 @@ from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.data.tables import ImageSource
-from didae.dictionaries import SVD, Dictionary, Procrustes
+from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.dictionaries.diagnostics import (
     code_factor_correlation,
     explained_variance,
@@ -27,7 +27,7 @@ from didae.storage import write_json
 
 
 class Fit(Command):
-    """Fit a dictionary Ω: one direction per known factor (procrustes), or of variance (svd).
+    """Fit a dictionary Ω: one direction per known factor, or directions found without labels.
 
     Attributes
     ----------
@@ -39,17 +39,17 @@ class Fit(Command):
     source : SourceConfig
         Which images.
     kind : str
-        procrustes needs attributes, svd does not.
+        procrustes needs attributes; svd finds directions of variance, ica independent ones.
     plain : bool
         Procrustes without whitening, the paper's form.
     directions : int
-        How many, for svd.
+        How many, for svd and ica.
     """
 
     folder: Path = Path("runs/dictionary")
     encoder: str = SHIPPED_NAME
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
-    kind: Literal["procrustes", "svd"] = "procrustes"
+    kind: Literal["procrustes", "svd", "ica"] = "procrustes"
     plain: tyro.conf.FlagCreatePairsOff[bool] = False
     directions: int = Field(default=10, ge=1)
 
@@ -93,4 +93,6 @@ class Fit(Command):
     def _unfitted(self) -> Dictionary:
         if self.kind == "svd":
             return SVD(self.directions)
+        if self.kind == "ica":
+            return ICA(self.directions)
         return Procrustes(whiten=not self.plain)

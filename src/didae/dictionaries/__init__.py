@@ -2,7 +2,8 @@
 
 from didae.dictionaries.base import Dictionary
 from didae.dictionaries.guided import fit_guided
+from didae.dictionaries.ica import ICA
 from didae.dictionaries.procrustes import Procrustes
 from didae.dictionaries.svd import SVD
 
-__all__ = ["SVD", "Dictionary", "Procrustes", "fit_guided"]
+__all__ = ["ICA", "SVD", "Dictionary", "Procrustes", "fit_guided"]

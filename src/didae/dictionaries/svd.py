@@ -37,6 +37,58 @@ def principal_directions(centred: Array) -> tuple[Array, Array]:
     return spread, rows * np.sign(np.take_along_axis(rows, largest, axis=1))
 
 
+def leading_directions(sample: Sample, count: int) -> tuple[Array, Array]:
+    """Find the directions of largest variance, refusing more than there are.
+
+    Parameters
+    ----------
+    sample
+        What a dictionary is fitted to.
+    count
+        How many, k.
+
+    Returns
+    -------
+    tuple of ndarray of float64
+        Singular values, of shape (k,), and directions, of shape (k, d), as `principal_directions`
+        gives them.
+
+    Raises
+    ------
+    DidaeError
+        If there are too few embeddings, or they vary in fewer directions.
+    """
+    sample.require_size(count)
+    spread, rows = principal_directions(sample.centred)
+    rank = int((spread > sample.noise).sum())
+    if rank < count:
+        raise DidaeError(f"embeddings vary in {rank} directions only: ask for at most {rank}")
+    return spread[:count], rows[:count]
+
+
+def positive(directions: int) -> int:
+    """Refuse a dictionary without directions.
+
+    Parameters
+    ----------
+    directions
+        How many are asked for.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    DidaeError
+        If it is smaller than 1.
+    """
+    if directions < 1:
+        raise DidaeError(f"directions must be at least 1, not {directions}")
+    return directions
+
+
 class SVD(Dictionary):
     """The directions of largest variance, found without supervision.
 
@@ -59,9 +111,7 @@ class SVD(Dictionary):
 
     def __init__(self, directions: int = 10) -> None:
         super().__init__()
-        if directions < 1:
-            raise DidaeError(f"directions must be at least 1, not {directions}")
-        self.directions = directions
+        self.directions = positive(directions)
 
     def options(self) -> dict[str, Any]:
         """Give the constructor's arguments.
@@ -74,10 +124,5 @@ class SVD(Dictionary):
         return {"directions": self.directions}
 
     def _directions(self, sample: Sample) -> tuple[Array, Array]:
-        sample.require_size(self.directions)
-        spread, rows = principal_directions(sample.centred)
-        rank = int((spread > sample.noise).sum())
-        if rank < self.directions:
-            raise DidaeError(f"embeddings vary in {rank} directions only: ask for at most {rank}")
-        kept = rows[: self.directions]
-        return kept, kept
+        _, rows = leading_directions(sample, self.directions)
+        return rows, rows
