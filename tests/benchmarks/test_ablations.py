@@ -137,7 +137,7 @@ def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(ablations._Bench, "probe", lambda _, seed, __: {"agreement": seed})
     for _ in range(2):
         figures = bench_ablations(True, tmp_path, tmp_path / "figures.json")
-        assert len(made) == 2 * (len(ablations.SAMPLERS) + 2) + 1
+        assert len(made) == 2 * (len(ablations.SAMPLERS) + len(ablations.EVEN) + 2) + 1
     assert figures["ablation_na_svd2"].value == pytest.approx(0.75)
     assert figures["ablation_truth_psnr_svd2"].seeds == 1
     assert figures["ablation_agreement_probe_broad"].value == pytest.approx(0.5)

@@ -19,11 +19,17 @@ from didae.benchmarks.reflection import Way, reflect
 from didae.benchmarks.square import decode, invert
 from didae.benchmarks.victims import Audit, Victim
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
-from didae.decoders.base import SamplerConfig, StochasticCode
+from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
 from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
 from didae.metrics.images import outputs
-from didae.recipes.square import SquareRecipe, broad_images, load_components, poisoned_split
+from didae.recipes.square import (
+    SHIPPED,
+    SquareRecipe,
+    broad_images,
+    load_components,
+    poisoned_split,
+)
 from didae.report.frontier import Point, frontier
 from didae.runtime import progress
 from didae.storage import fingerprint, write_json, write_text
@@ -40,6 +46,8 @@ SAMPLERS = {
     "heun5": SamplerConfig(method="heun", steps=5),
     "heun10": SamplerConfig(method="heun", steps=10),
 }
+EVEN = ("euler5", "heun5")
+"""Samplers that are also tried with evenly spaced times."""
 FITTED = 4000
 """Images of the train split that dictionaries are fitted on."""
 SVD_SIZES = (1, 2, 4, 8, 16)
@@ -75,7 +83,8 @@ def bench_ablations(quick: bool, folder: Path, json: Path | None = None) -> Figu
     """
     bench = _Bench(quick, folder)
     ways = {
-        **{f"{name}": lambda s=sampler: bench.sampled(s) for name, sampler in SAMPLERS.items()},
+        **{name: lambda s=sampler: bench.sampled(s) for name, sampler in SAMPLERS.items()},
+        **{f"{name}_even": lambda n=name: bench.sampled(SAMPLERS[n], _Even) for name in EVEN},
         "autoencoder": lambda: bench.autoencoder("autoencoder"),
         "vae": lambda: bench.autoencoder("vae"),
     }
@@ -83,7 +92,7 @@ def bench_ablations(quick: bool, folder: Path, json: Path | None = None) -> Figu
         way = cache(make)
         for fidelity, suffix in ((1.0, ""), (0.0, "_no_residual")):
             bench.add(name + suffix, lambda w=way, f=fidelity: reflect(w(), bench.victims, f))
-    usual = bench.sampled(None)
+    usual = bench.sampled(SAMPLERS["euler1"])
     for name, fit in progress(list(bench.dictionaries.items()), "dictionaries"):
         bench.add(name, lambda f=fit: reflect(replace(usual, dictionary=f()), bench.victims))
     for seed in bench.seeds:
@@ -98,7 +107,7 @@ def bench_ablations(quick: bool, folder: Path, json: Path | None = None) -> Figu
 
 def _frontier(figures: Figures) -> str:
     """Draw truth against speed for every decoder and sampler, with and without the residual."""
-    names = (*SAMPLERS, "autoencoder", "vae")
+    names = (*SAMPLERS, *(f"{name}_even" for name in EVEN), "autoencoder", "vae")
     points = [
         Point(
             name,
@@ -111,6 +120,21 @@ def _frontier(figures: Figures) -> str:
     ]
     axes = "counterfactuals per CPU second", "PSNR to the truth, dB"
     return str(frontier(points, *axes, ("with the residual", "without")))
+
+
+class _Even(Decoder):
+    """A flow decoder whose sampler takes steps of equal length."""
+
+    def times(self) -> list[float]:
+        """Give evenly spaced times.
+
+        Returns
+        -------
+        list of float
+            From 0 (data) to 1 (noise).
+        """
+        steps = self.sampler.steps
+        return [i / steps for i in range(steps + 1)]
 
 
 class _Bench:
@@ -167,20 +191,23 @@ class _Bench:
             **{f"ica{k}": lambda k=k: ICA(k).fit(self.train_z) for k in ICA_SIZES},
         }
 
-    def sampled(self, sampler: SamplerConfig | None) -> Way:
+    def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Way:
         """Give the method itself, with another sampler.
 
         Parameters
         ----------
-        sampler : SamplerConfig or None
-            The sampler; None for the decoder's own.
+        sampler : SamplerConfig
+            The sampler.
+        kind : type of Decoder
+            What the shipped decoder is read as.
 
         Returns
         -------
         Way
             To make counterfactuals.
         """
-        decoder, encoder = self.components.sampling(sampler), self.components.encoder
+        decoder, encoder = kind.load(SHIPPED / "decoder"), self.components.encoder
+        decoder.sampler = sampler
 
         def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
             z = outputs(encoder, images).float()

@@ -178,6 +178,17 @@ class Decoder(nn.Module):
         standard = (z - self.z_mean) / self.z_scale
         return self.network.draw(standard if self.z_basis is None else standard @ self.z_basis.T)
 
+    def times(self) -> list[float]:
+        """Give the times at which the sampler asks the network.
+
+        Returns
+        -------
+        list of float
+            From data to noise, as `flow_times` or `ddim_times` gives them.
+        """
+        method, steps = self.sampler.method, self.sampler.steps
+        return ddim_times(steps) if method.startswith("ddim") else flow_times(steps)
+
     def pixels(self, images: Tensor) -> Tensor:
         """Turn images into what the network draws.
 
@@ -247,7 +258,7 @@ class Decoder(nn.Module):
         return ((x + fidelity * code.residual + 1) / 2).clamp(0, 1)
 
     def _integrate(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
-        method, steps = self.sampler.method, self.sampler.steps
+        method, times = self.sampler.method, self.times()
         if method.startswith("ddim") and self.sampler.corrections:
             raise DidaeError(f"decoder: sampler {method} takes no corrections; set them to 0.")
         if method.startswith("ddim") != (self.config.objective == "noise"):
@@ -265,8 +276,8 @@ class Decoder(nn.Module):
             return (state - (state - time * ahead).clamp(-1, 1)) / time if time else ahead
 
         if method.startswith("ddim"):
-            return ddim(predict, x, ddim_times(steps), invert, clip=method == "ddim-clipped")
-        integrate, times = heun if method == "heun" else euler, flow_times(steps)
+            return ddim(predict, x, times, invert, clip=method == "ddim-clipped")
+        integrate = heun if method == "heun" else euler
         if invert:
             return sampling.invert(integrate, velocity, x, times, self.sampler.corrections)
         return integrate(velocity, x, times[::-1])
