@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from didae.randomness import seeded
+from didae.storage import load_tensors
 from didae.training import TrainingConfig, _learning_rate, batch_indices, train, update_average
+from distributed_run import trained
 from failures import one_line, run_python
 
 SHORT = TrainingConfig(steps=7, batch_size=5, checkpoint_every=3, ema_decay=0.5)
@@ -217,3 +219,25 @@ def test_one_distributed_process_is_the_plain_run():
     network = model()
     history = train(network, loss, 12, SHORT.model_copy(update={"distributed": True}))
     assert same((weights(network), history), plain())
+
+
+def test_two_processes_give_what_one_gives(tmp_path: Path):
+    """Started by torchrun: without MPI, `accelerate launch` starts several on GPUs only."""
+    pytest.importorskip("accelerate")
+    script = Path(__file__).with_name("distributed_run.py")
+    launch = "from torch.distributed.run import main; main()"
+    done = run_python(launch, "--standalone", "--nproc_per_node", 2, script, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, ranks = (
+        trained(None, distributed=False),
+        [load_tensors(tmp_path / f"rank-{rank}.safetensors") for rank in range(2)],
+    )
+    for name, value in one.items():
+        if name != "history":
+            torch.testing.assert_close(ranks[0][name], value)
+            assert torch.equal(ranks[0][name], ranks[1][name])
+    # Each saw half of every batch: its losses are its own, and their means those of one process.
+    history = torch.stack([rank["history"] for rank in ranks])
+    assert (history[0] != history[1]).all()
+    torch.testing.assert_close(history.mean(0), one["history"], atol=1e-6, rtol=1e-5)
+    assert (tmp_path / "run").exists()
