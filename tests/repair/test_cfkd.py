@@ -75,11 +75,11 @@ class Weak(Decoder):
 
     def invert(self, images, z):
         self.own, code = z, super().invert(images, z)
-        self.marks = code.noise[:, 0, 0, 0]
+        self.marks = code.residual[:, 0, 0, 0]
         return code
 
     def decode(self, z, code, fidelity=1.0):
-        own = self.own[(code.noise[:, :1, 0, 0] == self.marks).float().argmax(1)]
+        own = self.own[(code.residual[:, :1, 0, 0] == self.marks).float().argmax(1)]
         return super().decode((own + z) / 2, code, fidelity)
 
 

@@ -13,6 +13,7 @@ from didae.repair.counterfactuals import exchange_codes, partners
 from didae.repair.head import cross_fitted, fit_head, refit_head, repair_head, right
 from didae.repair.projection import project_head
 from didae.repair.run import RepairConfig, repair_student
+from didae.repair.weighing import RIDGE
 
 BACKGROUND = 1
 
@@ -85,8 +86,11 @@ def test_every_kind_of_counterfactual_counts_as_much_as_the_images():
         encoder,
         sample,
         torch.cat([labels.repeat(4), labels.repeat_interleave(4), labels.repeat(4)]),
+        ridge=RIDGE,
     )
     torch.testing.assert_close(head.weight, expected.weight, rtol=1e-4, atol=1e-6)
+    other = refit_head(expected, z, labels, many, one, weight=0.5)
+    assert not torch.allclose(head.weight, other.weight, atol=1e-3)
 
 
 def test_a_column_that_hardly_varies_gets_no_enormous_weight():

@@ -13,12 +13,12 @@ from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.repair.counterfactuals import exchange_codes
 from didae.repair.gate import Outcomes
+from didae.repair.ridge import Moments, class_targets
+from didae.repair.weighing import FOLDS, RIDGE, image_weight
 from didae.students.base import LinearHead
 
 COPIES = 16
 """Exchanges per image and direction; in z they cost nothing."""
-
-FOLDS = 5
 
 
 def fit_head(
@@ -64,23 +64,9 @@ def fit_head(
         )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DidaeError(f"head: a label is not in 0..{classes - 1}; set classes or leave it out.")
-    sample = z.detach().cpu().double()
-    target = 2 * nn.functional.one_hot(labels.cpu(), classes).double() - 1
-    share = sample.new_ones(len(sample)) if weights is None else weights.detach().cpu().double()
-    share = (share / share.sum())[:, None]
-    mean, middle = (share * sample).sum(0), (share * target).sum(0)
-    centred = sample - mean
-    # One scale for all columns: a column that hardly varies here, such as an activation that is
-    # almost always 0, would get an enormous weight if it were brought to spread 1.
-    spread = (share * centred.pow(2)).sum(0).mean().sqrt()
-    spread = spread.clamp_min(torch.finfo(torch.float64).tiny)
-    standard = centred / spread
-    gram = (share * standard).T @ standard
-    penalty = ridge * torch.eye(len(gram), dtype=torch.float64)
-    moment = (share * standard).T @ (target - middle)
-    weight = (torch.linalg.solve(gram + penalty, moment) / spread).T.float()
-    bias = middle - weight.double() @ mean
-    return LinearHead(encoder, weight, bias.float()).to(z.device)
+    share = torch.ones(len(z)) if weights is None else weights
+    weight, bias = Moments.of(z, class_targets(labels, classes), share).solve(ridge)
+    return LinearHead(encoder, weight.float(), bias.float()).to(z.device)
 
 
 def repair_head(
@@ -127,12 +113,17 @@ def repair_head(
     dictionary.require_encoder(head.encoder.fingerprint)
     if not spurious:
         return LinearHead(head.encoder, head.weight, head.bias)
-    edited, _ = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
-    return refit_head(head, z, labels, edited, *([] if drawn is None else [drawn]))
+    exchanged, _ = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
+    edited = [exchanged] if drawn is None else [exchanged, drawn]
+    codes = dictionary.encode(z)[:, list(spurious)]
+    weight = image_weight(z, labels, len(head.bias), codes, edited, seed)
+    return refit_head(head, z, labels, *edited, weight=weight)
 
 
-def refit_head(head: LinearHead, z: Tensor, labels: Tensor, *edited: Tensor) -> LinearHead:
-    """Fit a head to images and kinds of counterfactuals of them, equal weight on all, as in CFKD.
+def refit_head(
+    head: LinearHead, z: Tensor, labels: Tensor, *edited: Tensor, weight: float = 1.0
+) -> LinearHead:
+    """Fit a head to images and kinds of counterfactuals of them.
 
     Parameters
     ----------
@@ -144,21 +135,20 @@ def refit_head(head: LinearHead, z: Tensor, labels: Tensor, *edited: Tensor) -> 
         Classes, which the counterfactuals keep.
     *edited : Tensor, float, shape (n, k, d)
         Embeddings of k counterfactuals of each, for every kind.
+    weight : float
+        What an image counts; its counterfactuals of one kind count 1 together.
 
     Returns
     -------
     LinearHead
         A new head.
     """
-    kinds = [z[:, None], *edited]
-    copies = torch.tensor([kind.shape[1] for kind in kinds for _ in range(len(z))])
-    return fit_head(
-        head.encoder,
-        torch.cat([kind.flatten(0, 1) for kind in kinds]),
-        torch.cat([labels.repeat_interleave(kind.shape[1]) for kind in kinds]),
-        classes=len(head.bias),
-        weights=1 / copies.repeat_interleave(copies),
-    )
+    classes = len(head.bias)
+    sums = Moments.of_forms(z[:, None], labels, classes) * weight
+    for kind in edited:
+        sums = sums + Moments.of_forms(kind, labels, classes)
+    slope, bias = sums.solve(RIDGE)
+    return LinearHead(head.encoder, slope.float(), bias.float()).to(z.device)
 
 
 def cross_fitted(
@@ -167,6 +157,7 @@ def cross_fitted(
     labels: Tensor,
     edit: Callable[[Tensor], Tensor],
     seed: int = 0,
+    weight: float = 1.0,
 ) -> Outcomes:
     """Say what a head and its repair are right about on labelled images they were fitted without.
 
@@ -186,6 +177,8 @@ def cross_fitted(
         Positions of m images to embeddings of k counterfactuals of each, shape (m, k, d).
     seed : int
         Of the folds.
+    weight : float
+        What an image counts in the repair.
 
     Returns
     -------
@@ -203,7 +196,7 @@ def cross_fitted(
         known, asked = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
         sample = z[known], labels[known]
         first = fit_head(head.encoder, *sample, classes=len(head.bias))
-        second = refit_head(first, *sample, edit(known))
+        second = refit_head(first, *sample, edit(known), weight=weight)
         before[asked], after[asked] = (
             right(fitted, z[asked], labels[asked]) for fitted in (first, second)
         )

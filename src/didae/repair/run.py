@@ -18,6 +18,7 @@ from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counterfactuals import embedded, encoded, exchange, exchange_codes
 from didae.repair.gate import Decision, GateConfig, HeldOutPairs, Outcomes, decide
 from didae.repair.head import COPIES, cross_fitted, refit_head
+from didae.repair.weighing import image_weight
 from didae.storage import fingerprint
 from didae.students import LinearHead
 from didae.students.onnx import OnnxStudent, onnx_head
@@ -215,9 +216,11 @@ def _refit(
         def edit(rows: Tensor) -> Tensor:
             return edited[rows]
 
-    lessons = edit(known)
-    repaired = refit_head(head, z[: len(data)], data.labels, lessons)
-    unseen = cross_fitted(head, z, labels, edit, config.seed)
+    lessons, own = edit(known), z[: len(data)]
+    codes = components.dictionary.encode(embedded(components, data.images))[:, list(spurious)]
+    weight = image_weight(own, data.labels, len(head.bias), codes, [lessons], config.seed)
+    repaired = refit_head(head, own, data.labels, lessons, weight=weight)
+    unseen = cross_fitted(head, z, labels, edit, config.seed, weight)
     return repaired, unseen, images, lessons.shape[0] * lessons.shape[1]
 
 
