@@ -107,7 +107,7 @@ def bench_ablations(quick: bool, folder: Path, json: Path | None = None) -> Figu
 
 def _frontier(figures: Figures) -> str:
     """Draw truth against speed for every decoder and sampler, with and without the residual."""
-    names = (*SAMPLERS, *(f"{name}_even" for name in EVEN), "autoencoder", "vae")
+    names = (*SAMPLERS, "autoencoder", "vae")
     points = [
         Point(
             name,
