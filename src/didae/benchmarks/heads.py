@@ -21,8 +21,9 @@ from didae.randomness import generator
 from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.counterfactuals import exchange_codes
 from didae.repair.gate import GateConfig, Outcomes, decide
-from didae.repair.head import COPIES, cross_fitted, fit_head, repair_head, right
+from didae.repair.head import COPIES, cross_fitted, fit_head, refit_head, repair_head, right
 from didae.repair.projection import project_head
+from didae.repair.weighing import image_weight
 from didae.students import LinearHead
 from didae.teachers import NoisyOracle, Oracle, Pairs, Teacher
 
@@ -182,9 +183,13 @@ class HeadCase:
             What the gate says.
         """
         used = dictionary or self.dictionary
-        after = repair_head(self.head, self.train.z, self.train.labels, used, spurious, self.seed)
+        own = self.train.z, self.train.labels
         if not spurious:
-            return after, False
+            return repair_head(self.head, *own, used, ()), False
+        lessons = exchange_codes(*own, used, spurious, COPIES, self.seed)[0]
+        codes = used.encode(self.train.z)[:, list(spurious)]
+        weight = image_weight(*own, len(self.head.bias), codes, [lessons], self.seed)
+        after = refit_head(self.head, *own, lessons, weight=weight)
         kept = self.held_out
         edited = exchange_codes(kept.z, kept.labels, used, spurious, 1, self.seed)[0]
         twins = edited.flatten(0, 1), kept.labels.repeat_interleave(len(spurious))
@@ -196,7 +201,7 @@ class HeadCase:
             some = known[0][rows], known[1][rows], used
             return exchange_codes(*some, spurious, COPIES, self.seed)[0]
 
-        unseen = cross_fitted(self.head, *known, edit, self.seed)
+        unseen = cross_fitted(self.head, *known, edit, self.seed, weight)
         return after, decide(pairs, unseen, GateConfig()).accepted
 
 
