@@ -9,7 +9,7 @@ import numpy as np
 
 from didae.dictionaries.base import Dictionary
 from didae.dictionaries.checks import Array, Sample
-from didae.dictionaries.svd import leading_directions, positive
+from didae.dictionaries.svd import leading_directions, positive, signs
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-12
@@ -99,9 +99,6 @@ class ICA(Dictionary):
                 self.directions,
             )
         analysis, atoms = rotation @ (rows / deviation), rotation @ (rows * deviation)
-        length = np.linalg.norm(atoms, axis=1)
-        order = np.argsort(-length, kind="stable")
-        sizes = np.abs(atoms)
-        largest = np.take_along_axis(atoms, sizes.argmax(1)[:, None], axis=1)
-        scale = length[:, None] * np.sign(largest)
+        length = np.linalg.norm(atoms, axis=1, keepdims=True)
+        order, scale = np.argsort(-length[:, 0], kind="stable"), length * signs(atoms)
         return (analysis * scale)[order], (atoms / scale)[order]

@@ -14,6 +14,24 @@ from didae.errors import DidaeError
 _TIE = 1e-6
 
 
+def signs(rows: Array) -> Array:
+    """Give the sign that makes the largest entry of every row in absolute value positive.
+
+    Parameters
+    ----------
+    rows
+        Directions, shape (k, d).
+
+    Returns
+    -------
+    ndarray of float64, shape (k, 1)
+        1 or -1, after the first of the largest entries where several tie.
+    """
+    sizes = np.abs(rows)
+    largest = np.argmax(sizes >= (1 - _TIE) * sizes.max(1, keepdims=True), axis=1, keepdims=True)
+    return np.sign(np.take_along_axis(rows, largest, axis=1))
+
+
 def principal_directions(centred: Array) -> tuple[Array, Array]:
     """Find the principal directions of centred samples.
 
@@ -26,15 +44,12 @@ def principal_directions(centred: Array) -> tuple[Array, Array]:
     -------
     tuple of ndarray of float64
         Singular values, falling, of shape (r,), and right singular vectors as rows, of shape
-        (r, d), r = min(n, d). The sign of a row makes its largest entry in absolute value positive,
-        the first of these where several tie.
+        (r, d), r = min(n, d), with the `signs` that make their largest entries positive.
     """
     # The triangular factor has the same values and right vectors without the (n, r) left vectors.
     triangle = np.linalg.qr(centred, mode="r")
     _, spread, rows = np.linalg.svd(triangle, full_matrices=False)
-    sizes = np.abs(rows)
-    largest = np.argmax(sizes >= (1 - _TIE) * sizes.max(1, keepdims=True), axis=1, keepdims=True)
-    return spread, rows * np.sign(np.take_along_axis(rows, largest, axis=1))
+    return spread, rows * signs(rows)
 
 
 def leading_directions(sample: Sample, count: int) -> tuple[Array, Array]:
