@@ -15,7 +15,7 @@ from scipy.optimize import (  # pyright: ignore[reportMissingTypeStubs]
 
 from didae.dictionaries.base import Dictionary
 from didae.dictionaries.checks import Array, Matrix, as_matrix
-from didae.dictionaries.svd import principal_directions
+from didae.dictionaries.leading import principal_directions
 from didae.errors import DidaeError
 from didae.randomness import generator
 

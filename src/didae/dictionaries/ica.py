@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 
-from didae.dictionaries.base import Dictionary
 from didae.dictionaries.checks import Array, Sample
-from didae.dictionaries.svd import leading_directions, positive, signs
+from didae.dictionaries.leading import LeadingDictionary, leading_directions, signs
 
 _ITERATIONS = 1000
 _TOLERANCE = 1e-12
@@ -52,7 +50,7 @@ def independent_rotation(white: Array) -> tuple[Array, bool]:
     return rotation, False
 
 
-class ICA(Dictionary):
+class ICA(LeadingDictionary):
     """Directions whose codes are independent, found without supervision.
 
     The leading directions of variance say in which subspace the data lies, and are arbitrary within
@@ -75,18 +73,7 @@ class ICA(Dictionary):
     kind = "ica"
 
     def __init__(self, directions: int = 10) -> None:
-        super().__init__()
-        self.directions = positive(directions)
-
-    def options(self) -> dict[str, Any]:
-        """Give the constructor's arguments.
-
-        Returns
-        -------
-        dict
-            `directions`.
-        """
-        return {"directions": self.directions}
+        super().__init__(directions)
 
     def _directions(self, sample: Sample) -> tuple[Array, Array]:
         spread, rows = leading_directions(sample, self.directions)
