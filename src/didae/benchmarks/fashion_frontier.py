@@ -19,7 +19,6 @@ SAMPLERS = (
     SamplerConfig(method="heun", steps=2),
     SamplerConfig(method="heun", steps=5),
     SamplerConfig(method="heun", steps=10),
-    SamplerConfig(method="euler", steps=1, corrections=3),
     SamplerConfig(method="euler", steps=3, corrections=3),
     SamplerConfig(method="euler", steps=5, corrections=1),
     EXACT,
