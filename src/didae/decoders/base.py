@@ -46,9 +46,9 @@ class SamplerConfig(Config):
     def inverts(self) -> bool:
         """bool: whether x_T says anything of the image.
 
-        A velocity learnt on pairs of an image x_0 and independent noise x_1 is at t = 1
-        ``x_1 - E[x_0 | z]`` (the mean of Liu et al. 2023, arXiv 2209.03003, equation 1): a single
-        step draws the mean image of z_sem from any x_T, and the residual holds the rest.
+        The velocity that fits pairs of an image x_0 and independent noise x_1 best is at t = 1
+        ``x_1 - E[x_0 | z]`` (the minimiser of Liu et al. 2023, arXiv 2209.03003, equation 1): a
+        single step draws the mean image of z_sem from any x_T, and the residual holds the rest.
         """
         return self.method.startswith("ddim") or self.steps > 1
 

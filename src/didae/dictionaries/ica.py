@@ -33,9 +33,9 @@ def independent_rotation(white: Array) -> tuple[Array, bool]:
 
     Notes
     -----
-    The symmetric fixed-point iteration with the contrast log cosh: W ← E[tanh(W y) yᵀ] -
-    diag(E[1 - tanh²(W y)]) W, then W ← (W Wᵀ)^-½ W (Hyvärinen, Fast and robust fixed-point
-    algorithms for independent component analysis, 1999, equations 20 and 45).
+    The fixed-point iteration for white data with the contrast log cosh, W ← E[tanh(W y) yᵀ] -
+    diag(E[1 - tanh²(W y)]) W, and symmetric decorrelation, W ← (W Wᵀ)^-½ W (Hyvärinen, Fast and
+    robust fixed-point algorithms for independent component analysis, 1999).
     """
     rotation = np.eye(white.shape[1])
     for _ in range(_ITERATIONS):
