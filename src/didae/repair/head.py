@@ -81,7 +81,8 @@ def repair_head(
     """Refit a head on its data and on counterfactuals of them along spurious directions.
 
     An exchange in z moves one code exactly and leaves what goes with it, such as a texture, where
-    it was; a drawn counterfactual moves that as well, and loses what the decoder cannot draw.
+    it was; a drawn counterfactual moves that as well, and loses what the decoder cannot draw. What
+    an image counts beside them, `didae.repair.weighing.image_weight` says.
 
     Parameters
     ----------

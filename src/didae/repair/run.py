@@ -201,6 +201,7 @@ def _refit(
     images = data.images[:0]
     if head.encoder.fingerprint == components.encoder.fingerprint:
         z = torch.cat([embedded(components, part.images) for part in (data, held_out)])
+        seen = z[: len(data)]
 
         def edit(rows: Tensor) -> Tensor:
             codes = z[rows], labels[rows], components.dictionary
@@ -211,13 +212,13 @@ def _refit(
             for part in (data, held_out)
         ]
         z, edited = (torch.cat([part[column] for part in made]) for column in (0, 1))
-        images = made[0][2]
+        images, seen = made[0][2], embedded(components, data.images)
 
         def edit(rows: Tensor) -> Tensor:
             return edited[rows]
 
     lessons, own = edit(known), z[: len(data)]
-    codes = components.dictionary.encode(embedded(components, data.images))[:, list(spurious)]
+    codes = components.dictionary.encode(seen)[:, list(spurious)]
     weight = image_weight(own, data.labels, len(head.bias), codes, [lessons], config.seed)
     repaired = refit_head(head, own, data.labels, lessons, weight=weight)
     unseen = cross_fitted(head, z, labels, edit, config.seed, weight)
