@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +68,70 @@ def test_the_batch_changes_nothing(size: int):
         for x, t, z in zip(X.split(size), T.split(size), Z.split(size), strict=True)
     ]
     torch.testing.assert_close(torch.cat(parts), together, rtol=1e-5, atol=1e-5)
+
+
+def reference(built: Network, x: np.ndarray, t: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Predict pixel by pixel in float64, as the network's description says; the U-Net as it is."""
+    w = {name: value.detach().double().numpy() for name, value in built.state_dict().items()}
+    config, drawn = built.config, np.empty_like(x)
+    side, patch = config.image_size, config.patch
+    line = np.linspace(-1, 1, side)
+    frequencies = np.exp(np.linspace(0, np.log(1000), 32))
+
+    def apply(name: str, value: np.ndarray) -> np.ndarray:
+        return w[f"{name}.weight"] @ value + w[f"{name}.bias"]
+
+    def silu(value: np.ndarray) -> np.ndarray:
+        return value / (1 + np.exp(-value))
+
+    def patches(name: str, image: np.ndarray) -> np.ndarray:
+        blocks = image.reshape(-1, side // patch, patch, side // patch, patch)
+        product = np.einsum("ocij,cyixj->oyx", w[f"{name}.weight"], blocks)
+        return product + w[f"{name}.bias"][:, None, None]
+
+    unet = copy.deepcopy(built.unet).double()
+    for image, time, code, out in zip(x, t, z, drawn, strict=True):
+        canvas = np.empty((config.canvas, side, side))
+        for row, column in np.ndindex(side, side):
+            place = apply("canvas.place", np.array([line[row], line[column]]))
+            h = np.maximum(place + apply("canvas.code", code), 0)
+            for layer in range(2):
+                scale, shift = np.split(apply(f"canvas.modulations.{layer}", code), 2)
+                h = np.maximum((1 + scale) * apply(f"canvas.layers.{layer}", h) + shift, 0)
+            canvas[:, row, column] = h
+        angles = time * frequencies
+        when = silu(apply("t_embedding.0", np.concatenate([np.sin(angles), np.cos(angles)])))
+        condition = silu(apply("z_embedding", code) + apply("t_embedding.2", when))
+        cells = patches("canvas_to_cells", canvas) + patches("image_to_cells", image)
+        with torch.no_grad():
+            seen = unet(torch.from_numpy(cells)[None], torch.from_numpy(condition)[None])
+        seen, mapped = seen[0].numpy(), w["head.from_cells.weight"][:, :, 0, 0]
+        scale, shift = np.split(apply("head.modulation", condition), 2)
+        for row, column in np.ndindex(side, side):
+            near = mapped @ seen[:, row // patch, column // patch] + w["head.from_cells.bias"]
+            h = near.reshape(-1, patch, patch)[:, row % patch, column % patch]
+            h = h + apply("canvas_to_pixels", canvas[:, row, column])
+            h = h + apply("head.from_image", image[:, row, column])
+            h = np.maximum(apply("head.hidden", np.maximum((1 + scale) * h + shift, 0)), 0)
+            gain, offset = np.split(apply("head.output", h), 2)
+            out[:, row, column] = gain * image[:, row, column] + offset
+    return drawn
+
+
+@pytest.mark.parametrize("cached", [1, 2**30])
+def test_a_pixel_by_pixel_reference_agrees(cached: int, monkeypatch: pytest.MonkeyPatch):
+    """With the batch in parts and as a whole; from images, and from none where they are 0."""
+    monkeypatch.setattr("didae.decoders.network._CACHED", cached)
+    built = network()
+    assert len(built.draw(Z).canvas) == (8 if cached == 1 else 1)
+    with torch.no_grad():
+        for x, given in ((X, X), (torch.zeros_like(X), None)):
+            expected = reference(built, x.double().numpy(), T.double().numpy(), Z.double().numpy())
+            found = built(given, T, built.draw(Z)).double().numpy()
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+        one = built.draw(Z[:1])
+        shared = built(X, T, one)
+        torch.testing.assert_close(shared, built(X, T, built.draw(Z[:1].expand(8, -1))))
 
 
 @pytest.mark.parametrize("change", [

@@ -34,7 +34,7 @@ from didae.storage import fingerprint, load_tensors, save_tensors, write_json, w
 from didae.students import Probe, StudentNetwork
 from didae.training import TrainingConfig
 
-BATCHES = (8, 4)
+BATCHES = (16, 8)
 """Images at once: in the whole table, and to see whether the other is faster."""
 
 TAUGHT = ("didae", "ace", "dime", "fastdime", "sce", "pgd", "noedit", "truth")

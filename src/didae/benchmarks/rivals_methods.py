@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ FULL = {
     "ace": (24, 2),
     "sce": (16, 2),
     "dime": (16, 1),
-    "ace_authors": (4, 1),
+    "ace_authors": (16, 1),
 }
 """Images of every seed and attempts at each, the cheap methods first."""
 
@@ -93,12 +94,13 @@ QUICK = {
     "ace_authors": (1, 1),
 }
 
-Step = Callable[[Tensor, Work], Tensor]
-"""Takes z of shape (b, d) and the batch, gives edited z."""
+Edits = Callable[[Tensor, Tensor, Work], Tensor]
+"""Takes z of shape (b, d), where the student says that it stands (b,), and the batch; gives z as
+edited for each of a attempts, (b, a, d)."""
 
 
 class Edit(Explainer):
-    """Encode, invert, edit z, decode: DiDAE and its controls, one step for each attempt.
+    """Encode, ask, invert, edit z, decode: DiDAE and its controls, one edit for each attempt.
 
     Parameters
     ----------
@@ -106,19 +108,23 @@ class Edit(Explainer):
         Φ.
     decoder : Decoder
         D_θ, trained on z of Φ.
-    steps : sequence of callable
-        Edits of z, one for each attempt.
+    probe : Probe
+        Turns the student's margin into where z stands.
+    edits : callable
+        Edits z for all attempts at once.
     once : bool
-        Encode and invert in the first attempt only.
+        Do all of it for all attempts together, in the first of them; every edit is then to be an
+        attempt.
     """
 
     needs_gradients = False
 
     def __init__(
-        self, encoder: Encoder, decoder: Decoder, steps: Sequence[Step], once: bool = False
+        self, encoder: Encoder, decoder: Decoder, probe: Probe, edits: Edits, once: bool = False
     ) -> None:
         super().__init__(decoder)
-        self.encoder, self.draws, self.steps, self.once = encoder, decoder, steps, once
+        self.encoder, self.draws, self.probe = encoder, decoder, probe
+        self.edits, self.once = edits, once
 
     def counterfactuals(self, work: Work) -> Tensor:
         """Edit z and decode.
@@ -133,23 +139,31 @@ class Edit(Explainer):
         Tensor, float, shape (b, c, h, w)
             Images in [0, 1].
         """
+        attempt = len(work.previous)
+        if self.once and attempt:
+            return work.drawing.count(self.drawn[:, attempt], work.rows)
 
         def evaluated(_: object, __: object, output: Tensor) -> None:
-            work.drawing.count(output, work.rows)
+            # Of edits drawn together, each attempt counts its own.
+            work.drawing.count(output[: len(work)], work.rows)
 
         counting = self.draws.network.register_forward_hook(evaluated)
         try:
-            if not (self.once and work.previous):
-                z = ask(self.encoder, work.images)
-                self.inverted = z, self.draws.invert(work.images, z)
-            z, code = self.inverted
-            return self.draws.decode(self.steps[len(work.previous)](z, work), code)
+            z = ask(self.encoder, work.images)
+            asked = margin(work.logits(work.images), self.probe.pair)
+            edited = self.edits(z, self.probe.standing(z, asked), work)
+            edited = edited if self.once else edited[:, [attempt]]
+            own = torch.arange(len(z)).repeat_interleave(edited.shape[1])
+            code = self.draws.invert(work.images, z)[own]
+            drawn = self.draws.decode(edited.flatten(0, 1), code)
+            self.drawn = drawn.unflatten(0, edited.shape[:2])
         finally:
             counting.remove()
+        return self.drawn[:, attempt if self.once else 0]
 
 
-def crossing(dictionary: Dictionary, probe: Probe, direction: int) -> Step:
-    """Cross the student's boundary along one direction, within the range seen in data.
+def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) -> Edits:
+    """Cross the student's boundary along directions, within the range seen in data.
 
     Parameters
     ----------
@@ -157,45 +171,45 @@ def crossing(dictionary: Dictionary, probe: Probe, direction: int) -> Step:
         Directions, and the range of their codes.
     probe : Probe
         How the student's margin changes with z.
-    direction : int
-        Which.
+    directions : sequence of int
+        Which, one for each attempt.
 
     Returns
     -------
     callable
-        The edit.
+        The edits.
     """
-    one = slice(direction, direction + 1)
-    slope = (dictionary.atoms @ probe.weight)[one]
-    low, high = dictionary.code_low[one], dictionary.code_high[one]
+    chosen = list(directions)
+    atoms = dictionary.atoms[chosen]
+    slope = atoms @ probe.weight
+    low, high = dictionary.code_low[chosen], dictionary.code_high[chosen]
 
-    def step(z: Tensor, work: Work) -> Tensor:
-        margins = probe.standing(z, margin(work.logits(work.images), probe.pair))
-        change, _ = editing.cross_boundary(margins, slope, STRENGTH)
-        change = editing.clamp(dictionary.encode(z)[:, one], change, low, high)
-        return z + change * dictionary.atoms[direction]
+    def edits(z: Tensor, stands: Tensor, _: Work) -> Tensor:
+        change, __ = editing.cross_boundary(stands, slope, STRENGTH)
+        change = editing.clamp(dictionary.encode(z)[:, chosen], change, low, high)
+        return editing.apply(z, change, atoms)
 
-    return step
+    return edits
 
 
-def straying(step: Step) -> Step:
-    """Go as far as a step does, but in a random direction.
+def straying(edits: Edits) -> Edits:
+    """Go as far as edits do, but in a random direction.
 
     Parameters
     ----------
-    step : callable
-        An edit.
+    edits : callable
+        Edits of z.
 
     Returns
     -------
     callable
-        Its control.
+        Their control.
     """
 
-    def stray(z: Tensor, work: Work) -> Tensor:
+    def stray(z: Tensor, stands: Tensor, work: Work) -> Tensor:
         way = torch.stack([torch.randn(z.shape[1], generator=g) for g in work.generators])
-        length = (step(z, work) - z).norm(dim=1, keepdim=True)
-        return z + way / way.norm(dim=1, keepdim=True) * length
+        length = (edits(z, stands, work) - z[:, None]).norm(dim=2, keepdim=True)
+        return z[:, None] + (way / way.norm(dim=1, keepdim=True))[:, None] * length
 
     return stray
 
@@ -235,20 +249,19 @@ class Methods:
             With the defaults of its paper.
         """
         parts = self.components
-        directions = [crossing(parts.dictionary, self.probe, k) for k in ORDER]
-        first = directions[0]
+        crosses = partial(crossing, parts.dictionary, self.probe)
 
-        def edit(*steps: Step, once: bool = False) -> Explainer:
-            return Edit(parts.encoder, parts.decoder, steps, once)
+        def edit(edits: Edits, decoder: Decoder = parts.decoder, once: bool = False) -> Explainer:
+            return Edit(parts.encoder, decoder, self.probe, edits, once)
 
         made: dict[str, Callable[[], Explainer]] = {
-            "didae": lambda: edit(*directions),
-            "faithful": lambda: Edit(parts.encoder, parts.sampling(FAITHFUL), (first,)),
-            "sweep": lambda: edit(*directions, once=True),
+            "didae": lambda: edit(crosses(ORDER[:2])),
+            "faithful": lambda: edit(crosses(ORDER[:1]), parts.sampling(FAITHFUL)),
+            "sweep": lambda: edit(crosses(ORDER), once=True),
             "gradient": lambda: ProbeGradient(parts.encoder, parts.decoder, self.probe),
             "pgd": lambda: PGD(PGD_TO_FLIP),
-            "random": lambda: edit(straying(first)),
-            "noedit": lambda: edit(lambda z, _: z),
+            "random": lambda: edit(straying(crosses(ORDER[:1]))),
+            "noedit": lambda: edit(lambda z, _, __: z[:, None]),
             "ace": lambda: ACE(self.denoiser),
             "ace_authors": lambda: ACE(self.denoiser, ACE_AUTHORS),
             "dime": lambda: DiME(self.denoiser),

@@ -141,11 +141,12 @@ def to_uint8(images: Tensor) -> Tensor:
     """
     if not images.is_floating_point():
         raise DidaeError(f"to_uint8 needs floating-point images in [0, 1], got {images.dtype}")
-    if not bool(images.isfinite().all()):
+    # The extremes of what is not finite are not finite either, and are found in one pass.
+    if images.numel() and not bool(torch.stack(images.aminmax()).isfinite().all()):
         raise DidaeError("cannot save images as 8 bit: they contain NaN or infinite values")
     # Half precision cannot hold 255 * x exactly enough to round it.
     exact = images if images.dtype == torch.float64 else images.float()
-    return (exact * 255).round().clamp(0, 255).to(torch.uint8)
+    return (exact * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def to_float(images: Tensor) -> Tensor:

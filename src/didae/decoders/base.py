@@ -255,7 +255,7 @@ class Decoder(nn.Module):
         """
         self._check(code.noise, z, self.config.network.channels)
         x = self._integrate(code.noise, self.draw(z), invert=False)
-        return ((x + fidelity * code.residual + 1) / 2).clamp(0, 1)
+        return torch.add(x, code.residual, alpha=fidelity).add_(1).div_(2).clamp_(0, 1)
 
     def _integrate(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
         method, times = self.sampler.method, self.times()
@@ -266,6 +266,10 @@ class Decoder(nn.Module):
                 f"decoder: sampler {method} does not fit objective {self.config.objective}; "
                 "use euler or heun with flow, ddim with noise."
             )
+
+        if not self.sampler.inverts:
+            # From x_T = 0 the image foreseen is minus the velocity.
+            return self.network(None, x.new_ones(len(x)), drawing).neg().clamp_(-1, 1)
 
         def predict(state: Tensor, time: float) -> Tensor:
             return self.network(state, state.new_full((len(state),), time), drawing)

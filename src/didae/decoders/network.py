@@ -14,6 +14,9 @@ from torch.nn import functional
 from didae.config import Config
 from didae.errors import DidaeError
 
+# Values of a map that a CPU's core keeps at hand: half a mebibyte.
+_CACHED = 2**17
+
 
 class NetworkConfig(Config):
     """Shape of a `Network`.
@@ -50,19 +53,23 @@ class NetworkConfig(Config):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a z_sem asks for, shared by all steps of a sampler.
+    """What a z_sem asks for, shared by all steps of a sampler and, where b is 1, by all images.
 
     Attributes
     ----------
-    pixels : Tensor, shape (b, h, w, head)
-        What the per-pixel head takes from the canvas.
+    canvas : tuple of Tensor, each of shape (images, h w, canvas)
+        The map at full resolution less ``bias``, its pixels ordered cell by cell; the batch in
+        parts, as `parts` gives them.
+    bias : Tensor, shape (b, 1, canvas)
+        What all pixels of the map share.
     cells : Tensor, shape (b, width, h / patch, w / patch)
-        The same at the U-Net's resolution.
+        What the U-Net takes from it.
     vector : Tensor, shape (b, e)
         Embedding of z_sem.
     """
 
-    pixels: Tensor
+    canvas: tuple[Tensor, ...]
+    bias: Tensor
     cells: Tensor
     vector: Tensor
 
@@ -101,7 +108,7 @@ class Network(nn.Module):
         self.t_embedding = nn.Sequential(
             nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.canvas = Canvas(config.dim, config.canvas, config.image_size)
+        self.canvas = Canvas(config.dim, config.canvas, config.image_size, config.patch)
         self.canvas_to_cells = nn.Conv2d(
             config.canvas, config.width, config.patch, stride=config.patch
         )
@@ -125,17 +132,18 @@ class Network(nn.Module):
         Drawing
             To be passed to `forward` at every step.
         """
-        canvas = self.canvas(z)
-        cells = self.canvas_to_cells(canvas.permute(0, 3, 1, 2))
-        return Drawing(self.canvas_to_pixels(canvas), cells, self.z_embedding(z))
+        canvas, bias = self.canvas(z)
+        shared = bias[:, 0].repeat(1, self.config.patch**2) @ _patches(self.canvas_to_cells).T
+        cells = self._to_cells(self.canvas_to_cells, canvas) + shared[:, :, None, None]
+        return Drawing(canvas, bias, cells, self.z_embedding(z))
 
-    def forward(self, x: Tensor, t: Tensor, drawing: Drawing) -> Tensor:
+    def forward(self, x: Tensor | None, t: Tensor, drawing: Drawing) -> Tensor:
         """Predict at ``x_t``.
 
         Parameters
         ----------
-        x : Tensor, shape (b, channels, size, size)
-            Noisy images in [-1, 1] plus noise.
+        x : Tensor, shape (b, channels, size, size), or None
+            Noisy images in [-1, 1] plus noise; None where they are 0, which costs less.
         t : Tensor, shape (b,)
             Times in [0, 1], 1 is pure noise.
         drawing : Drawing
@@ -147,9 +155,24 @@ class Network(nn.Module):
             Velocity or noise.
         """
         condition = functional.silu(drawing.vector + self.t_embedding(_time_features(t)))
-        x = x.contiguous(memory_format=torch.channels_last)
-        cells = self.unet(self.image_to_cells(x) + drawing.cells, condition)
-        return self.head(x, drawing.pixels, cells, condition)
+        pixels = None if x is None else _by_cell(x, self.config.patch)
+        if pixels is None:
+            start = cast("Tensor", self.image_to_cells.bias)[:, None, None]
+        else:
+            start = self._to_cells(self.image_to_cells, (pixels,))
+        cells = self.unet(start + drawing.cells, condition)
+        drawn = self.head(pixels, drawing, self.canvas_to_pixels, cells, condition)
+        if x is None:
+            return drawn
+        gain, offset = drawn.chunk(2, dim=1)
+        return torch.addcmul(offset, gain, x)
+
+    def _to_cells(self, convolution: nn.Conv2d, pixels: tuple[Tensor, ...]) -> Tensor:
+        """Convolve patches of pixels that are ordered cell by cell: one product a part."""
+        side, weight = self.config.image_size // self.config.patch, _patches(convolution)
+        shape = (-1, side, side, weight.shape[1])
+        cells = torch.cat([functional.linear(part.reshape(shape), weight) for part in pixels])
+        return (cells + cast("Tensor", convolution.bias)).permute(0, 3, 1, 2)
 
 
 class Canvas(nn.Module):
@@ -163,17 +186,19 @@ class Canvas(nn.Module):
         Channels of the canvas.
     size : int
         Side of the canvas.
+    patch : int
+        Side of the cells by which its pixels are ordered.
     depth : int
         Number of modulated layers.
     """
 
     grid: Tensor
 
-    def __init__(self, dim: int, width: int, size: int, depth: int = 2) -> None:
+    def __init__(self, dim: int, width: int, size: int, patch: int, depth: int = 2) -> None:
         super().__init__()
         line = torch.linspace(-1, 1, size)
-        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1)
-        self.register_buffer("grid", grid, persistent=False)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
+        self.register_buffer("grid", _by_cell(grid[None], patch)[0], persistent=False)
         self.place = nn.Linear(2, width)
         self.code = nn.Linear(dim, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
@@ -185,7 +210,7 @@ class Canvas(nn.Module):
             nn.init.zeros_(modulation.bias)
         self.modulations = nn.ModuleList(modulations)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Draw.
 
         Parameters
@@ -195,17 +220,28 @@ class Canvas(nn.Module):
 
         Returns
         -------
-        Tensor, shape (b, size, size, width)
-            The canvas.
+        tuple of Tensor, each of shape (images, size², width)
+            The canvas less what follows, its pixels ordered cell by cell, in parts of the batch.
+        Tensor, shape (b, 1, width)
+            To be added to all pixels.
         """
-        h = (self.place(self.grid).flatten(0, 1) + self.code(z)[:, None]).relu_()
+        # relu(h + b) = max(h, -b) + b: the bias passes by the pixels and joins the next layer's.
+        bias = self.code(z)[:, None]
+        place, floors, weights = self.place(self.grid), [-bias], list[Tensor]()
         layers = cast("Iterable[nn.Linear]", self.layers)
         for layer, modulation in zip(layers, self.modulations, strict=True):
             scale, shift = modulation(z)[:, None].chunk(2, dim=-1)
-            # (1 + scale) (h W + b) + shift as one product per image: a pass over the pixels less.
-            weight = layer.weight.T * (1 + scale)
-            h = torch.baddbmm(torch.addcmul(shift, layer.bias, 1 + scale), h, weight).relu_()
-        return h.unflatten(1, self.grid.shape[:2])
+            weights.append(layer.weight.T * (1 + scale))
+            bias = torch.baddbmm(torch.addcmul(shift, layer.bias, 1 + scale), bias, weights[-1])
+            floors.append(-bias)
+
+        def drawn(part: slice) -> Tensor:
+            h = torch.maximum(place, floors[0][part])
+            for weight, floor in zip(weights, floors[1:], strict=True):
+                h = torch.bmm(h, weight[part]).clamp_min_(floor[part])
+            return h
+
+        return tuple(map(drawn, parts(len(z), place))), bias
 
 
 class ResidualBlock(nn.Module):
@@ -322,15 +358,27 @@ class PixelHead(nn.Module):
         self.output = nn.Linear(width, 2 * config.channels)
         nn.init.zeros_(self.output.weight)
 
-    def forward(self, x: Tensor, drawn: Tensor, cells: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        pixels: Tensor | None,
+        drawing: Drawing,
+        from_canvas: nn.Linear,
+        cells: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
         """Apply the head.
+
+        Its first layer is the sum of three maps, scaled and shifted: as each scales its own weights
+        instead, the sum is made by products that add to each other, in one pass each.
 
         Parameters
         ----------
-        x : Tensor, shape (b, channels, s, s)
-            Noisy images.
-        drawn : Tensor, shape (b, s, s, head)
-            What z_sem draws.
+        pixels : Tensor, shape (b, s², channels), or None
+            Noisy images, their pixels ordered cell by cell; None where they are 0.
+        drawing : Drawing
+            What z_sem asks for.
+        from_canvas : nn.Linear
+            Map of the canvas.
         cells : Tensor, shape (b, width, s / patch, s / patch)
             Output of the U-Net.
         condition : Tensor, shape (b, embedding)
@@ -338,28 +386,76 @@ class PixelHead(nn.Module):
 
         Returns
         -------
-        Tensor, shape (b, channels, s, s)
-            The prediction.
+        Tensor, shape (b, 2 · channels, s, s)
+            a and b of every pixel; b alone, (b, channels, s, s), where the images are 0.
         """
-        pixels = x.permute(0, 2, 3, 1)
-        near = self._spread(cells)
-        h = self.from_image(pixels).add_(drawn).add_(near)
-        scale, shift = self.modulation(condition)[:, None, None].chunk(2, dim=-1)
-        h = torch.addcmul(shift, h, 1 + scale).relu_()
-        gain, offset = self.output(self.hidden(h).relu_()).chunk(2, dim=-1)
-        return torch.addcmul(offset, gain, pixels).permute(0, 3, 1, 2)
-
-    def _spread(self, cells: Tensor) -> Tensor:
-        """Give each pixel of a cell its channels: a pixel shuffle that copies whole channels."""
-        patch, channels = self.patch, self.from_image.out_features
-        # Reordered from (channel, row, column) to (row, column, channel) of the patch.
-        weight = self.from_cells.weight.flatten(1).unflatten(0, (channels, patch**2))
-        bias = cast("Tensor", self.from_cells.bias).unflatten(0, (channels, patch**2)).T.flatten()
-        spread = functional.linear(
-            cells.permute(0, 2, 3, 1), weight.transpose(0, 1).flatten(0, 1), bias
+        scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
+        scale = 1 + scale
+        from_canvas_bias = functional.linear(drawing.bias, from_canvas.weight, from_canvas.bias)
+        # What cells give to their pixels, from (channel, pixel) to (pixel, channel).
+        shape = (scale.shape[2], self.patch**2)
+        to_pixels = self.from_cells.weight.flatten(1).unflatten(0, shape).permute(2, 1, 0)
+        bias = cast("Tensor", self.from_cells.bias).unflatten(0, shape).T
+        bias = (bias + from_canvas_bias + self.from_image.bias) * scale + shift
+        weight = (to_pixels.contiguous() * scale[:, None]).flatten(2)
+        bias, near = bias.flatten(1)[:, None], cells.flatten(2).transpose(1, 2)
+        canvas_weight, image_weight = (
+            linear.weight.T * scale for linear in (from_canvas, self.from_image)
         )
-        pixels = spread.unflatten(3, (patch, patch, channels)).transpose(2, 3)
-        return pixels.flatten(3, 4).flatten(1, 2)
+        outputs = slice(self.output.out_features // 2 if pixels is None else 0, None)
+
+        def drawn(part: slice, canvas: Tensor) -> Tensor:
+            h = torch.baddbmm(bias[part], near[part], weight[part])
+            h = h.reshape(len(h), -1, scale.shape[2])
+            h = h.baddbmm_(canvas.expand(len(h), -1, -1), canvas_weight[part])
+            if pixels is not None:
+                h = h.baddbmm_(pixels[part], image_weight[part])
+            h = self.hidden(h.relu_()).relu_()
+            return functional.linear(h, self.output.weight[outputs])
+
+        canvas = drawing.canvas
+        chosen = parts(len(cells), canvas[0][0])
+        canvas = canvas * (len(chosen) // len(canvas))
+        images = _by_place(torch.cat(list(map(drawn, chosen, canvas))), self.patch)
+        return images + self.output.bias[outputs, None, None]
+
+
+def parts(images: int, pixels: Tensor) -> list[slice]:
+    """Split a batch such that, on a CPU, what is computed for each pixel stays in the cache.
+
+    Parameters
+    ----------
+    images : int
+        Size of the batch.
+    pixels : Tensor, shape (pixels, channels)
+        A map of one image.
+
+    Returns
+    -------
+    list of slice
+        Of the batch; all of it where the map is on another device.
+    """
+    cached = torch.get_num_threads() * _CACHED // pixels.numel()
+    size = max(1, cached) if pixels.device.type == "cpu" else images
+    return [slice(start, start + size) for start in range(0, images, size)]
+
+
+def _patches(convolution: nn.Conv2d) -> Tensor:
+    """Give the weights of a convolution of patches, (outputs, pixels of a patch times channels)."""
+    return convolution.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _by_cell(images: Tensor, patch: int) -> Tensor:
+    """Order the pixels of images (b, c, h, w) cell by cell, in rows within each: (b, h w, c)."""
+    cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    return cells.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def _by_place(pixels: Tensor, patch: int) -> Tensor:
+    """Turn pixels (b, s², c) that are ordered cell by cell back into images (b, c, s, s)."""
+    side = math.isqrt(pixels.shape[1]) // patch
+    cells = pixels.unflatten(1, (side, side, patch, patch))
+    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 def _time_features(t: Tensor) -> Tensor:

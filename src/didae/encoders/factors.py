@@ -87,11 +87,12 @@ class FactorEncoder(Encoder):
         """
         self.check(images)
         maps = self.features((images * 4 - 2).contiguous(memory_format=torch.channels_last))
-        attention = self.attention(maps).flatten(2).softmax(2)
-        flat = maps.flatten(2)
-        where = attention @ self.grid.T
-        what = (attention * flat).sum(2)
-        pooled = torch.cat([where.flatten(1), what, flat.mean(2), flat.amax(2)], dim=1)
+        # Pixels before channels, as they lie in memory: (b, pixels, width).
+        flat = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        attention = self.attention(maps).permute(0, 2, 3, 1).flatten(1, 2).softmax(1)
+        where = attention.transpose(1, 2) @ self.grid.T
+        what = (attention * flat).sum(1)
+        pooled = torch.cat([where.flatten(1), what, flat.mean(1), flat.amax(1)], dim=1)
         return self.embedding(pooled)
 
     def save(self, folder: Path) -> None:
