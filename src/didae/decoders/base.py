@@ -269,7 +269,7 @@ class Decoder(nn.Module):
 
         if not self.sampler.inverts:
             # From x_T = 0 the image foreseen is minus the velocity.
-            return self.network(None, x.new_ones(len(x)), drawing).neg().clamp_(-1, 1)
+            return self.network(None, x.new_ones(len(x)), drawing).neg_().clamp_(-1, 1)
 
         def predict(state: Tensor, time: float) -> Tensor:
             return self.network(state, state.new_full((len(state),), time), drawing)

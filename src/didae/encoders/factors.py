@@ -57,11 +57,11 @@ class FactorEncoder(Encoder):
         width = config.width
         self.features = nn.Sequential(
             nn.Conv2d(3, width, 5, stride=2, padding=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.attention = nn.Conv2d(width, width, 1)
         self.embedding = nn.Sequential(
