@@ -73,7 +73,7 @@ def add_figures(
                 n = seeds[0].values["lessons"] if key in ("gain", "aga") else len(seeds[0].targets)
                 figures.add(f"{key}_{method}", values, int(n))
     for method in RIVALS:
-        _add_comparison(figures, method, judged["didae"], judged[method])
+        _add_comparison(figures, method, judged)
         if method in other_batch:
             pair = ("didae", method)
             costs = {name: (judged[name][0].values, other_batch[name]) for name in pair}
@@ -102,10 +102,9 @@ def _add_rates(figures: Figures, method: str, seeds: Sequence[Judged]) -> None:
     figures.add(f"nafr_alone_{method}", [r.nafr.value for r in older], n)
 
 
-def _add_comparison(
-    figures: Figures, method: str, ours: Sequence[Judged], theirs: Sequence[Judged]
-) -> None:
+def _add_comparison(figures: Figures, method: str, judged: Mapping[str, Sequence[Judged]]) -> None:
     """Compare a rival with DiDAE: the same images, batches of one size, one run."""
+    ours, theirs = judged["didae"], judged[method]
     n = len(theirs[0].targets)
     pairs = list(zip(ours, theirs, strict=True))
     above = mean(torch.cat([_confirmed(a)[:n].double() - _confirmed(b).double() for a, b in pairs]))
@@ -113,9 +112,6 @@ def _add_comparison(
     figures.add(key, above.value, n * len(pairs), *TARGETS.get(key, (None, None)))
     figures.add(f"{key}_low", above.low, n * len(pairs))
     figures.add(f"{key}_high", above.high, n * len(pairs))
-    ratios = [b.values["seconds_per_cf"] / a.values["seconds_per_cf"] for a, b in pairs]
-    key = f"speed_ratio_{method}"
-    figures.add(key, ratios, n, *TARGETS.get(key, (None, None)))
     cost = {
         name: figures[f"{name}_{method}"].value for name in ("seconds_per_cf", "nfe", "backward")
     }
@@ -123,8 +119,13 @@ def _add_comparison(
         own = figures[f"nfe_{base}"].value
         figures.add(f"nfe_ratio{name}_{method}", cost["nfe"] / own, n)
         figures.add(f"counted_ratio{name}_{method}", _counted(cost) / own, n)
-    sweep = figures["seconds_per_cf_sweep"].value
-    figures.add(f"speed_ratio_amortised_{method}", cost["seconds_per_cf"] / sweep, n)
+        seconds = zip(_seconds(theirs), _seconds(judged[base]), strict=True)
+        key = f"speed_ratio{name}_{method}"
+        figures.add(key, [b / a for b, a in seconds], n, *TARGETS.get(key, (None, None)))
+
+
+def _seconds(seeds: Sequence[Judged]) -> list[float]:
+    return [seed.values["seconds_per_cf"] for seed in seeds]
 
 
 def _confirmed(judged: Judged) -> torch.Tensor:

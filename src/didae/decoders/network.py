@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from didae.config import Config
+from didae.decoders.pixels import Canvas, by_cell, by_place, parts, patches
 from didae.errors import DidaeError
-
-# Values of a map that a CPU's core keeps at hand: half a mebibyte.
-_CACHED = 2**17
 
 
 class NetworkConfig(Config):
@@ -133,7 +130,7 @@ class Network(nn.Module):
             To be passed to `forward` at every step.
         """
         canvas, bias = self.canvas(z)
-        shared = bias[:, 0].repeat(1, self.config.patch**2) @ _patches(self.canvas_to_cells).T
+        shared = bias[:, 0].repeat(1, self.config.patch**2) @ patches(self.canvas_to_cells).T
         cells = self._to_cells(self.canvas_to_cells, canvas) + shared[:, :, None, None]
         return Drawing(canvas, bias, cells, self.z_embedding(z))
 
@@ -155,7 +152,7 @@ class Network(nn.Module):
             Velocity or noise.
         """
         condition = functional.silu(drawing.vector + self.t_embedding(_time_features(t)))
-        pixels = None if x is None else _by_cell(x, self.config.patch)
+        pixels = None if x is None else by_cell(x, self.config.patch)
         if pixels is None:
             start = cast("Tensor", self.image_to_cells.bias)[:, None, None]
         else:
@@ -169,79 +166,10 @@ class Network(nn.Module):
 
     def _to_cells(self, convolution: nn.Conv2d, pixels: tuple[Tensor, ...]) -> Tensor:
         """Convolve patches of pixels that are ordered cell by cell: one product a part."""
-        side, weight = self.config.image_size // self.config.patch, _patches(convolution)
+        side, weight = self.config.image_size // self.config.patch, patches(convolution)
         shape = (-1, side, side, weight.shape[1])
         cells = torch.cat([functional.linear(part.reshape(shape), weight) for part in pixels])
         return (cells + cast("Tensor", convolution.bias)).permute(0, 3, 1, 2)
-
-
-class Canvas(nn.Module):
-    """A perceptron per pixel over (place, z_sem), modulated by z_sem.
-
-    Parameters
-    ----------
-    dim : int
-        Width of z_sem.
-    width : int
-        Channels of the canvas.
-    size : int
-        Side of the canvas.
-    patch : int
-        Side of the cells by which its pixels are ordered.
-    depth : int
-        Number of modulated layers.
-    """
-
-    grid: Tensor
-
-    def __init__(self, dim: int, width: int, size: int, patch: int, depth: int = 2) -> None:
-        super().__init__()
-        line = torch.linspace(-1, 1, size)
-        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
-        self.register_buffer("grid", _by_cell(grid[None], patch)[0], persistent=False)
-        self.place = nn.Linear(2, width)
-        self.code = nn.Linear(dim, width)
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        modulations = [nn.Linear(dim, 2 * width) for _ in range(depth)]
-        # An edge one pixel wide needs a slope of half the image's side.
-        nn.init.uniform_(self.place.weight, -size / 8, size / 8)
-        nn.init.uniform_(self.code.weight, -size / 8 / dim**0.5, size / 8 / dim**0.5)
-        for modulation in modulations:
-            nn.init.zeros_(modulation.bias)
-        self.modulations = nn.ModuleList(modulations)
-
-    def forward(self, z: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Draw.
-
-        Parameters
-        ----------
-        z : Tensor, shape (b, d)
-            Normalised semantic codes.
-
-        Returns
-        -------
-        tuple of Tensor, each of shape (images, size², width)
-            The canvas less what follows, its pixels ordered cell by cell, in parts of the batch.
-        Tensor, shape (b, 1, width)
-            To be added to all pixels.
-        """
-        # relu(h + b) = max(h, -b) + b: the bias passes by the pixels and joins the next layer's.
-        bias = self.code(z)[:, None]
-        place, floors, weights = self.place(self.grid), [-bias], list[Tensor]()
-        layers = cast("Iterable[nn.Linear]", self.layers)
-        for layer, modulation in zip(layers, self.modulations, strict=True):
-            scale, shift = modulation(z)[:, None].chunk(2, dim=-1)
-            weights.append(layer.weight.T * (1 + scale))
-            bias = torch.baddbmm(torch.addcmul(shift, layer.bias, 1 + scale), bias, weights[-1])
-            floors.append(-bias)
-
-        def drawn(part: slice) -> Tensor:
-            h = raised(place, floors[0][part])
-            for weight, floor in zip(weights, floors[1:], strict=True):
-                h = raised(torch.bmm(h, weight[part]), floor[part])
-            return h
-
-        return tuple(map(drawn, parts(len(z), place))), bias
 
 
 class ResidualBlock(nn.Module):
@@ -416,90 +344,9 @@ class PixelHead(nn.Module):
         canvas = drawing.canvas
         chosen = parts(len(cells), canvas[0][0])
         canvas = canvas * (len(chosen) // len(canvas))
-        images = _by_place(torch.cat(list(map(drawn, chosen, canvas))), self.patch)
+        drawings = [drawn(*pair) for pair in zip(chosen, canvas, strict=True)]
+        images = by_place(torch.cat(drawings), self.patch)
         return images + self.output.bias[outputs, None, None]
-
-
-def _maximum(h: Tensor, floor: Tensor) -> Tensor:
-    return h.clamp_min_(floor) if h.ndim == floor.ndim else torch.maximum(h, floor)
-
-
-class _Raised(torch.autograd.Function):
-    """max(h, floor); PyTorch's own gradient takes eight passes."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, floor: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        drawn = _maximum(h, floor)
-        if drawn is h:
-            ctx.mark_dirty(h)
-        ctx.save_for_backward(drawn, floor)
-        ctx.shape = h.shape
-        return drawn
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        drawn, floor = ctx.saved_tensors
-        passed = gradient * (drawn > floor)
-        stopped = gradient.sum(1, keepdim=True) - passed.sum(1, keepdim=True)
-        return passed.sum_to_size(ctx.shape), stopped
-
-
-def raised(h: Tensor, floor: Tensor) -> Tensor:
-    """Give max(h, floor).
-
-    Parameters
-    ----------
-    h : Tensor, shape (b, p, c) or (p, c)
-        Values of pixels; overwritten where they have the shape of the result.
-    floor : Tensor, shape (b, 1, c)
-        Their least.
-
-    Returns
-    -------
-    Tensor, shape (b, p, c)
-        The maximum; where both are equal, the gradient is the floor's.
-    """
-    # To ask for a gradient takes as long as the maximum of an image.
-    given = torch.is_grad_enabled()
-    return cast("Tensor", _Raised.apply(h, floor)) if given else _maximum(h, floor)
-
-
-def parts(images: int, pixels: Tensor) -> list[slice]:
-    """Split a batch such that, on a CPU, what is computed for each pixel stays in the cache.
-
-    Parameters
-    ----------
-    images : int
-        Size of the batch.
-    pixels : Tensor, shape (pixels, channels)
-        A map of one image.
-
-    Returns
-    -------
-    list of slice
-        Of the batch; all of it where the map is on another device.
-    """
-    cached = torch.get_num_threads() * _CACHED // pixels.numel()
-    size = max(1, cached) if pixels.device.type == "cpu" else images
-    return [slice(start, start + size) for start in range(0, images, size)]
-
-
-def _patches(convolution: nn.Conv2d) -> Tensor:
-    """Give the weights of a convolution of patches, (outputs, pixels of a patch times channels)."""
-    return convolution.weight.permute(0, 2, 3, 1).flatten(1)
-
-
-def _by_cell(images: Tensor, patch: int) -> Tensor:
-    """Order the pixels of images (b, c, h, w) cell by cell, in rows within each: (b, h w, c)."""
-    cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
-    return cells.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
-
-
-def _by_place(pixels: Tensor, patch: int) -> Tensor:
-    """Turn pixels (b, s², c) that are ordered cell by cell back into images (b, c, s, s)."""
-    side = math.isqrt(pixels.shape[1]) // patch
-    cells = pixels.unflatten(1, (side, side, patch, patch))
-    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 def _time_features(t: Tensor) -> Tensor:

@@ -1,0 +1,201 @@
+"""Maps of pixels: a canvas drawn from z_sem, and the order in which they lie in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+# Values of a map that a CPU's core keeps at hand: half a mebibyte.
+_CACHED = 2**17
+
+
+class Canvas(nn.Module):
+    """A perceptron per pixel over (place, z_sem), modulated by z_sem.
+
+    Parameters
+    ----------
+    dim : int
+        Width of z_sem.
+    width : int
+        Channels of the canvas.
+    size : int
+        Side of the canvas.
+    patch : int
+        Side of the cells by which its pixels are ordered.
+    depth : int
+        Number of modulated layers.
+    """
+
+    grid: Tensor
+
+    def __init__(self, dim: int, width: int, size: int, patch: int, depth: int = 2) -> None:
+        super().__init__()
+        line = torch.linspace(-1, 1, size)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
+        self.register_buffer("grid", by_cell(grid[None], patch)[0], persistent=False)
+        self.place = nn.Linear(2, width)
+        self.code = nn.Linear(dim, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        modulations = [nn.Linear(dim, 2 * width) for _ in range(depth)]
+        # An edge one pixel wide needs a slope of half the image's side.
+        nn.init.uniform_(self.place.weight, -size / 8, size / 8)
+        nn.init.uniform_(self.code.weight, -size / 8 / dim**0.5, size / 8 / dim**0.5)
+        for modulation in modulations:
+            nn.init.zeros_(modulation.bias)
+        self.modulations = nn.ModuleList(modulations)
+
+    def forward(self, z: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Draw.
+
+        Parameters
+        ----------
+        z : Tensor, shape (b, d)
+            Normalised semantic codes.
+
+        Returns
+        -------
+        tuple of Tensor, each of shape (images, size², width)
+            The canvas less what follows, its pixels ordered cell by cell, in parts of the batch.
+        Tensor, shape (b, 1, width)
+            To be added to all pixels.
+        """
+        # relu(h + b) = max(h, -b) + b: the bias passes by the pixels and joins the next layer's.
+        bias = self.code(z)[:, None]
+        place, floors, weights = self.place(self.grid), [-bias], list[Tensor]()
+        layers = cast("Iterable[nn.Linear]", self.layers)
+        for layer, modulation in zip(layers, self.modulations, strict=True):
+            scale, shift = modulation(z)[:, None].chunk(2, dim=-1)
+            weights.append(layer.weight.T * (1 + scale))
+            bias = torch.baddbmm(torch.addcmul(shift, layer.bias, 1 + scale), bias, weights[-1])
+            floors.append(-bias)
+
+        def drawn(part: slice) -> Tensor:
+            h = raised(place, floors[0][part])
+            for weight, floor in zip(weights, floors[1:], strict=True):
+                h = raised(torch.bmm(h, weight[part]), floor[part])
+            return h
+
+        return tuple(map(drawn, parts(len(z), place))), bias
+
+
+def parts(images: int, pixels: Tensor) -> list[slice]:
+    """Split a batch such that, on a CPU, what is computed for each pixel stays in the cache.
+
+    Parameters
+    ----------
+    images : int
+        Size of the batch.
+    pixels : Tensor, shape (pixels, channels)
+        A map of one image.
+
+    Returns
+    -------
+    list of slice
+        Of the batch; all of it where the map is on another device.
+    """
+    cached = torch.get_num_threads() * _CACHED // pixels.numel()
+    size = max(1, cached) if pixels.device.type == "cpu" else images
+    return [slice(start, start + size) for start in range(0, images, size)]
+
+
+def patches(convolution: nn.Conv2d) -> Tensor:
+    """Give the weights of a convolution of patches as those of one product.
+
+    Parameters
+    ----------
+    convolution : nn.Conv2d
+        Its stride is the side of its kernel.
+
+    Returns
+    -------
+    Tensor, shape (outputs, patch² · channels)
+        For the pixels of a cell, as `by_cell` orders them.
+    """
+    return convolution.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def by_cell(images: Tensor, patch: int) -> Tensor:
+    """Order pixels cell by cell, so that what a cell gives to its pixels lies in one piece.
+
+    Parameters
+    ----------
+    images : Tensor, shape (b, c, h, w)
+        Images.
+    patch : int
+        Side of a cell, which divides h and w.
+
+    Returns
+    -------
+    Tensor, shape (b, h w, c)
+        Cells in rows, and pixels in rows within each.
+    """
+    cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    return cells.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def by_place(pixels: Tensor, patch: int) -> Tensor:
+    """Turn pixels back into images: the inverse of `by_cell` for squares.
+
+    Parameters
+    ----------
+    pixels : Tensor, shape (b, s², c)
+        Ordered cell by cell.
+    patch : int
+        Side of a cell.
+
+    Returns
+    -------
+    Tensor, shape (b, c, s, s)
+        Images.
+    """
+    side = math.isqrt(pixels.shape[1]) // patch
+    cells = pixels.unflatten(1, (side, side, patch, patch))
+    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _maximum(h: Tensor, floor: Tensor) -> Tensor:
+    return h.clamp_min_(floor) if h.ndim == floor.ndim else torch.maximum(h, floor)
+
+
+class _Raised(torch.autograd.Function):
+    """max(h, floor); PyTorch's own gradient takes eight passes."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, floor: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        drawn = _maximum(h, floor)
+        if drawn is h:
+            ctx.mark_dirty(h)
+        ctx.save_for_backward(drawn, floor)
+        ctx.shape = h.shape
+        return drawn
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        drawn, floor = ctx.saved_tensors
+        passed = gradient * (drawn > floor)
+        stopped = gradient.sum(1, keepdim=True) - passed.sum(1, keepdim=True)
+        return passed.sum_to_size(ctx.shape), stopped
+
+
+def raised(h: Tensor, floor: Tensor) -> Tensor:
+    """Give max(h, floor).
+
+    Parameters
+    ----------
+    h : Tensor, shape (b, p, c) or (p, c)
+        Values of pixels; overwritten where they have the shape of the result.
+    floor : Tensor, shape (b, 1, c)
+        Their least.
+
+    Returns
+    -------
+    Tensor, shape (b, p, c)
+        The maximum; where both are equal, the gradient is the floor's.
+    """
+    # To ask for a gradient takes as long as the maximum of an image.
+    given = torch.is_grad_enabled()
+    return cast("Tensor", _Raised.apply(h, floor)) if given else _maximum(h, floor)
