@@ -190,3 +190,12 @@ def test_the_figure_puts_the_slower_method_to_the_right():
     }
     assert places["DiDAE"][0] < places["ACE <b>"][0]
     assert places["DiDAE"][1] < places["ACE <b>"][1]
+
+
+def test_labels_of_near_methods_do_not_meet():
+    words = {"didae": "DiDAE", "ace": "ACE", "dime": "DiME"}
+    drawn = speed_and_validity({"didae": (0.02, 1.0), "ace": (2.0, 0.1), "dime": (2.4, 0.1)}, words)
+    root = ElementTree.fromstring(drawn)
+    texts = root.iter("{http://www.w3.org/2000/svg}text")
+    heights = {element.text: float(element.get("y", 0)) for element in texts}
+    assert abs(heights["ACE"] - heights["DiME"]) >= 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -11,6 +11,7 @@ from didae.report import svg
 
 _WIDE, _HIGH, _LEFT, _RIGHT, _TOP = 620, 320, 56, 220, 24
 _DOT = 10
+_LINE, _LETTER = 13, 7  # height of a label, and about the width of its letters
 
 
 def speed_and_validity(points: Mapping[str, tuple[float, float]], names: Mapping[str, str]) -> str:
@@ -47,10 +48,27 @@ def speed_and_validity(points: Mapping[str, tuple[float, float]], names: Mapping
         parts.append(svg.text(across(power), _HIGH - 26, words, svg.NOTE, anchor="middle"))
     parts.append(svg.text(_LEFT, 12, "NAFR", svg.NOTE))
     parts.append(svg.text(_WIDE, _HIGH - 8, "per counterfactual", svg.NOTE, anchor="end"))
-    for i, ((method, (_, share)), power) in enumerate(zip(points.items(), powers, strict=True)):
-        x, y = across(power), up(share)
+    dots = [(across(math.log10(seconds)), up(share)) for seconds, share in points.values()]
+    words = [names[method].replace("*", "") for method in points]
+    for i, ((x, y), line) in enumerate(zip(dots, _lines(dots, words), strict=True)):
         style = svg.CONTRA if i else svg.ACCENT
         parts.append(svg.box(x - _DOT / 2, y - _DOT / 2, _DOT, _DOT, style))
-        words = names[method].replace("*", "")
-        parts.append(svg.text(x + _DOT, y + 4 - 6 * (i % 2), words, svg.NOTE))
+        parts.append(svg.text(x + _DOT, line + 4, words[i], svg.NOTE))
     return str(Markup("{}\n").format(svg.join(parts)))
+
+
+def _lines(dots: Sequence[tuple[float, float]], words: Sequence[str]) -> list[float]:
+    """Give the height of every dot's label, at the nearest line that neither dots nor labels hold.
+
+    Labels begin beside their dots, and are laid from the lowest dot up.
+    """
+    taken = [(x - _DOT / 2, x + _DOT / 2, y) for x, y in dots]
+    lines = [y for _, y in dots]
+    for i in sorted(range(len(dots)), key=lines.__getitem__, reverse=True):
+        start = dots[i][0] + _DOT
+        end = start + _LETTER * len(words[i])
+        near = [y for a, b, y in taken if a < end and start < b]
+        while any(abs(lines[i] - y) < _LINE for y in near):
+            lines[i] -= 1
+        taken.append((start, end, lines[i]))
+    return lines
