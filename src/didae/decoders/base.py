@@ -267,9 +267,9 @@ class Decoder(nn.Module):
                 "use euler or heun with flow, ddim with noise."
             )
 
-        if not self.sampler.inverts:
+        if not (self.sampler.inverts or x.any()):
             # From x_T = 0 the image foreseen is minus the velocity.
-            return self.network(None, x.new_ones(len(x)), drawing).neg_().clamp_(-1, 1)
+            return self.network(None, x.new_ones(len(x)), drawing).neg().clamp_(-1, 1)
 
         def predict(state: Tensor, time: float) -> Tensor:
             return self.network(state, state.new_full((len(state),), time), drawing)
