@@ -145,6 +145,11 @@ def test_other_shapes(change: dict):
     assert built(x, T[:2], built.draw(Z[:2])).shape == x.shape
 
 
+def test_no_images_are_drawn_as_none():
+    built = network()
+    assert built(X[:0], T[:0], built.draw(Z[:0])).shape == (0, 3, 16, 16)
+
+
 def test_a_size_that_does_not_fit_is_one_line():
     config = TINY.model_copy(update={"image_size": 20})
     assert "no multiple of 8" in one_line(lambda: Network(config))

@@ -47,3 +47,4 @@ def test_parts_fill_the_caches_and_cover_the_batch(monkeypatch: pytest.MonkeyPat
     assert parts(5, small) == [slice(0, 2), slice(2, 4), slice(4, 6)]
     assert parts(2, large) == [slice(0, 1), slice(1, 2)]
     assert parts(5, large.to("meta")) == [slice(0, 5)]
+    assert parts(0, small) == [slice(0, 2)]

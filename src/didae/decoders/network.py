@@ -334,7 +334,7 @@ class PixelHead(nn.Module):
 
         def drawn(part: slice, canvas: Tensor) -> Tensor:
             h = torch.baddbmm(bias[part], near[part], weight[part])
-            h = h.reshape(len(h), -1, scale.shape[2])
+            h = h.reshape(len(h), canvas.shape[1], scale.shape[2])
             h = h.baddbmm_(canvas.expand(len(h), -1, -1), canvas_weight[part])
             if pixels is not None:
                 h = h.baddbmm_(pixels[part], image_weight[part])
@@ -342,7 +342,7 @@ class PixelHead(nn.Module):
             return functional.linear(h, self.output.weight[outputs])
 
         canvas = drawing.canvas
-        chosen = parts(len(cells), canvas[0][0])
+        chosen = parts(len(cells), canvas[0])
         canvas = canvas * (len(chosen) // len(canvas))
         drawings = [drawn(*pair) for pair in zip(chosen, canvas, strict=True)]
         images = by_place(torch.cat(drawings), self.patch)

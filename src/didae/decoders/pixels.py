@@ -89,17 +89,17 @@ def parts(images: int, pixels: Tensor) -> list[slice]:
     ----------
     images : int
         Size of the batch.
-    pixels : Tensor, shape (pixels, channels)
-        A map of one image.
+    pixels : Tensor, shape (..., pixels, channels)
+        A map.
 
     Returns
     -------
     list of slice
-        Of the batch; all of it where the map is on another device.
+        Of the batch, at least one; all of it where the map is on another device.
     """
-    cached = torch.get_num_threads() * _CACHED // pixels.numel()
-    size = max(1, cached) if pixels.device.type == "cpu" else images
-    return [slice(start, start + size) for start in range(0, images, size)]
+    cached = torch.get_num_threads() * _CACHED // (pixels.shape[-2] * pixels.shape[-1])
+    size = max(1, cached if pixels.device.type == "cpu" else images)
+    return [slice(start, start + size) for start in range(0, max(1, images), size)]
 
 
 def patches(convolution: nn.Conv2d) -> Tensor:
