@@ -154,8 +154,8 @@ class Edit(Explainer):
             asked = margin(work.logits(work.images), self.probe.pair)
             edited = self.edits(z, self.probe.standing(z, asked), work)
             edited = edited if self.once else edited[:, [attempt]]
-            own = torch.arange(len(z)).repeat_interleave(edited.shape[1])
-            code = self.draws.invert(work.images, z)[own]
+            image = torch.arange(len(z)).repeat_interleave(edited.shape[1])
+            code = self.draws.invert(work.images, z)[image]
             drawn = self.draws.decode(edited.flatten(0, 1), code)
             self.drawn = drawn.unflatten(0, edited.shape[:2])
         finally:
@@ -186,7 +186,7 @@ def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) ->
     low, high = dictionary.code_low[chosen], dictionary.code_high[chosen]
 
     def edits(z: Tensor, stands: Tensor, _: Work) -> Tensor:
-        change, __ = editing.cross_boundary(stands, slope, STRENGTH)
+        change = editing.cross_boundary(stands, slope, STRENGTH)[0]
         change = editing.clamp(dictionary.encode(z)[:, chosen], change, low, high)
         return editing.apply(z, change, atoms)
 

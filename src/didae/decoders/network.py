@@ -130,6 +130,7 @@ class Network(nn.Module):
             To be passed to `forward` at every step.
         """
         canvas, bias = self.canvas(z)
+        # What the bias, the same in all pixels, gives to every cell.
         shared = bias[:, 0].repeat(1, self.config.patch**2) @ patches(self.canvas_to_cells).T
         cells = self._to_cells(self.canvas_to_cells, canvas) + shared[:, :, None, None]
         return Drawing(canvas, bias, cells, self.z_embedding(z))
@@ -152,10 +153,10 @@ class Network(nn.Module):
             Velocity or noise.
         """
         condition = functional.silu(drawing.vector + self.t_embedding(_time_features(t)))
-        pixels = None if x is None else by_cell(x, self.config.patch)
-        if pixels is None:
-            start = cast("Tensor", self.image_to_cells.bias)[:, None, None]
+        if x is None:
+            pixels, start = None, cast("Tensor", self.image_to_cells.bias)[:, None, None]
         else:
+            pixels = by_cell(x, self.config.patch)
             start = self._to_cells(self.image_to_cells, (pixels,))
         cells = self.unet(start + drawing.cells, condition)
         drawn = self.head(pixels, drawing, self.canvas_to_pixels, cells, condition)
