@@ -28,7 +28,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
-	$(BIN)/python -m numpydoc lint $$(find src -name '*.py')
+	$(BIN)/python .ci/docstrings.py
 
 types: $(VENV)/installed-dev
 	$(BIN)/pyright

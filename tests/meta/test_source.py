@@ -38,7 +38,7 @@ CALLS = {
     "yaml.full_load",
 }
 METHODS = {"cuda"}
-FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
+FILE_LINES, FUNCTION_LINES, PARAMETERS = 450, 60, 8
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -104,25 +104,8 @@ def _docstring_lines(node: Function) -> int:
     return (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
 
 
-def undocumented_returns(text: str) -> Iterator[str]:
-    """Yield public functions that return something and do not say what."""
-    for node in ast.walk(ast.parse(text)):
-        if not isinstance(node, Function) or node.name.startswith("_") or node.returns is None:
-            continue
-        if ast.unparse(node.returns) in {"None", "NoReturn"} or _needs_no_section(node):
-            continue
-        docstring = ast.get_docstring(node)
-        if docstring is not None and not {"Returns", "Yields"} & set(docstring.splitlines()):
-            yield f"line {node.lineno}: {node.name} has no Returns section"
-
-
-def _needs_no_section(node: Function) -> bool:
-    names = {ast.unparse(decorator).split(".")[-1] for decorator in node.decorator_list}
-    return bool(names & {"property", "cached_property", "setter", "overload", "override"})
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-@pytest.mark.parametrize("rule", [forbidden, oversized, undocumented_returns])
+@pytest.mark.parametrize("rule", [forbidden, oversized])
 def test_every_file_keeps_the_rules(rule, path: Path) -> None:
     assert list(rule(path.read_text(encoding="utf-8"))) == []
 
@@ -178,14 +161,4 @@ def test_the_scan_finds_what_is_too_large() -> None:
     assert list(oversized("def many(a, b, c, d, e, f, g, h, i): ...")) == [
         "many: 9 parameters (at most 8)"
     ]
-    assert list(oversized("x = 1\n" * 401)) == ["file of 401 lines (at most 400)"]
-
-
-def test_the_scan_finds_missing_returns_sections() -> None:
-    assert list(undocumented_returns('def f() -> int:\n    """Do."""')) == [
-        "line 1: f has no Returns section"
-    ]
-    documented = 'def f() -> int:\n    """Do.\n\n    Returns\n    -------\n    int\n    """'
-    assert list(undocumented_returns(documented)) == []
-    assert list(undocumented_returns('def f() -> None:\n    """Do."""')) == []
-    assert list(undocumented_returns('@property\ndef f() -> int:\n    """int: it."""')) == []
+    assert list(oversized("x = 1\n" * 451)) == ["file of 451 lines (at most 450)"]
