@@ -33,4 +33,4 @@ faults = [
     for code, words in validate(path)["errors"]
     if code in checks
 ]
-sys.exit("\n".join(faults))
+sys.exit("\n".join(faults) or 0)
