@@ -49,6 +49,35 @@ def test_images_that_are_added_move_none_of_the_others():
     assert complete({}, IDS, 6)["test"].tolist() != after["test"].tolist()
 
 
+@pytest.mark.parametrize(("size", "tenth"), [(1, 0), (4, 0), (5, 1), (14, 1), (16, 2), (1200, 120)])
+def test_every_class_gives_a_tenth(size, tenth):
+    labels = np.repeat([0, 1, -1], (size, 300, 20))
+    ids = IDS[: len(labels)]
+    splits = complete({}, ids, 3, labels)
+    for name in ("validation", "test"):
+        assert [int((labels[splits[name]] == label).sum()) for label in (0, 1, -1)] == [
+            *(tenth, 30, 2),
+        ]
+    assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(len(ids)))
+    # The order of the folder plays no part.
+    order = np.random.default_rng(0).permutation(len(ids))
+    moved = complete({}, [ids[row] for row in order], 3, labels[order])
+    assert {ids[row] for row in splits["test"]} == {ids[order[row]] for row in moved["test"]}
+    # An image that is added moves at most one a class and split.
+    more = complete({}, [*ids, "new.png"], 3, np.append(labels, 1))
+    for name, rows in splits.items():
+        assert len(set(more[name].tolist()) ^ set(rows.tolist())) <= 3
+
+
+def test_classes_of_few_images_are_split_together():
+    splits = complete({}, IDS[:120], 0, np.arange(120) // 2)
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "validation": 12,
+        "test": 12,
+        "train": 96,
+    }
+
+
 def test_what_is_official_stays():
     train, test = np.arange(3000), np.arange(3000, 4000)
     splits = complete({"train": train, "test": test}, IDS, 0)

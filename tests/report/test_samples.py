@@ -13,7 +13,7 @@ from didae.decoders.base import Decoder, DecoderConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
 from didae.decoders.training import fit_decoder
 from didae.randomness import generator, standard_normal
-from didae.report.samples import SHEETS, SampleSheets, draw_samples, sample_rows
+from didae.report.samples import SHEETS, SampleSheets, draw_samples
 from didae.training import TrainingConfig
 
 RANDOM = generator(0, "samples")
@@ -111,8 +111,3 @@ def test_there_are_few_sheets_at_checkpoints_and_one_at_the_end(
     assert found[-1] == steps
     assert min(SHEETS, steps // often) // 2 <= len(found) <= SHEETS + 1
     assert all(step % often == 0 for step in found[:-1])
-
-
-def test_the_images_of_a_sheet_are_spread():
-    assert sample_rows(3) == [0, 1, 2]
-    assert sample_rows(101) == [0, 20, 40, 60, 80, 100]

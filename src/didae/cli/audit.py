@@ -15,8 +15,9 @@ from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.counterfactuals import explain
+from didae.data.selection import draw
 from didae.encoders.cache import cached_embed
-from didae.report.samples import SampleSheets, sample_rows
+from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import resolve_device
 from didae.storage import write_json
 
@@ -42,9 +43,12 @@ class Audit(Command):
         Gets components, samples of the decoder while it trains, table, images, summary.json and
         report.html.
     explained : int
-        Images to explain, of the test split.
+        Images to explain, of the test split: as many of each class, and of each group where there
+        are attributes, as there are.
     most : int
-        Images to learn from, of the training split.
+        Images to learn from, of the training split, drawn in the same way.
+    sample_seed : int
+        Which of them are drawn.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
     source : SourceConfig
@@ -59,6 +63,7 @@ class Audit(Command):
     folder: Path = Path("runs/audit")
     explained: int = Field(default=100, ge=1)
     most: int = Field(default=20_000, ge=1)
+    sample_seed: int = Field(default=0, ge=0)
     device: str = "auto"
     # A broken image is a row of the table, and no reason to stop.
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig(on_error="late")
@@ -69,15 +74,17 @@ class Audit(Command):
         encoder, student = load_encoder(self.encoder), load_judges(self.student)[0]
         encoder.to(resolve_device(self.device))
         source = self.source.model_copy(update={"data": self.images}).open()
-        chosen = rows(source, "test")[: self.explained]
-        sample = Sample.read(source, rows(source, "train")[: self.most])
+        chosen = draw(source, rows(source, "test"), self.explained, self.sample_seed)
+        sample = Sample.read(
+            source, draw(source, rows(source, "train"), self.most, self.sample_seed)
+        )
         known = factors(source, sample.rows) if source.attributes else None
         times = forecast(sample, len(chosen), encoder, student, self.audit)
         open_run(self, self.folder)
         _announce(times, len(sample.images))
-        few = sample_rows(len(sample.images))
-        z = cached_embed(encoder, source, sample.rows[few])
-        watch = SampleSheets(self.folder, sample.images[few], z, self.audit.decoder)
+        # The sample begins with images of every class.
+        z = cached_embed(encoder, source, sample.rows[:SAMPLES])
+        watch = SampleSheets(self.folder, sample.images[:SAMPLES], z, self.audit.decoder)
         components, measures = make_components(
             source, sample, encoder, student, self.audit, self.folder / COMPONENTS, known, watch
         )

@@ -63,6 +63,7 @@ class Demo(Command):
         components = shipped or train_components(self.folder / "components", self.recipe)
         components.to(resolve_device(self.device))
         square = Square(self.recipe.size, self.recipe.seed)
+        # The classes of Square take turns from image to image.
         chosen = square.splits["test"][: self.images]
         summary = explain(square, chosen, components, self.explain, self.folder)
         tell(summary)

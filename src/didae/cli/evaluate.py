@@ -15,6 +15,7 @@ from rich.table import Table
 from didae.cli.command import Command, console
 from didae.cli.components import SHIPPED_NAME, load_judges
 from didae.cli.sources import SourceConfig, rows
+from didae.data.selection import draw
 from didae.data.square import Square
 from didae.data.tables import ImageSource
 from didae.errors import DidaeError
@@ -43,7 +44,7 @@ class Evaluate(Command):
     attribute : str
         The spurious attribute: a numeric column of metadata.csv with few values.
     images : int
-        How many at most, from the first.
+        How many at most, drawn so that every group keeps its share.
     json_file : Path
         Gets the same as JSON.
     device : str
@@ -63,7 +64,8 @@ class Evaluate(Command):
         if isinstance(student, torch.nn.Module):
             student.to(resolve_device(self.device))
         source = self.source.open()
-        data = labelled(source, rows(source, "test")[: self.images], self.attribute)
+        chosen = draw(source, rows(source, "test"), self.images, proportional=True)
+        data = labelled(source, chosen, self.attribute)
         check_student(student, data.images[:1])
         measured = judge(student, data)
         console().print(groups_table({"student": measured}, self.attribute))

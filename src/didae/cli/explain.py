@@ -19,6 +19,7 @@ from didae.cli.components import (
 from didae.cli.report import finish
 from didae.cli.sources import SourceConfig, rows
 from didae.counterfactuals import Components, ExplainConfig, explain
+from didae.data.selection import draw
 from didae.errors import ImageReadError
 from didae.runtime import resolve_device
 
@@ -33,7 +34,10 @@ class Explain(Command):
     source : SourceConfig
         Which images: the test split of Square, or a folder.
     images : int
-        How many at most, from the first.
+        How many at most: as many of each class, and of each group where there are attributes, as
+        there are.
+    sample_seed : int
+        Which of them are drawn.
     encoder : str
         square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
         or a folder.
@@ -52,6 +56,7 @@ class Explain(Command):
     folder: Path = Path("runs/explain")
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
     images: int = Field(default=400, ge=1)
+    sample_seed: int = Field(default=0, ge=0)
     encoder: str = SHIPPED_NAME
     dictionary: str = SHIPPED_NAME
     decoder: str = SHIPPED_NAME
@@ -73,7 +78,7 @@ class Explain(Command):
             surrogates=surrogates,
         ).to(resolve_device(self.device))
         source = self.source.open()
-        chosen = rows(source, "test")[: self.images]
+        chosen = draw(source, rows(source, "test"), self.images, self.sample_seed)
         # Before the folder is taken, so that a misfit does not bind it to wrong settings. An image
         # that cannot be read is the sweep's to record.
         components.check(self.explain)

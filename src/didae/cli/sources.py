@@ -137,7 +137,7 @@ class SourceConfig(Config):
     def _splits(self, source: Files) -> dict[str, NDArray[np.int64]]:
         if self.whole or not (source.splits or len(source) >= FEWEST):
             return {}
-        return dict(complete(source.splits, source.ids, self.split_seed))
+        return dict(complete(source.splits, source.ids, self.split_seed, source.labels))
 
 
 def rows(source: ImageSource, split: Literal["train", "validation", "test"]) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 from pydantic import Field
@@ -13,11 +14,12 @@ from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.data.mirrored import Axis, Mirrored
+from didae.data.selection import draw
 from didae.decoders.base import SamplerConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.encoders.cache import cached_embed
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
-from didae.report.samples import SampleSheets, sample_rows
+from didae.report.samples import SAMPLES, SampleSheets
 from didae.training import TrainingConfig
 
 _NOISE = SamplerConfig(method="ddim", steps=20)
@@ -115,7 +117,7 @@ class TrainDecoder(Command):
         config = suited_config(images, encoder.dim, self.components, self.width, self.canvas)
         if self.objective == "noise":
             config = config.model_copy(update={"objective": "noise", "sampler": _NOISE})
-        few = sample_rows(len(images))
+        few = np.flatnonzero(np.isin(chosen, draw(source, chosen, SAMPLES)))
         watch = SampleSheets(self.folder, images[few], z[few], self.training)
         decoder = fit_decoder(
             images,

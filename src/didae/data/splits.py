@@ -21,6 +21,9 @@ SHARE: Final = 0.1
 FEWEST: Final = 100
 """A folder of fewer images is not split: a tenth of them would tell nothing."""
 
+FEWEST_OF_CLASS: Final = 5
+"""Classes of fewer images are split together."""
+
 
 def splits_of(source: ImageSource) -> Splits:
     """Give the splits of a source.
@@ -65,39 +68,42 @@ def uniforms(seed: int, purpose: str, ids: Sequence[str]) -> NDArray[np.float64]
     return values
 
 
-def complete(splits: Splits, ids: Sequence[str], seed: int) -> Splits:
+def complete(
+    splits: Splits, ids: Sequence[str], seed: int, labels: NDArray[np.int64] | None = None
+) -> Splits:
     """Cut the validation and test splits that are missing from the training images.
 
-    Where there are no splits at all, every image is a training image at first. An image's place
-    depends only on seed and id, so images that are added later move none of the others.
-
-    Parameters
-    ----------
-    splits
-        What is known, such as the official splits.
-    ids
-        Names of all n images.
-    seed
-        Which cut.
-
-    Returns
-    -------
-    mapping of str to ndarray of int64
-        With train, validation and test, if there is a train split or none at all; a tenth of the
-        training images on average for each that was missing.
+    Where there are no splits at all, every image is a training image at first. A missing split gets
+    a tenth of each class (classes below `FEWEST_OF_CLASS` count as one), or without labels a tenth
+    on average. Which images depends only on seed and id: images that are added later move at most
+    those at the bounds of a class, and without labels none.
     """
     if splits and "train" not in splits:
         return splits
     train = splits["train"] if splits else np.arange(len(ids))
     chance = uniforms(seed, "split", [ids[int(row)] for row in train])
+    tenth = np.floor(chance / SHARE) if labels is None else _tenths(chance, labels[train])
     found, kept = dict(splits), np.ones(len(train), dtype=bool)
     for place, name in enumerate(("validation", "test")):
         if name not in splits:
-            drawn = (chance >= place * SHARE) & (chance < (place + 1) * SHARE)
-            found[name] = train[drawn]
-            kept &= ~drawn
+            found[name] = train[tenth == place]
+            kept &= tenth != place
     found["train"] = train[kept]
     return found
+
+
+def _tenths(chance: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Say in which tenth of its class an image is, (n,), ordered by chance."""
+    _, kind, size = np.unique(labels, return_inverse=True, return_counts=True)
+    kind[size[kind] < FEWEST_OF_CLASS] = -1
+    tenth = np.empty(len(chance))
+    for number in np.unique(kind):
+        members = np.flatnonzero(kind == number)
+        size = round(SHARE * len(members)) or 1
+        place = np.arange(len(members)) // size
+        enough = len(members) >= FEWEST_OF_CLASS
+        tenth[members[np.argsort(chance[members], kind="stable")]] = place if enough else np.inf
+    return tenth
 
 
 def renumber(splits: Splits, kept: Sequence[int] | NDArray[np.int64], total: int) -> Splits:

@@ -28,22 +28,6 @@ ROWS = ("image", "drawn from its z_sem and fresh noise", "round trip without res
 _CELL, _GAP, _LABEL = 96, 4, 16
 
 
-def sample_rows(count: int) -> list[int]:
-    """Choose the images of a sheet, evenly spaced, for neighbours are often of one class.
-
-    Parameters
-    ----------
-    count : int
-        Images there are, at least 1.
-
-    Returns
-    -------
-    list of int
-        Positions, at most `SAMPLES`.
-    """
-    return torch.linspace(0, count - 1, min(SAMPLES, count)).long().tolist()
-
-
 class SampleSheets:
     """Write ``samples/step-NNNNNN.png``; to be given to `fit_decoder` as what watches it.
 
