@@ -108,7 +108,7 @@ def test_an_image_outside_of_the_folder_is_not_shown(folder, monkeypatch) -> Non
     run = Run(folder)
     row = dict(run._strongest[1][0], file="../../secret.png")
     monkeypatch.setitem(run._strongest, 1, [row])
-    with pytest.raises(DidaeError, match="outside"):
+    with pytest.raises(DidaeError, match="no file inside"):
         run.screen(1)
 
 

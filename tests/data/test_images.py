@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 
@@ -16,6 +17,7 @@ from didae.data.images import (
     decode_image,
     png_bytes,
     read_image,
+    read_run_image,
     to_float,
     to_uint8,
     write_png,
@@ -381,3 +383,51 @@ def test_unwritable_png_names_the_path(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DidaeError, match="file"):
         write_png(torch.zeros(3, 2, 2, dtype=torch.uint8), tmp_path / "file" / "image.png")
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "images").mkdir(parents=True)
+    saved(Image.fromarray(noise(5, 7)), folder / "images" / "a.png")
+    saved(Image.fromarray(noise(5, 7)), tmp_path / "secret.png")
+    return folder
+
+
+def test_an_image_of_a_run_is_read_through_links_that_stay_inside(run, tmp_path):
+    (run / "images" / "b.png").symlink_to(run / "images" / "a.png")
+    (tmp_path / "link").symlink_to(run)
+    for home in (run, tmp_path / "link"):
+        for name in ("images/a.png", "images/b.png", "images/../images/a.png"):
+            assert torch.equal(read_run_image(home, name), read_image(run / "images" / "a.png"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "images/../../secret.png", "ABSOLUTE", "INSIDE", "link.png",
+             "folder_link/secret.png", "loop.png", "pipe.png", "images", "", ".", "a\0b.png",
+             "a" * 5000, "~/secret.png/../../../secret.png", None]
+)  # fmt: skip
+def test_an_image_of_a_run_never_leads_out_of_it(run, tmp_path, name):
+    (run / "link.png").symlink_to(tmp_path / "secret.png")
+    (run / "folder_link").symlink_to(tmp_path)
+    (run / "loop.png").symlink_to(run / "loop.png")
+    os.mkfifo(run / "pipe.png")
+    absolute = {"ABSOLUTE": tmp_path / "secret.png", "INSIDE": run / "images" / "a.png"}
+    with pytest.raises(DidaeError, match="no file inside the folder") as error:
+        read_run_image(run, str(absolute[name]) if name in absolute else name)
+    assert "\n" not in str(error.value)
+
+
+def test_an_image_of_a_run_is_bounded_and_is_an_image(run):
+    Image.new("1", (2049, 2048)).save(run / "wide.png")
+    (run / "long.png").write_bytes(b"")
+    os.truncate(run / "long.png", (32 << 20) + 1)
+    (run / "run.json").write_text("{}")
+    with pytest.raises(DidaeError, match="pixels"):
+        read_run_image(run, "wide.png")
+    with pytest.raises(DidaeError, match="larger than any image"):
+        read_run_image(run, "long.png")
+    with pytest.raises(ImageReadError, match=r"run\.json"):
+        read_run_image(run, "run.json")
+    with pytest.raises(ImageReadError, match=r"gone\.png"):
+        read_run_image(run, "gone.png")

@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from didae.data.images import read_image
 from didae.errors import DidaeError
 from didae.report.html import COLUMNS
+from didae.report.pictures import read_picture
 from didae.storage import read_table
 
 Row = Mapping[str, Any]
@@ -86,32 +86,6 @@ def delivered_rows(folder: Path) -> dict[int, list[Row]]:
     return found
 
 
-def load_image(folder: Path, name: str) -> Image:
-    """Read an image that a table names.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    name : str
-        Path below it.
-
-    Returns
-    -------
-    ndarray of uint8, shape (h, w, 3)
-        The image.
-
-    Raises
-    ------
-    DidaeError
-        If the path leads out of the folder, or the image is missing or broken.
-    """
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DidaeError(f"the table names {name!r}, outside of {folder}: run didae explain again.")
-    return read_image(path).permute(1, 2, 0).numpy()
-
-
 def load_pair(folder: Path, row: Row, labels: tuple[str, ...]) -> Pair:
     """Read the images of a row.
 
@@ -140,8 +114,8 @@ def load_pair(folder: Path, row: Row, labels: tuple[str, ...]) -> Pair:
         standing = "non-adversarial" if non_adversarial else "verified"
     return Pair(
         name=str(row["image_id"]),
-        factual=load_image(folder, str(row["factual_file"])),
-        counterfactual=load_image(folder, str(row["file"])),
+        factual=read_picture(folder, str(row["factual_file"])),
+        counterfactual=read_picture(folder, str(row["file"])),
         classes=(
             _class_name(int(row["prediction_before"]), labels),
             _class_name(int(row["prediction_after"]), labels),

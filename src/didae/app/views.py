@@ -12,10 +12,10 @@ from markupsafe import Markup
 from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
-from didae.app.pairs import Image, load_image
+from didae.app.pairs import Image
 from didae.app.state import Run, Screen
 from didae.report import figures
-from didae.report.pictures import common_gain, data_uri, difference_map, thumbnail
+from didae.report.pictures import common_gain, data_uri, difference_map, read_picture, thumbnail
 from didae.report.repair import Preview
 from didae.report.trust import trust
 from didae.summary import FUNNEL
@@ -201,8 +201,8 @@ def _funnel(screen: Screen) -> Markup:
 def _preview(run: Run, preview: Preview) -> dict[str, Any]:
     return {
         "said": preview,
-        "factual": _uri(load_image(run.folder, preview.factual)),
-        "counterfactual": _uri(load_image(run.folder, preview.counterfactual)),
+        "factual": _uri(read_picture(run.folder, preview.factual)),
+        "counterfactual": _uri(read_picture(run.folder, preview.counterfactual)),
     }
 
 

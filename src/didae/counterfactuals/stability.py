@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from didae.data.images import read_image
+from didae.data.images import read_run_image
 from didae.randomness import generator
 from didae.runtime import progress
 from didae.students import StudentLike, logits
@@ -49,7 +49,7 @@ def stability(
     kept: Counter[int] = Counter()
     for start in progress(range(0, len(rows), batch_size), "disturbing flips"):
         part = rows[start : start + batch_size]
-        images = [disturb(read_image(folder / r["file"]), r["image_id"]) for r in part]
+        images = [disturb(read_run_image(folder, r["file"]), r["image_id"]) for r in part]
         predictions = logits(student, torch.stack(images)).argmax(1).tolist()
         for row, prediction in zip(part, predictions, strict=True):
             kept[row["direction"]] += prediction != row["prediction_before"]

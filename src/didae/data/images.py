@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,11 @@ IMAGE_SUFFIXES: Final = frozenset(suffix for group in SUFFIXES.values() for suff
 
 MAX_PIXELS: Final = 50_000_000
 """Largest width x height that is decoded unless told otherwise."""
+
+
+MAX_RUN_PIXELS: Final = 2048 * 2048
+MAX_RUN_BYTES: Final = 32 << 20
+"""Of an image inside a run folder: decoders draw far smaller ones."""
 
 
 def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -64,6 +70,29 @@ def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_
     _check_size(size)
     with opened(Path(path), str(path), max_pixels) as image:
         return decoded(image, size)
+
+
+def read_run_image(folder: str | Path, name: str) -> Tensor:
+    """Read an image that a table or a document of a run names, uint8, shape (3, height, width).
+
+    Run folders are handed around, so a name in them is not believed: it must be a relative path,
+    lead inside the folder with all links followed, and end at a plain file of bounded size.
+    """
+    path, size = None, 0
+    with suppress(OSError, RuntimeError, TypeError, ValueError):
+        home = Path(folder).resolve()
+        found = (home / name).resolve()
+        if found.is_relative_to(home) and not Path(name).is_absolute():
+            # What is not there is left to the reader, which says so; pipes would wait for ever.
+            path = found if found.is_file() or not found.exists() else None
+            size = found.stat().st_size if found.is_file() else 0
+    if path is None or size > MAX_RUN_BYTES:
+        reason = "is larger than any image of a run" if path else "is no file inside the folder"
+        raise DidaeError(
+            f"{folder}: the run names the image {name!r}, which {reason}, and it was not opened: "
+            "make the run again, or fetch the whole folder from where it was made"
+        )
+    return read_image(path, max_pixels=MAX_RUN_PIXELS)
 
 
 def decode_image(

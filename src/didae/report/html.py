@@ -198,8 +198,8 @@ def _pair(folder: Path, row: Row, labels: tuple[str, ...]) -> sheets.Pair:
     )
     return sheets.Pair(
         name=str(row["image_id"]),
-        factual=read_picture(folder / row["factual_file"]),
-        counterfactual=read_picture(folder / row["file"]),
+        factual=read_picture(folder, row["factual_file"]),
+        counterfactual=read_picture(folder, row["file"]),
         probability_before=float(row["probability_before"]),
         probability_after=float(row["probability_after"]),
         classes=(
@@ -226,8 +226,8 @@ def _round_trip(folder: Path, rows: Iterable[Row]) -> Markup | None:
     trips = [
         sheets.RoundTrip(
             name=str(ranked[i]["image_id"]),
-            image=read_picture(folder / ranked[i]["factual_file"]),
-            decoded=read_picture(folder / ranked[i]["round_trip_file"]),
+            image=read_picture(folder, ranked[i]["factual_file"]),
+            decoded=read_picture(folder, ranked[i]["round_trip_file"]),
             psnr=float(ranked[i]["round_trip_psnr"]),
         )
         for i in ranks

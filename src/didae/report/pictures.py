@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from didae.data.images import read_image
+from didae.data.images import read_run_image
 
 THUMBNAIL = 128
 """Longest side of an image inside a report, in pixels; larger images are reduced to it."""
@@ -19,25 +19,9 @@ THUMBNAIL = 128
 _GAINS = (1, 2, 4, 8, 16, 32)
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read an image of a run.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    ndarray
-        (h, w, 3) uint8.
-
-    Raises
-    ------
-    DidaeError
-        If it is missing or broken.
-    """
-    return read_image(path).permute(1, 2, 0).numpy()
+def read_picture(folder: Path, name: str) -> NDArray[np.uint8]:
+    """Read an image that a run names, (h, w, 3); one that leads out of its folder is refused."""
+    return read_run_image(folder, name).permute(1, 2, 0).numpy()
 
 
 def difference_map(

@@ -129,8 +129,8 @@ def _preview(folder: Path, pairs: Sequence[Preview]) -> Markup:
     columns = [
         (
             f"pair {i}",
-            read_picture(folder / pair.factual),
-            read_picture(folder / pair.counterfactual),
+            read_picture(folder, pair.factual),
+            read_picture(folder, pair.counterfactual),
         )
         for i, pair in enumerate(pairs, start=1)
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from didae.counterfactuals.explain import TABLE_FOLDER
 from didae.counterfactuals.table import KEPT, SCHEMA
-from didae.data.images import read_image
+from didae.data.images import read_run_image
 from didae.errors import DidaeError
 from didae.runtime import progress
 from didae.storage import read_table
@@ -134,7 +134,7 @@ def _pairs(
     if not best:
         return Pairs(direction, name, *(torch.empty(0, 3, 1, 1, dtype=torch.uint8),) * 2)
     images = [
-        torch.stack([read_image(folder / row[column]) for row in best])
+        torch.stack([read_run_image(folder, row[column]) for row in best])
         for column in ("factual_file", "file")
     ]
     return Pairs(direction, name, *images)
