@@ -1,6 +1,11 @@
-"""The one kind of error that users see: a single line that says what, where and what to do."""
+"""What users are told: one kind of error, in a single line, and text that no terminal obeys."""
 
 from __future__ import annotations
+
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\n\u200c\u200d"
 
 
 class DidaeError(Exception):
@@ -9,3 +14,15 @@ class DidaeError(Exception):
 
 class ImageReadError(DidaeError):
     """An image file that cannot be read; a table of images may skip it and go on."""
+
+
+def visible(text: str) -> str:
+    r"""Write control characters, marks of direction and broken characters as escapes (``\x1b``)."""
+    if text.isprintable():
+        return text
+    return "".join(
+        repr(letter)[1:-1]
+        if unicodedata.category(letter) in _HIDDEN and letter not in _JOINERS
+        else letter
+        for letter in text
+    )

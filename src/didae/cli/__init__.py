@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from didae import __version__
-from didae.errors import DidaeError
+from didae.errors import DidaeError, visible
 
 if TYPE_CHECKING:
     from didae.cli.command import Command
@@ -63,14 +66,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0 success, 2 bad input or usage, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A code page such as cp1252 lacks letters of the help and of users' names.
+            stream.reconfigure(errors="replace")
+    notices = logging.StreamHandler()
+    notices.setFormatter(_Notice())
+    logging.getLogger("didae").addHandler(notices)
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except DidaeError as error:
-        sys.stderr.write(f"didae: {error}\n")
+        sys.stderr.write(f"didae: {visible(str(error))}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"didae: {_INTERRUPTED}\n")
         return 130
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has seen enough; the end of Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        logging.getLogger("didae").removeHandler(notices)
+
+
+class _Notice(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"didae: {record.levelname.lower()}: {visible(super().format(record))}"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import rich.console
 import tyro
+from rich.text import Text
+from typing_extensions import override
 
 from didae.cli import EXIT_CODES
 from didae.config import Config, load_yaml, save_yaml
-from didae.errors import DidaeError
+from didae.errors import DidaeError, visible
 from didae.storage import prepare_run_folder
 
 if TYPE_CHECKING:
@@ -119,15 +121,15 @@ def open_run(command: Command, folder: Path) -> None:
     save_yaml(command, earlier)
 
 
-def console() -> rich.console.Console:
-    """Give the terminal that results go to.
+class _Console(rich.console.Console):
+    @override
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
 
-    Returns
-    -------
-    rich.console.Console
-        Standard output.
-    """
-    return rich.console.Console(highlight=False, soft_wrap=True)
+
+def console() -> rich.console.Console:
+    """Give standard output, where what users wrote is shown and never obeyed."""
+    return _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
