@@ -71,8 +71,8 @@ def test_the_time_is_announced_before(folder, tmp_path, capsys):
     assert audit(folder, tmp_path / "run") == 0
     shown = capsys.readouterr().out
     assert shown.index("train the decoder") < shown.index("ambient")
-    # Ten of the eighty are kept for validation.
-    assert "70 images to learn from" in shown
+    # A tenth of each class is kept for validation.
+    assert "72 images to learn from" in shown
 
 
 def test_classes_in_another_order_than_the_students_are_noticed(folder, run, tmp_path, caplog):

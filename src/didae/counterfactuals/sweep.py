@@ -123,6 +123,7 @@ class Sweep:
             round_trip_psnr=_psnr(code.residual.cpu() / 2),
             probability_before=probability,
             prediction_before=prediction,
+            target=_runner_up(look.judged, prediction),
         )
         change, chosen = self._edit(look, cells)
         drawn = self._deliver(look, code, change, chosen, cells) if chosen.any() else {}
@@ -261,6 +262,11 @@ class Sweep:
             verified_flip=verified,
             non_adversarial_flip=ambient & agree & (surrogates > 0),
         )
+
+
+def _runner_up(judged: Tensor, prediction: Tensor) -> Tensor:
+    """Give the class that comes next after the predicted one, shape (m,)."""
+    return judged.scatter(1, prediction[:, None], -torch.inf).argmax(1)
 
 
 def _psnr(error: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ _FLOATS = (
     "round_trip_psnr",
     "change_rms",
 )
-_CLASSES = ("prediction_before", "prediction_after")
+_CLASSES = ("prediction_before", "prediction_after", "target")
 _COUNTS = ("surrogate_flips", "drawings")
 _FLAGS = ("latent_flip", "ambient_flip", "verified_flip", "non_adversarial_flip")
 _TEXTS = ("status", "reason", "file", "factual_file", "round_trip_file")
@@ -52,6 +52,7 @@ SCHEMA: pa.Schema = pa.schema(
 )
 """Columns of the table. What was not measured is null; predictions and unknown labels are -1.
 
+``target``: the class that the image was to be moved to; where a flip leads is `prediction_after`.
 ``strength``: as configured. ``code_*``: the direction's own code before, as asked for (clamped to
 the range of the data) and re-encoded from the 8-bit image. ``spill``: largest |change of another
 code| / its std. ``margin_*``: of the probe on the factual image, or of the student where the two
