@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cli.parts import TINY, complaint, explain_flags, make_parts
+from didae.cli import data as data_module
 from didae.cli import main
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.dictionaries import Dictionary
@@ -187,4 +188,31 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, capsys) ->
     cut, whole = (FactorEncoder.load(tmp_path / name) for name in ("cut", "whole"))
     for name, value in whole.state_dict().items():
         assert torch.equal(cut.state_dict()[name], value)
+    capsys.readouterr()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGHUP there")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) -> None:
+    flags = ["data", "square", str(tmp_path / "s"), "--size=4"]
+    write = data_module.write_png
+
+    def signalled(image, path):
+        os.kill(os.getpid(), number)
+        write(image, path)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        patch.setattr(data_module, "write_png", signalled)
+        assert main(flags) == 128 + number
+    assert capsys.readouterr().err.startswith("didae: interrupted")
+    assert signal.getsignal(number) == before
+    # What nohup ignores is no end.
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(data_module, "write_png", signalled)
+            assert main(flags) == 0
+    finally:
+        signal.signal(number, before)
     capsys.readouterr()

@@ -5,14 +5,18 @@ Nothing heavy is imported before a command is known, so that help is instant.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Generator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from didae import __version__
 from didae.errors import DidaeError, visible
@@ -48,7 +52,10 @@ COMMANDS = {
 }
 """Command -> module, class and one line of help."""
 
-EXIT_CODES = "Exit codes: 0 success, 2 bad input or usage, 130 interrupted (Ctrl-C)."
+EXIT_CODES = (
+    "Exit codes: 0 success, 2 bad input or usage, "
+    "130 interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."
+)
 
 _INTERRUPTED = "interrupted; run the same command again to go on."
 
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 success, 2 bad input or usage, 130 interrupted.
+        Exit code: 0 success, 2 bad input or usage, 128 + n interrupted by signal n.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -74,13 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     notices.setFormatter(_Notice())
     logging.getLogger("didae").addHandler(notices)
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with _ended_like_ctrl_c():
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except DidaeError as error:
         sys.stderr.write(f"didae: {visible(str(error))}\n")
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"didae: {_INTERRUPTED}\n")
-        return 130
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has seen enough; the end of Python flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,6 +100,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Notice(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return f"didae: {record.levelname.lower()}: {visible(super().format(record))}"
+
+
+@contextlib.contextmanager
+def _ended_like_ctrl_c() -> Generator[None]:
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, so that all is saved that can be."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        raise KeyboardInterrupt(number)
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # What `nohup` has switched off stays off.
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -157,7 +157,7 @@ def explain_own(images: Path, student: str, folder: Path, progress: Progress) ->
         explain=mirror if load_judges(student)[1] is None else ExplainConfig(),
     )
     with watched(progress):
-        command.run()
+        command.execute()
 
 
 def _result(document: RepairDocument) -> RepairResult:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydantic
 import rich.console
 import tyro
 from rich.text import Text
@@ -15,7 +18,7 @@ from typing_extensions import override
 from didae.cli import EXIT_CODES
 from didae.config import Config, load_yaml, save_yaml
 from didae.errors import DidaeError, visible
-from didae.storage import prepare_run_folder
+from didae.storage import FolderLock, prepare_run_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,6 +33,8 @@ _CONFIG_HELP = (
 
 class Command(Config):
     """A command of `didae`; its fields are its flags."""
+
+    _locks: contextlib.ExitStack = pydantic.PrivateAttr(default_factory=contextlib.ExitStack)
 
     @abstractmethod
     def run(self) -> None:
@@ -55,8 +60,19 @@ class Command(Config):
             command = cls.parse(name, arguments)
         except SystemExit as error:
             return 2 if error.code else 0
-        command.run()
+        command.execute()
         return 0
+
+    def execute(self) -> None:
+        """Run, and let go of the folders that were locked for it."""
+        with self._locks:
+            self.run()
+
+    def lock(self, folder: Path) -> None:
+        """Keep others from writing to a folder until the command ends."""
+        # The processes that share a training share its folder too; the first of them writes.
+        if os.environ.get("RANK", "0") == "0":
+            self._locks.enter_context(FolderLock(folder))
 
     @classmethod
     def parse(cls, name: str, arguments: list[str]) -> Self:
@@ -91,34 +107,33 @@ class Command(Config):
         )
 
 
-def open_run(command: Command, folder: Path) -> None:
-    """Make a folder ready for a run, or for going on with the same run.
-
-    Parameters
-    ----------
-    command : Command
-        What will run; saved as ``run.yaml``.
-    folder : Path
-        Where.
-
-    Raises
-    ------
-    DidaeError
-        If the folder cannot be written, holds something else, or a run with other settings; it is
-        then untouched.
-    """
-    earlier = folder / RUN_FILE
-    if earlier.exists():
+def require_own(command: Command, folder: Path) -> None:
+    """Refuse a folder that holds something other than this command's run; nothing is written."""
+    if (folder / RUN_FILE).exists():
         _require_same(command, folder)
-        prepare_run_folder(folder)
         return
-    prepare_run_folder(folder)
-    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        raise DidaeError(f"cannot use {folder} ({error.strerror}): choose another.") from error
+    others = [name for name in names if not name.startswith(".")]
     if others:
         raise DidaeError(
             f"{folder} holds other files ({others[0]}) and no {RUN_FILE}: choose an empty folder."
         )
-    save_yaml(command, earlier)
+
+
+def open_run(command: Command, folder: Path) -> None:
+    """Make a folder ready for a run, or for going on with it; nobody else may write there then.
+
+    A folder that holds something other than this run is refused, and untouched.
+    """
+    require_own(command, folder)
+    prepare_run_folder(folder)
+    command.lock(folder)
+    require_own(command, folder)
+    if not (folder / RUN_FILE).exists():
+        save_yaml(command, folder / RUN_FILE)
 
 
 class _Console(rich.console.Console):

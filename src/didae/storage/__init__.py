@@ -20,10 +20,12 @@ from didae.storage.files import (
     write_text,
 )
 from didae.storage.fingerprints import fingerprint
+from didae.storage.locks import FolderLock
 from didae.storage.tables import TableWriter, read_table
 
 __all__ = [
     "SCHEMA",
+    "FolderLock",
     "TableWriter",
     "commit",
     "fingerprint",

@@ -21,6 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from didae.errors import DidaeError
+from didae.storage.locks import require_in_place
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
@@ -86,6 +87,7 @@ def commit(files: Mapping[Path, bytes], durable: bool = True) -> None:
     """
     waiting: dict[Path, Path] = {}
     path = next(iter(files))
+    require_in_place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for path, data in files.items():
