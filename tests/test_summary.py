@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
-from didae.summary import FUNNEL, Summary, summarise
+from didae.summary import FUNNEL, DirectionSummary, Summary, summarise
 
 FAILED = {
     "status": "failed", "latent_flip": False, "ambient_flip": False, "verified_flip": False,
@@ -84,6 +85,45 @@ def test_where_nothing_is_verified_directions_are_ranked_by_what_flips_the_stude
         row("a", 2, ambient_flip=False, verified_flip=False), row("b", 2),
     ]  # fmt: skip
     assert [d.index for d in summarise(rows).directions] == [2, 1, 0]
+
+
+def ranked(*found: DirectionSummary) -> str:
+    """Give the names in order, whichever order they are given in."""
+    orders = {
+        tuple(d.name for d in Summary(n_images=9, n_directions=3, directions=given).directions)
+        for given in permutations(found)
+    }
+    assert len(orders) == 1
+    return " ".join(orders.pop())
+
+
+def one(name: str, flips: int, verified: int = 0, **values: Any) -> DirectionSummary:
+    counts = {"n": 100, "feasible": 100, "latent_flips": 100, "non_adversarial_flips": 0}
+    counts |= {"ambient_flips": flips, "verified_flips": verified}
+    return DirectionSummary(name=name, **({"index": ord(name)} | counts | values))
+
+
+def test_the_first_direction_is_the_strongest_that_a_person_can_judge():
+    # A flip that is not verified counts half.
+    assert ranked(one("a", 3, 3), one("b", 44), one("c", 0)) == "b a c"
+    assert ranked(one("a", 95, 95), one("b", 100), one("c", 60, 50)) == "a c b"
+    # Images that do not show the edit cannot be judged, but a flip is more than none.
+    assert ranked(one("a", 90, realised=0.1), one("b", 5), one("c", 0)) == "b a c"
+    assert ranked(one("a", 90, realised=0.25), one("b", 5), one("c", 9)) == "a c b"
+
+
+def test_ties_are_broken_by_surrogates_and_then_stay_in_order():
+    assert ranked(one("b", 4, 4), one("a", 4, 4), one("c", 4, 4, non_adversarial_flips=1)) == (
+        "c a b"
+    )
+
+
+@pytest.mark.parametrize("stage", [stage for stage, _ in FUNNEL[1:]])
+def test_a_summary_whose_later_stage_exceeds_an_earlier_one_is_refused(stage: str):
+    document = summarise([row()]).to_json()
+    document["directions"][0] |= dict.fromkeys([stage for stage, _ in FUNNEL], 1) | {stage: 2}
+    with pytest.raises(DidaeError, match="but only 1"):
+        Summary.from_json(document)
 
 
 def test_round_trip_counts_every_image_once_and_spill_only_what_was_delivered():

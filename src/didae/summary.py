@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from didae.errors import DidaeError
 
@@ -33,6 +39,9 @@ NAFR_DEFINITION = (
     "nafr is the share of all n rows, failed ones included, at which the student and every "
     "surrogate change their arg max class from the factual image to the delivered 8-bit image."
 )
+
+SHOWN = 0.25
+"""Median realised share from which images show what was asked for, so that a person can judge."""
 
 Matrix = tuple[tuple[float | None, ...], ...]
 
@@ -93,10 +102,42 @@ class DirectionSummary(BaseModel):
     stability: float | None = None
     correlates_with: tuple[tuple[str, float], ...] = ()
 
+    @model_validator(mode="after")
+    def _never_widens(self) -> DirectionSummary:
+        counts = [int(getattr(self, stage)) for stage, _ in FUNNEL]
+        for (_, before), (_, words), least, most in zip(
+            FUNNEL, FUNNEL[1:], counts[1:], counts, strict=False
+        ):
+            if least > most:
+                raise ValueError(f"{least} {words}, but only {most} {before}")
+        return self
+
+    @property
+    def flip_share(self) -> float:
+        """Images at which the student flips as a share of n, in [0, 1]."""
+        return self.ambient_flips / self.n if self.n else 0.0
+
     @property
     def verified_share(self) -> float:
         """Verified flips as a share of n, in [0, 1]."""
         return self.verified_flips / self.n if self.n else 0.0
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, int, int]:
+        """Order of directions, the strongest that a person can judge first.
+
+        First come directions with flips on images that show the edit, then those with flips on
+        images that do not, then the rest; within each by flips, of which those that are not
+        verified count half. Ties are broken by non-adversarial flips, then by index.
+        """
+        shown = self.realised is None or self.realised >= SHOWN
+        return (
+            not (self.ambient_flips and shown),
+            not self.ambient_flips,
+            -(self.ambient_flips + self.verified_flips),
+            -self.non_adversarial_flips,
+            self.index,
+        )
 
 
 class Summary(BaseModel):
@@ -113,7 +154,7 @@ class Summary(BaseModel):
     round_trip_psnr
         Mean over images, in dB, of the round trip without residual; None if never measured.
     directions
-        Ranked by verified flips, most first.
+        In the order of their `rank`, in whatever order they are given.
     failures
         Reason -> number of rows.
     disentanglement
@@ -149,6 +190,11 @@ class Summary(BaseModel):
     nafr_definition: str = NAFR_DEFINITION
     measures: dict[str, float | None] = {}
     settings: dict[str, Any] = {}
+
+    @field_validator("directions")
+    @classmethod
+    def _ranked(cls, directions: tuple[DirectionSummary, ...]) -> tuple[DirectionSummary, ...]:
+        return tuple(sorted(directions, key=lambda direction: direction.rank))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -281,8 +327,7 @@ def summarise(
     Returns
     -------
     Summary
-        Directions ranked by verified flips; ties by non-adversarial flips, by flips of the student,
-        then by index.
+        What the rows come to.
     """
     tallies: dict[int, _Tally] = {}
     failures: Counter[str] = Counter()
@@ -303,14 +348,6 @@ def summarise(
     directions = [
         t.close(c, stability.get(t.index)) for t, c in zip(ordered, correlations, strict=True)
     ]
-    directions.sort(
-        key=lambda d: (
-            -d.verified_flips,
-            -d.non_adversarial_flips,
-            -d.ambient_flips,
-            d.index,
-        )
-    )
     return Summary(
         n_images=len(psnr),
         n_directions=len(directions),

@@ -130,17 +130,18 @@ def test_table_tells_what_the_saved_images_show(components: Components, tmp_path
 
 def test_flags_follow_from_the_numbers(components: Components, tmp_path: Path) -> None:
     sampler = SamplerConfig(method="euler", steps=2)
-    lenient = {"realised_share": 0.01, "spill_limit": 3.0, "sampler": sampler}
+    lenient = {"realised_share": 0.01, "spill_limit": 6.0, "sampler": sampler}
     explain(Images(), range(40), components, REFLECTION.model_copy(update=lenient), tmp_path)
     rows = read_rows(tmp_path)
     for row in rows:
         share = (row["code_after"] - row["code_before"]) / (
             row["code_requested"] - row["code_before"]
         )
-        good = row["ambient_flip"] and share >= 0.01 and row["spill"] < 3
+        good = row["ambient_flip"] and share >= 0.01 and row["spill"] < 6
         assert row["verified_flip"] == good
-        agree = row["ambient_flip"] and row["surrogate_flips"] == row["surrogates"]
-        assert row["non_adversarial_flip"] == agree
+        agree = row["surrogate_flips"] == row["surrogates"]
+        # Every stage asks for all stages before it.
+        assert row["non_adversarial_flip"] == (good and agree)
         assert row["latent_flip"] == ((row["margin_before"] > 0) != (row["margin_requested"] > 0))
     flags = {name: {row[name] for row in rows} for name in rows[0] if name.endswith("_flip")}
     assert all(values == {False, True} for values in flags.values()), flags

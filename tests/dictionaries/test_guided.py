@@ -46,7 +46,7 @@ def test_the_shortcut_is_found_without_its_labels_and_variance_alone_misses_it()
     z, label, shortcut = planted()
     margins = 2 * label + 3 * shortcut - 2.5
     guided = fit_guided(z, margins, label, 6, "x")
-    assert guided.names[:3] == ("class", "beyond the class", "variation 1")
+    assert guided.names[:3] == ("what separates the labels", "beyond the class", "variation 1")
     found = correlation(guided.encode(z), shortcut)
     assert found[1] > 0.9  # z_sem itself tells the shortcut with r = .93
     assert found[0] < 0.1

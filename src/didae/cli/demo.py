@@ -66,7 +66,7 @@ class Demo(Command):
         # The classes of Square take turns from image to image.
         chosen = square.splits["test"][: self.images]
         summary = explain(square, chosen, components, self.explain, self.folder)
-        tell(summary)
+        tell(self.folder, summary)
         if not self.only_explain:
             tell_repair(self._repaired(square, components))
         publish(self.folder, summary)

@@ -10,7 +10,11 @@ from rich.table import Column, Table
 
 from didae.cli.command import Command, console
 from didae.report import write_report
-from didae.report.repair import RepairDocument, find_repair, read_repair
+from didae.report.advice import remedy
+from didae.report.headline import headline, key_figures
+from didae.report.numbers import NARROW, accuracy
+from didae.report.repair import Figure, Group, RepairDocument, find_repair, read_repair
+from didae.report.trust import trust
 from didae.storage import read_json
 from didae.summary import FUNNEL, Summary
 
@@ -65,36 +69,31 @@ def finish(folder: Path, summary: Summary) -> None:
     summary : Summary
         What the run counted.
     """
-    tell(summary)
+    tell(folder, summary)
     repair = find_repair(folder)
     if repair is not None:
         tell_repair(read_repair(repair))
     publish(folder, summary)
 
 
-def tell(summary: Summary) -> None:
-    """Print the key numbers of a run.
-
-    Parameters
-    ----------
-    summary : Summary
-        What the run counted.
-    """
+def tell(folder: Path, summary: Summary) -> None:
+    """Print what a run found, the key numbers, and what to try next; rounded as in the report."""
     terminal = console()
-    table = Table(Column("direction", no_wrap=True), *(words for _, words in FUNNEL))
+    said = headline(summary)
+    for sentence in (said.first, *said.more):
+        terminal.print(_plain(sentence))
+    advice = remedy(folder, said.remedy)
+    if advice is not None:
+        terminal.print(f"{advice.words}: {advice.command}" if advice.command else advice.words)
+    stages = FUNNEL[2:]
+    columns = ("direction", "trust", *(words for _, words in stages))
+    table = Table(*(Column(words, overflow="fold") for words in columns))
     for direction in summary.directions:
-        table.add_row(direction.name, *(str(getattr(direction, stage)) for stage, _ in FUNNEL))
+        counts = (f"{getattr(direction, stage):,}" for stage, _ in stages)
+        table.add_row(direction.name, trust(summary, direction).word, *counts)
     terminal.print(table)
-    figures = {
-        "counterfactuals per second": summary.counterfactuals_per_second,
-        "network evaluations per counterfactual": summary.nfe_per_counterfactual,
-        "round trip, dB": summary.round_trip_psnr,
-        **{key.replace("_", " "): value for key, value in summary.measures.items()},
-    }
-    terminal.print(f"{summary.n_images} images, {summary.n_directions} directions")
-    for words, value in figures.items():
-        if value is not None:
-            terminal.print(f"{words}: {value:.4g}")
+    for words, value in key_figures(summary):
+        terminal.print(_plain(f"{words}: {value}"))
 
 
 def tell_repair(document: RepairDocument) -> None:
@@ -110,16 +109,25 @@ def tell_repair(document: RepairDocument) -> None:
     terminal.print(f"judged by {' and '.join(document.teachers)}: {said}")
     table = Table("accuracy", "n", "before", "after")
     for group in document.by_group():
-        table.add_row(group.name, str(group.count), f"{group.before:.3f}", f"{group.after:.3f}")
+        table.add_row(group.name, str(group.count), *_accuracies(group))
     table.add_section()
     for figure in document.figures():
-        table.add_row(figure.name, "", f"{figure.before:.3f}", f"{figure.after:.3f}")
+        table.add_row(figure.name, "", *_accuracies(figure))
     if table.row_count:
         terminal.print(table)
     for figure in document.figures():
         if figure.detail:
-            terminal.print(f"{figure.name}: {figure.detail}")
+            terminal.print(_plain(f"{figure.name}: {figure.detail}"))
     terminal.print(f"the gate {document.decision.reason}", style="bold")
+
+
+def _accuracies(figure: Figure | Group) -> tuple[str, str]:
+    return _plain(accuracy(figure.before)), _plain(accuracy(figure.after))
+
+
+def _plain(text: str) -> str:
+    """Put spaces that every code page has."""
+    return text.replace(NARROW, " ")
 
 
 def publish(folder: Path, summary: Summary, repair: Path | None = None) -> None:

@@ -260,7 +260,7 @@ class Sweep:
             code_changes=changes,
             spill=spill,
             verified_flip=verified,
-            non_adversarial_flip=ambient & agree & (surrogates > 0),
+            non_adversarial_flip=verified & agree & (surrogates > 0),
         )
 
 

@@ -14,7 +14,9 @@ from didae.dictionaries.procrustes import Procrustes
 from didae.dictionaries.svd import SVD
 from didae.errors import DidaeError
 
-CLASS, BEYOND = "class", "beyond the class"
+CLASS, BEYOND = "what separates the labels", "beyond the class"
+"""Names of the first two directions. The first is no more than that: where something else comes
+with a class, it may be this and not the object that the direction follows."""
 
 
 def parted(margins: Tensor, labels: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def fit_guided(
     Returns
     -------
     Procrustes
-        Directions ``class``, ``beyond the class``, ``variation 1`` and so on.
+        Directions ``what separates the labels``, ``beyond the class``, ``variation 1`` and so on.
 
     Raises
     ------

@@ -12,47 +12,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from didae.report import svg
+from didae.report.numbers import decimals, percent
 
 _WIDE, _HIGH = 76, 48
-
-
-def percent(share: float | None) -> str:
-    """Write a share for reading, never rounding something to nothing or almost all to all.
-
-    Parameters
-    ----------
-    share
-        In [0, 1], or None.
-
-    Returns
-    -------
-    str
-        "97 %", "0.4 %", "99.8 %", "<0.1 %", or "–" for None and NaN.
-    """
-    if share is None or math.isnan(share):
-        return "–"
-    value = 100 * share
-    if 0 < value < 0.1:
-        return "<0.1\u202f%"
-    if 99.9 < value < 100:
-        return ">99.9\u202f%"
-    return f"{value:.{1 if 0 < value < 1 or 99 < value < 100 else 0}f}\u202f%"
-
-
-def accuracy(share: float | None) -> str:
-    """Write an accuracy with the tenths of a percent that comparisons need.
-
-    Parameters
-    ----------
-    share
-        In [0, 1], or None.
-
-    Returns
-    -------
-    str
-        "97.0 %", or "–" for None.
-    """
-    return "–" if share is None else f"{100 * share:.1f}\u202f%"
 
 
 def shorten(text: str, length: int) -> str:
@@ -153,7 +115,7 @@ def _heat_cell(x: float, y: float, value: float | None, largest: float) -> Marku
     if value is not None and math.isfinite(value):
         strength = abs(value) / largest if largest else 0.0
         parts.append(svg.box(*corner, svg.CONTRA if value < 0 else svg.ACCENT, strength))
-        number = f"{value:.2f}".replace("-", "−")
+        number = decimals(value)
         style = svg.ON_FILL if strength > 0.55 else svg.BODY
         parts.append(svg.text(x + _WIDE / 2, y + _HIGH / 2 + 4.5, number, style, anchor="middle"))
     return Markup("").join(parts)

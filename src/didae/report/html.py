@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from didae.errors import DidaeError
 from didae.report import figures, sheets, trust
+from didae.report.advice import dotted, remedy
+from didae.report.headline import headline, key_figures
 from didae.report.pictures import read_picture
 from didae.report.repair import find_repair
 from didae.report.repair_section import repair_section
-from didae.report.template import number, page_template
+from didae.report.template import page_template
 from didae.storage import read_table, write_text
 from didae.summary import FUNNEL, DirectionSummary, Summary
 
@@ -85,63 +87,24 @@ def write_report(
     rows = _read_rows(folder)
     shown = find_repair(folder) if repair is None else Path(repair)
     cards = [_card(folder, d, rows, summary) for d in summary.directions[:CARDS]]
+    said = headline(summary)
     page = page_template().render(
         title=title,
         summary=summary,
-        conclusion=conclusion(summary),
-        key_figures=_key_figures(summary),
+        headline=said,
+        advice=remedy(folder, said.remedy),
+        key_figures=key_figures(summary),
         cards=cards,
         thresholds=trust,
         trusts={d.index: trust.trust(summary, d) for d in summary.directions},
         repair=None if shown is None else repair_section(shown, folder),
         matrices=_matrices(summary),
         round_trip=_round_trip(folder, rows),
-        settings=list(_flatten(summary.settings)),
+        settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
     )
     path = (folder if repair is None else Path(repair)) / REPORT_FILE
     write_text(path, page)
     return path
-
-
-def conclusion(summary: Summary) -> tuple[str, str]:
-    """Say in a sentence what the run found, and in a second one how the next direction compares.
-
-    Both also say so where the direction that they name cannot be trusted.
-
-    Parameters
-    ----------
-    summary
-        What the run counted.
-
-    Returns
-    -------
-    tuple of str
-        The sentence and the second one, which is empty where there is nothing to compare.
-    """
-    if not summary.directions:
-        return "No counterfactual was asked for.", ""
-    best, *others = summary.directions
-    if not best.verified_flips:
-        return (
-            "Nothing was shown: no direction changes the classifier’s decision in a way that could "
-            "be verified.",
-            f"{summary.n_directions} directions were tried on {summary.n_images:,} images.",
-        )
-    share, found = figures.percent(best.verified_share), trust.trust(summary, best)
-    first = f"The classifier’s decision flips in {share} of images when "
-    if found.grade == "good":
-        first += f"only “{best.name}” changes."
-    else:
-        first += f"“{best.name}” changes, but this direction {_doubt(found)}: {found.reason}."
-    if not others:
-        return first, ""
-    share, found = figures.percent(others[0].verified_share), trust.trust(summary, others[0])
-    doubt = "" if found.grade == "good" else f", but {_doubt(found)}"
-    return first, f"The next direction, “{others[0].name}”, flips it in {share}{doubt}."
-
-
-def _doubt(found: trust.Trust) -> str:
-    return "cannot be trusted" if found.grade == "bad" else "is doubtful"
 
 
 def _read_rows(folder: Path) -> list[Row]:
@@ -251,26 +214,5 @@ def _matrices(summary: Summary) -> dict[str, Markup]:
     return matrices
 
 
-def _key_figures(summary: Summary) -> list[tuple[str, str]]:
-    psnr = "–" if summary.round_trip_psnr is None else f"{summary.round_trip_psnr:.1f} dB"
-    return [
-        (f"{summary.n_images:,}", "images"),
-        (f"{summary.n_directions:,}", "directions"),
-        (number(summary.counterfactuals_per_second), "counterfactuals per second"),
-        (number(summary.nfe_per_counterfactual), "network evaluations per counterfactual"),
-        (psnr, "round trip without residual"),
-        *((number(value), name.replace("_", " ")) for name, value in summary.measures.items()),
-    ]
-
-
 def _class_name(index: int, labels: tuple[str, ...]) -> str:
     return labels[index] if 0 <= index < len(labels) else f"class {index}"
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Write nested settings as dotted names."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(cast("Mapping[str, Any]", value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", "–" if value is None else str(value)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, model_validator
 
 from didae.config import Config, from_mapping
 from didae.metrics.groups import GroupAccuracies
-from didae.report.figures import accuracy
+from didae.report.numbers import accuracy
 from didae.storage import read_json
 from didae.teachers import Verdict
 

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from didae.report import sheets, svg
-from didae.report.figures import percent
+from didae.report.numbers import percent
 from didae.report.pictures import read_picture
 from didae.report.repair import Change, Group, Preview, RepairDocument, read_repair
 from didae.teachers import Oracle

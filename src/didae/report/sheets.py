@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from didae.report import svg
-from didae.report.figures import percent, shorten
+from didae.report.figures import shorten
+from didae.report.numbers import decibels, percent
 from didae.report.pictures import THUMBNAIL, common_gain, difference_map
 
 _CELL = THUMBNAIL
@@ -173,7 +173,7 @@ def round_trip_strip(trips: Sequence[RoundTrip], label: str) -> Markup:
     for i, trip in enumerate(trips):
         x = i * (_CELL + _GAP)
         error = difference_map(trip.image, trip.decoded, gain)
-        psnr = f"{trip.psnr:.1f} dB" if math.isfinite(trip.psnr) else "exact"
+        psnr = decibels(trip.psnr)
         parts += [
             *_column(x, trip.name, (trip.image, trip.decoded, error), headings),
             svg.text(x, bottom + 20, psnr, svg.STRONG),

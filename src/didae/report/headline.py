@@ -1,0 +1,84 @@
+"""What a run found, in two sentences, and what to try where it holds back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from didae.dictionaries.guided import CLASS
+from didae.report.numbers import decibels, number, percent
+from didae.report.trust import Remedy, trust
+from didae.summary import Summary
+
+JUDGE_LABELS = (
+    "This direction is what separates the labels, whatever that is. Look at what changes: "
+    "the object itself, or something that only comes with it?"
+)
+"""What to say beside the direction `CLASS`: in confounded data it is the confounder."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A sentence, further ones, and what may help where they hold back."""
+
+    first: str
+    more: tuple[str, ...] = ()
+    remedy: Remedy = ""
+
+
+def headline(summary: Summary) -> Headline:
+    """Name the strongest direction that a person can judge, its flips, and how far to trust it."""
+    if not summary.directions:
+        return Headline("No counterfactual was asked for.")
+    best, *others = summary.directions
+    if not best.ambient_flips:
+        return _nothing(summary)
+    found = trust(summary, best)
+    first = f"“{best.name}” flips the classifier’s decision in {percent(best.flip_share)} of images"
+    first += f", but {found.reason}." if found.reason else "."
+    more = [
+        f"In {percent(best.verified_share)} of images the flip is verified: the saved image shows "
+        "this change and little else."
+    ]
+    if best.name == CLASS:
+        more.append(JUDGE_LABELS)
+    if others and others[0].ambient_flips:
+        after = trust(summary, others[0])
+        doubt = f", but {after.reason}" if after.reason else ""
+        more.append(
+            f"The next direction, “{others[0].name}”, flips it in "
+            f"{percent(others[0].flip_share)}{doubt}."
+        )
+    return Headline(first, tuple(more), found.remedy)
+
+
+def _nothing(summary: Summary) -> Headline:
+    tried = len(summary.directions)
+    first = (
+        f"Nothing flips the classifier’s decision: {tried} direction{'s' * (tried > 1)} on "
+        f"{summary.n_images:,} image{'s' * (summary.n_images > 1)} were tried."
+    )
+    found = [trust(summary, direction) for direction in summary.directions]
+    reason = Counter(trusted.reason for trusted in found).most_common(1)[0][0]
+    if reason:
+        held = next(trusted for trusted in found if trusted.reason == reason)
+        more = (f"That says little about the classifier yet: {reason}.",)
+        return Headline(first, more, held.remedy)
+    meaning = (
+        "The images show the changes, so what these directions stand for does not decide alone: "
+        "the classifier looks at something else, or at several of them together."
+    )
+    return Headline(first, (meaning,), "more directions")
+
+
+def key_figures(summary: Summary) -> list[tuple[str, str]]:
+    """List what else a run measured, words and number."""
+    measures = summary.measures.items()
+    return [
+        ("images", f"{summary.n_images:,}"),
+        ("directions", f"{summary.n_directions:,}"),
+        ("counterfactuals per second", number(summary.counterfactuals_per_second)),
+        ("network evaluations per counterfactual", number(summary.nfe_per_counterfactual)),
+        ("round trip without residual", decibels(summary.round_trip_psnr)),
+        *((name.replace("_", " "), number(value)) for name, value in measures),
+    ]

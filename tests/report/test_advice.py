@@ -1,0 +1,94 @@
+"""What to try next: every command that is printed can be run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from didae.cli.app import App
+from didae.cli.audit import Audit
+from didae.cli.command import Command
+from didae.cli.demo import Demo
+from didae.cli.explain import Explain
+from didae.cli.label import Label
+from didae.cli.repair import RepairRun
+from didae.config import save_yaml
+from didae.report.advice import onward, remedy
+from didae.report.trust import Remedy
+
+COMMANDS: dict[str, type[Command]] = {
+    "app": App, "audit": Audit, "demo": Demo, "explain": Explain, "label": Label,
+    "repair": RepairRun,
+}  # fmt: skip
+MADE: dict[str, Command] = {
+    "audit": Audit(images="my photographs", student="a model.onnx", explained=30),
+    "demo": Demo(),
+    "explain": Explain(images=30),
+}
+
+
+def made(folder: Path, kind: str) -> Path:
+    run = folder / "a run"
+    run.mkdir()
+    save_yaml(MADE[kind], run / "run.yaml")
+    return run
+
+
+def parse(line: str) -> Command:
+    program, name, *flags = shlex.split(line)
+    assert program == "didae"
+    return COMMANDS[name].parse(name, flags)
+
+
+@pytest.mark.parametrize("kind", MADE)
+@pytest.mark.parametrize("what", [kind for kind in get_args(Remedy) if kind])
+def test_every_remedy_parses_and_changes_something_but_never_the_run(
+    what: Remedy, kind: str, tmp_path: Path
+):
+    run = made(tmp_path, kind)
+    found = remedy(run, what)
+    assert found is not None
+    assert found.words
+    if (what, kind) == ("more directions", "demo") or not found.command:
+        assert (what, kind) != ("more directions", "audit")
+        return
+    again = parse(found.command)
+    old, new = MADE[kind].model_dump(), again.model_dump()
+    assert type(again) is type(MADE[kind])
+    folder = new.pop("folder")
+    assert (folder.parent, folder == run) == (tmp_path, False)
+    assert (new != {k: v for k, v in old.items() if k != "folder"}) == (what != "again")
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_every_step_onward_parses(kind: str, tmp_path: Path):
+    run = made(tmp_path, kind)
+    steps = [parse(step.command) for step in onward(run)]
+    assert {App, Label, RepairRun} <= {type(step) for step in steps}
+    if kind == "audit":
+        longer = [s.audit.decoder.steps for s in steps if isinstance(s, Audit)]
+        assert longer == [8000, 16000]
+        repair = next(s for s in steps if isinstance(s, RepairRun))
+        assert (repair.source.data, repair.source.image_size) == ("my photographs", 64)
+
+
+def test_a_run_of_the_library_has_words_and_the_page(tmp_path: Path):
+    found = remedy(tmp_path, "train longer")
+    assert found is not None
+    assert (bool(found.words), found.command) == (True, "")
+    for step in onward(tmp_path):
+        parse(step.command)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "audit: 3", ": :", "audit: {directions: many}"])
+def test_a_broken_run_file_gives_advice_all_the_same(text: str, tmp_path: Path):
+    (tmp_path / "run.yaml").write_text(text)
+    assert remedy(tmp_path, "more directions") is not None
+    assert onward(tmp_path)
+
+
+def test_nothing_wrong_needs_no_advice(tmp_path: Path):
+    assert remedy(tmp_path, "") is None
