@@ -223,10 +223,8 @@ def test_a_run_of_an_earlier_version_has_a_page(run: tuple[Path, Summary]):
     earlier = {"realised": None, "mean_spill": None, "stability": None}
     directions = tuple(d.model_copy(update=earlier) for d in summary.directions)
     page = Page(write_report(folder, summary.model_copy(update={"directions": directions}))).text
-    assert (
-        page.count("Not measured : a number that trust needs is missing from this run (round trip")
-        == 4
-    )
+    missing = "a number that trust needs is missing from this run"
+    assert page.count(f"Not measured : {missing} (round trip") == 4
     assert page.count("realised share not measured; spill not measured; ") == 4
     assert f"but {missing}." in page
 
