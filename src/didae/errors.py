@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\n\u200c\u200d"
@@ -26,3 +28,15 @@ def visible(text: str) -> str:
         else letter
         for letter in text
     )
+
+
+def reason(error: BaseException) -> str:
+    """Say why something failed, here or in a library: one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ask "did you mean ...?" with up to three known names; empty where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else ""

@@ -17,8 +17,8 @@ from torch import nn
 from didae.data.square import Square
 from didae.encoders.base import embed
 from didae.encoders.names import open_encoder
-from didae.encoders.onnx import OnnxEncoder, open_onnx_encoder
-from didae.encoders.onnx_runtime import serialised
+from didae.encoders.onnx import OnnxEncoder
+from didae.encoders.onnx_file import serialised
 from didae.encoders.pretrained import Preprocessing
 from failures import one_line
 from onnx_files import CLASSES, WIDTH, Classifier, beside, features, logits, weights
@@ -58,12 +58,12 @@ def test_outputs_and_intermediate_values_are_the_references(classifier, tmp_path
     path = classifier.save(tmp_path / "net.onnx")
     expected = {"": logits, "#logits": logits, "#z": features}
     for value, reference in expected.items():
-        encoder = open_onnx_encoder(f"{path}{value}")
+        encoder = OnnxEncoder(f"{path}{value}")
         close(encoder(IMAGES), reference(exact(IMAGES), weights()))
         assert encoder.dim == (WIDTH if reference is features else CLASSES)
     # Negative control: other weights do not pass.
     with pytest.raises(AssertionError):
-        close(open_onnx_encoder(f"{path}#z")(IMAGES), features(exact(IMAGES), weights(1)))
+        close(OnnxEncoder(f"{path}#z")(IMAGES), features(exact(IMAGES), weights(1)))
 
 
 def test_half_precision_is_near(tmp_path: Path):
@@ -255,7 +255,7 @@ def test_what_onnxruntime_cannot_run(tmp_path: Path):
 
 def test_values_that_are_no_vectors_or_not_there(file: Path):
     message = one_line(lambda: OnnxEncoder(f"{file}#maps"))
-    assert "'maps' has shape (b, 5, " in message
+    assert "'maps' has shape (1, 5, " in message
     assert "not (b, d)" in message
     assert "did you mean logits?" in one_line(lambda: OnnxEncoder(f"{file}#logit"))
     assert "its outputs are logits" in one_line(lambda: OnnxEncoder(f"{file}#????"))
@@ -269,7 +269,9 @@ def test_values_that_are_no_vectors_or_not_there(file: Path):
     ]
     model.graph.node.extend(nodes)
     onnx.save_model(model, str(file))
-    assert "'end' has shape (2, 0), not (b, d)" in one_line(lambda: OnnxEncoder(f"{file}#end"))
+    assert "'end' has shape (2, 0) for 1 images, not (b, d)" in one_line(
+        lambda: OnnxEncoder(f"{file}#end")
+    )
 
 
 def test_inputs_that_are_no_images(tmp_path: Path):
@@ -277,7 +279,7 @@ def test_inputs_that_are_no_images(tmp_path: Path):
     for shape, found in (
         (("b", 3, 8, 9), "not square images"),
         (("b", 4, 8, 8), "not square images"),
-        (("b", 3, 8), "not one batch of float images"),
+        (("b", 3, 8), "not one batch of images"),
     ):
         model = Classifier().model()
         del model.graph.input[:], model.graph.node[:]

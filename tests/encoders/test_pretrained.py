@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from didae.data.images import to_float
-from didae.encoders.pretrained import Preprocessing, PretrainedEncoder, quiet, reason
+from didae.encoders.pretrained import Preprocessing, PretrainedEncoder, quiet
+from didae.errors import reason
 from failures import one_line
 
 COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -84,6 +84,16 @@ class Encoder(nn.Module):
             )
 
 
+def as_rows(values: Tensor, count: int) -> Tensor | None:
+    """Give (count, d) where values are one vector an image but for axes of length 1, else None."""
+    if count == 1 and values.ndim < 2:  # A squeezed output loses the axis of a single image.
+        values = values.reshape(1, -1)
+    if not values.ndim or not values.numel() or len(values) != count:
+        return None
+    flat = values.reshape(count, -1)
+    return flat if flat.shape[1] == max(values.shape[1:], default=1) else None
+
+
 @torch.no_grad()
 def embed(
     encoder: Encoder,

@@ -60,9 +60,9 @@ def open_encoder(name: str) -> Encoder:
 
 
 def _open_onnx(spec: str) -> Encoder:
-    from didae.encoders.onnx import open_onnx_encoder
+    from didae.encoders.onnx import OnnxEncoder
 
-    return open_onnx_encoder(spec)
+    return OnnxEncoder(spec)
 
 
 _LITES: dict[str, Literal[0, 1]] = {"lite0": 0, "lite1": 1}

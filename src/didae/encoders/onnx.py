@@ -1,38 +1,254 @@
-"""ONNX files as encoders: any value of the graph that is one vector for an image."""
+"""ONNX files as functions of images: any value of the graph that is one vector for an image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
-from didae.encoders.base import Encoder
-from didae.encoders.onnx_graph import cut, read_graph, resolve, split_spec
-from didae.encoders.onnx_input import OnnxInput, read_settings
-from didae.encoders.onnx_runtime import runtime_reason, serialised, start
-from didae.errors import DidaeError
-from didae.storage import fingerprint
+from didae.config import Config, from_mapping
+from didae.encoders.base import Encoder, as_rows
+from didae.encoders.onnx_file import (
+    TRIAL_SIDE,
+    is_out_of_memory,
+    libraries,
+    read_model,
+    runtime_reason,
+    serialised,
+    split_spec,
+    start,
+)
+from didae.encoders.pretrained import Preprocessing
+from didae.errors import DidaeError, nearest
+from didae.storage import fingerprint, read_json
 
-TRIAL_SIDE = 224
-"""Side of the black image on which a graph is tried that takes any."""
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+METADATA_KEY = "didae"
+"""Key in a model's metadata whose value is the JSON text of `OnnxSettings`."""
+
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+# ITU-R BT.601, as in Pillow's mode L.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def producers(graph: GraphProto) -> dict[str, NodeProto]:
+    """Say which node gives each value; inputs and weights have none."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def needed(graph: GraphProto, *values: str) -> set[str]:
+    """Find the values, inputs and weights that values are made of, themselves included."""
+    makers = producers(graph)
+    found: set[str] = set()
+    waiting = list(values)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _read_by(makers[name]) if name in makers else ()
+    return found
+
+
+def _read_by(node: NodeProto) -> Iterator[str]:
+    """Give the names that a node reads, also from within its branches and loops."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read_by(inner)
+            yield from (value.name for value in graph.output)
+
+
+def cut(model: ModelProto, value: str) -> ModelProto:
+    """Make the smallest model that gives one value, the same for files that differ elsewhere.
+
+    `onnx.utils.Extractor` would lose what branches and loops read from outside, and sparse weights.
+    """
+    onnx, _ = libraries()
+    names = needed(model.graph, value)
+    known = {output.name: output for output in model.graph.output}
+    part: ModelProto = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
+    )
+    whole, graph = model.graph, part.graph
+    graph.name = "cut"
+    graph.node.extend(node for node in whole.node if names.intersection(node.output))
+    graph.initializer.extend(item for item in whole.initializer if item.name in names)
+    graph.sparse_initializer.extend(
+        item for item in whole.sparse_initializer if item.values.name in names
+    )
+    graph.input.extend(item for item in whole.input if item.name in names)
+    graph.output.append(known.get(value) or onnx.ValueInfoProto(name=value))
+    return part
+
+
+def resolve(model: ModelProto, value: str, path: Path) -> str:
+    """Find the value that a user means; an empty name means the first output."""
+    outputs = [output.name for output in model.graph.output]
+    if not value and outputs:
+        return outputs[0]
+    made = producers(model.graph)
+    if value not in made:
+        advice = nearest(value, made) or f"its outputs are {', '.join(outputs)}."
+        raise DidaeError(f"{path}: no node of the graph gives {value!r}; {advice}")
+    return value
+
+
+def constant(model: ModelProto, value: str) -> NDArray[Any] | None:
+    """Compute a value that does not depend on the image, such as a weight; None if it does."""
+    names = needed(model.graph, value) - {weight.name for weight in model.graph.initializer}
+    if any(item.name in names for item in model.graph.input):
+        return None
+    found: Any = start(serialised(cut(model, value), value), value, 1).run(None, {})[0]
+    return found
+
+
+class OnnxSettings(Config):
+    """What an ONNX file does not say about the images it takes.
+
+    The network gets (scale · image - mean) / std, with the image in [0, 1].
+
+    Attributes
+    ----------
+    mean, std : tuple of float
+        One for all channels, or one for each in the order in which the network takes them.
+    scale : float
+        255 for a network that takes 0..255; it is what a network of bytes gets by default.
+    layout : {"NCHW", "NHWC"}, optional
+        Order of the axes; by default told from where the 3 or the 1 stands in the input's shape.
+    colours : {"rgb", "bgr"}
+        Order of the channels.
+    side : int, optional
+        Side of the images in pixels, where the graph itself takes any.
+    licence : str
+        Licence of the weights.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    scale: float = Field(default=1.0, gt=0)
+    layout: Literal["NCHW", "NHWC"] | None = None
+    colours: Literal["rgb", "bgr"] = "rgb"
+    side: int | None = Field(default=None, ge=1)
+    licence: str = "unknown"
+
+
+def read_settings(model: ModelProto, path: Path) -> OnnxSettings:
+    """Read what ``FILE.json`` says about the images of a model, else its metadata."""
+    beside = path.with_name(f"{path.name}.json")
+    if beside.exists():
+        return from_mapping(OnnxSettings, read_json(beside), beside)
+    known = {item.key: item.value for item in model.metadata_props}
+    where = f"{path}, metadata {METADATA_KEY!r}"
+    try:
+        values: object = json.loads(known.get(METADATA_KEY, "{}"))
+    except ValueError as error:
+        raise DidaeError(f"{where}: not valid JSON ({error}); write {beside} instead.") from error
+    if not isinstance(values, dict):
+        raise DidaeError(f"{where}: not a JSON object; write {beside} instead.")
+    licence = known.get("licence") or known.get("license") or "unknown"
+    return from_mapping(OnnxSettings, {"licence": licence, **values}, where)
+
+
+class OnnxInput:
+    """The input of a graph, and how images become it.
+
+    Attributes
+    ----------
+    name : str
+        Name of the input in the graph.
+    dtype : type
+        Of its numbers, in NumPy.
+    batch : int or None
+        Images in a batch, where that is fixed.
+    side : int or None
+        Side of the images in pixels; None for any.
+    """
+
+    def __init__(self, inputs: Sequence[Any], settings: OnnxSettings, name: str) -> None:
+        stated = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "nothing"
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise DidaeError(
+                f"{name}: the graph takes {stated}, not one batch of images (b, 3, h, w) or "
+                "(b, h, w, 3); export it with the image as its only input."
+            )
+        if inputs[0].type not in _TYPES:
+            raise DidaeError(
+                f"{name}: the graph takes {stated}; images can be given as float, double, float16 "
+                "or uint8: export it with one of these types."
+            )
+        self.name, self.dtype = inputs[0].name, _TYPES[inputs[0].type]
+        # Lengths that are open have a name, none, or a number below 1.
+        shape = [n if isinstance(n, int) and n > 0 else None for n in inputs[0].shape]
+        first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+        told = "NHWC" if last and not first else "NCHW"
+        layout = settings.layout or told
+        self._channels_last = layout == "NHWC"
+        channels, *sides = shape[3:0:-1] if self._channels_last else shape[1:]
+        known = {side for side in sides if side is not None}
+        contradicts = first != last and layout != told
+        if channels not in (1, 3, None) or len(known) > 1 or contradicts:
+            raise DidaeError(
+                f"{name}: the graph takes {stated}, not square images of 1 or 3 channels; export "
+                'it for those, or say "layout" in FILE.json.'
+            )
+        self.batch, self.side = shape[0], known.pop() if known else settings.side
+        self._grey = channels == 1
+        if not {len(settings.mean), len(settings.std)} <= {1, channels or 3}:
+            raise DidaeError(
+                f"{name}: mean has {len(settings.mean)} numbers and std {len(settings.std)}; "
+                f"give one, or one for each of {channels or 3} channels."
+            )
+        self._settings = settings
+        whole = self.dtype is np.uint8 and "scale" not in settings.model_fields_set
+        self._scale = 255.0 if whole else settings.scale
+
+    def prepare(self, images: Tensor) -> NDArray[Any]:
+        """Turn float images in [0, 1], (b, 3, h, w), into the input, (b, c, h, w) or (b, h, w, c).
+
+        Images of another side than the graph's are resized by their shorter side, and the centre
+        is cut out. Grey is the luma of the colours. Bytes are rounded.
+        """
+        settings, images = self._settings, images.detach().float()
+        if self.side is not None and images.shape[2:] != (self.side, self.side):
+            fit = Preprocessing(side=self.side, resize=self.side, mean=(0, 0, 0), std=(1, 1, 1))
+            images = fit.apply(images)
+        if self._grey:
+            images = (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        elif settings.colours == "bgr":
+            images = images.flip(1)
+        if (self._scale, settings.mean, settings.std) != (1.0, (0.0,), (1.0,)):
+            mean, std = (
+                images.new_tensor(values)[:, None, None] for values in (settings.mean, settings.std)
+            )
+            images = (self._scale * images - mean) / std
+        values = (images.permute(0, 2, 3, 1) if self._channels_last else images).cpu().numpy()
+        if self.dtype is np.uint8:
+            values = np.rint(values).clip(0, 255)
+        return values.astype(self.dtype, copy=False)
 
 
 class OnnxNetwork:
     """One value of an ONNX graph as a function of images, computed by onnxruntime.
 
-    Parameters
-    ----------
-    spec : str
-        ``FILE`` or ``FILE#VALUE``, by default the first output.
-
     Attributes
     ----------
     name : str
-        ``onnx:`` and the spec.
+        ``onnx:`` and the spec, ``FILE`` or ``FILE#VALUE``; by default the first output.
     dim : int
         Width of the value.
     settings : OnnxSettings
@@ -42,52 +258,41 @@ class OnnxNetwork:
     fingerprint : str
         Changes with any bit of the graph up to the value, and with the settings. Where the file
         lies and what comes after the value do not count: a repaired head leaves it as it is.
-
-    Raises
-    ------
-    DidaeError
-        If the file cannot be read or run, takes something other than images, or the value is not
-        one vector for an image.
     """
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, model: ModelProto | None = None) -> None:
         path, value = split_spec(spec)
-        model = read_graph(path)
+        model = model or read_model(path)
         self.name = f"onnx:{spec}"
         self.settings = read_settings(model, path)
         self._value = resolve(model, value, path)
         content = serialised(cut(model, self._value), self.name)
         self.fingerprint = fingerprint(content, self.settings.model_dump(exclude={"licence"}))
-        self._session = start(content, self.name)
+        self._session = start(content, self.name, torch.get_num_threads())
+        output = self._session.get_outputs()[0]
+        if output.type not in list(_TYPES)[:3]:
+            raise DidaeError(
+                f"{self.name}: {self._value!r} holds {output.type}, not floating-point numbers; "
+                "name another value with FILE#VALUE."
+            )
         self.input = OnnxInput(self._session.get_inputs(), self.settings, self.name)
-        shape = self._session.get_outputs()[0].shape
-        # A value of unknown shape looks like a number, which would be no vector either.
-        if len(shape) not in (0, 2):
-            raise self._no_vector(shape)
         side = self.input.side or TRIAL_SIDE
-        self.dim = self(torch.zeros(1, 3, side, side)).shape[1]
+        black = torch.zeros(2, 3, side, side)
+        try:
+            self.dim = self(black).shape[1]
+        except DidaeError:
+            # Some graphs state that they take any number of images, and take one.
+            self.input.batch = self.input.batch or 1
+            self.dim = self(black[:1]).shape[1]
 
     def __deepcopy__(self, memo: object) -> OnnxNetwork:
         # A session cannot be copied, and need not be: nothing changes it.
         return self
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Compute the value.
+        """Compute the value, (b, d) of float32 without gradient, of images (b, 3, h, w) in [0, 1].
 
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size; resized where the graph's is fixed.
-
-        Returns
-        -------
-        Tensor, float32, shape (b, d)
-            The value, without gradient, on the device of the images.
-
-        Raises
-        ------
-        DidaeError
-            If the graph fails on them, or gives something other than one vector for each.
+        Images are resized where the graph's side is fixed.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise DidaeError(
@@ -96,13 +301,12 @@ class OnnxNetwork:
             )
         if not len(images):
             return images.new_empty(0, self.dim, dtype=torch.float32)
-        prepared = self.input.prepare(images.detach()).cpu().numpy()
-        inputs = prepared.astype(self.input.dtype, copy=False)
+        inputs = self.input.prepare(images)
         step = self.input.batch or len(inputs)
         parts = [self._run(inputs[first : first + step]) for first in range(0, len(inputs), step)]
-        return torch.from_numpy(np.concatenate(parts)).to(images.device)
+        return torch.cat(parts).to(images.device)
 
-    def _run(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+    def _run(self, rows: NDArray[Any]) -> Tensor:
         # A batch that is fixed is filled up with copies of its last image.
         missing = (self.input.batch or len(rows)) - len(rows)
         batch = np.concatenate([rows, *[rows[-1:]] * missing]) if missing else rows
@@ -111,36 +315,24 @@ class OnnxNetwork:
         # The exceptions of onnxruntime share no base class.
         except Exception as error:
             why = runtime_reason(error)
-            if "allocate memory" in why or "bad_alloc" in why:
+            if is_out_of_memory(why):
                 raise MemoryError(why) from error
             raise DidaeError(
                 f"{self.name}: the graph fails on an input of shape {batch.shape} ({why}); give "
                 'images of another size, or say the "side" it needs in FILE.json.'
             ) from error
-        if np.ndim(values) != 2 or len(values) != len(batch):
-            raise self._no_vector(np.shape(values))
-        return values[: len(rows)].astype(np.float32, copy=False)
-
-    def _no_vector(self, shape: Sequence[object]) -> DidaeError:
-        return DidaeError(
-            f"{self.name}: {self._value!r} has shape ({', '.join(map(str, shape))}), not (b, d), "
-            "one vector for an image; name another value with FILE#VALUE."
-        )
+        found = as_rows(torch.from_numpy(np.asarray(values)), len(batch))
+        if found is None:
+            raise DidaeError(
+                f"{self.name}: {self._value!r} has shape ({', '.join(map(str, np.shape(values)))})"
+                f" for {len(batch)} images, not (b, d), one vector for an image; name another "
+                "value with FILE#VALUE."
+            )
+        return found[: len(rows)].float()
 
 
 class OnnxEncoder(Encoder):
-    """A value of an ONNX graph as z_sem; it gives no gradient to the images.
-
-    Parameters
-    ----------
-    spec : str
-        ``FILE`` or ``FILE#VALUE``, as for `OnnxNetwork`.
-
-    Raises
-    ------
-    DidaeError
-        As `OnnxNetwork`.
-    """
+    """A value of an ONNX graph, ``FILE`` or ``FILE#VALUE``, as z_sem without gradient."""
 
     def __init__(self, spec: str) -> None:
         network = OnnxNetwork(spec)
@@ -154,38 +346,5 @@ class OnnxEncoder(Encoder):
         return self.network.fingerprint
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size.
-
-        Returns
-        -------
-        Tensor, float32, shape (b, d)
-            z_sem.
-        """
+        """Encode images in [0, 1], (b, 3, h, w) of any size, as z_sem, (b, d)."""
         return self.network(images)
-
-
-def open_onnx_encoder(spec: str) -> Encoder:
-    """Load an encoder from an ONNX file.
-
-    Parameters
-    ----------
-    spec : str
-        ``FILE`` or ``FILE#VALUE``, by default the first output.
-
-    Returns
-    -------
-    Encoder
-        The encoder, frozen.
-
-    Raises
-    ------
-    DidaeError
-        If the file cannot be read or run, takes something other than images, or the value is not
-        one vector for an image.
-    """
-    return OnnxEncoder(spec)

@@ -13,12 +13,10 @@ from didae.config import from_mapping
 from didae.encoders.pretrained import (
     Preprocessing,
     PretrainedEncoder,
-    nearest,
     quiet,
-    reason,
     require_file,
 )
-from didae.errors import DidaeError
+from didae.errors import DidaeError, nearest, reason
 
 _SOURCES = ("hf-hub:", "local-dir:")
 

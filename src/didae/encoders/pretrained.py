@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from didae.config import Config
 from didae.encoders.base import Encoder
-from didae.errors import DidaeError
+from didae.errors import DidaeError, reason
 from didae.storage import fingerprint
 
 Triple = tuple[float, float, float]
@@ -154,42 +153,6 @@ class PretrainedEncoder(Encoder):
         """
         self.check(images)
         return self.network(self.preprocessing.apply(images))
-
-
-def reason(error: BaseException) -> str:
-    """Say in one line why something failed.
-
-    Parameters
-    ----------
-    error : BaseException
-        What was raised, here or in a library.
-
-    Returns
-    -------
-    str
-        The message without line ends, at most 200 characters.
-    """
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Help with a name that is not known.
-
-    Parameters
-    ----------
-    name : str
-        What was written.
-    known : iterable of str
-        What could have been meant.
-
-    Returns
-    -------
-    str
-        ``did you mean ...?`` with up to three names; empty where none is near.
-    """
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def require_file(file: str, name: str) -> None:

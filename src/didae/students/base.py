@@ -1,95 +1,251 @@
-"""The contract of every student: a callable from images to logits."""
+"""The contract of every student: a callable from images to logits, and what is read as such."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from didae.data.images import to_float
-from didae.encoders.base import Encoder
-from didae.errors import DidaeError
+from didae.encoders.base import Encoder, as_rows
+from didae.errors import DidaeError, reason
 from didae.runtime import AutoBatch
 from didae.storage import load_component, save_component
 
 HEAD = "head"
 """Kind of component that a saved `LinearHead` is."""
 
-_PARTS = ("weight", "bias")
+StudentLike = Callable[[Tensor], Any]
+"""Takes float images in [0, 1] of shape (b, 3, h, w) and gives logits of shape (b, classes), or one
+logit an image for two classes, (b,) or (b, 1); as a tensor, under ``logits``, or first in a tuple.
+"""
 
-StudentLike = Callable[[Tensor], Tensor]
-"""Takes float images in [0, 1] of shape (b, 3, h, w), gives logits of shape (b, classes)."""
+Reading = Literal["logits", "probabilities", "probability"]
+"""What the numbers are that a student gives; the last is one for an image, that of class 1."""
+
+TRIAL = 16
+"""Images on which a student is tried."""
+
+TOLERANCE = 5e-3
+"""Share of the largest logit by which those of an image may differ from call to call: half
+precision and TF32 keep three digits, and other batches are summed in another order. A normalisation
+over the batch, or dropout that is left on, differs by far more."""
+
+_PARTS = ("weight", "bias")
+_SMALLEST = torch.finfo(torch.float32).tiny
+# What autograd calls operations that hand values on, and those of a network's last layer.
+_HANDED_ON = "View Unsafe Reshape Squeeze Unsqueeze T Transpose Permute ToCopy Clone Alias Select"
+_LAYERS = "Addmm Mm Mv Addmv Bmm Dot Convolution Mean Sum Add Sub"
+
+logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
 def logits(student: StudentLike, images: Tensor, batches: AutoBatch | None = None) -> Tensor:
-    """Ask a student about images, in evaluation mode and without gradients.
+    """Ask a student about images, uint8 or float in [0, 1], without gradients: (n, classes).
 
-    Parameters
-    ----------
-    student : callable
-        The student; a module stays in evaluation mode and gets the images on its own device.
-    images : Tensor, uint8 or float in [0, 1], shape (n, 3, h, w)
-        The images.
-    batches : AutoBatch, optional
-        How many at once; 256 to start with by default.
-
-    Returns
-    -------
-    Tensor, float32, shape (n, classes)
-        Logits, on the CPU.
+    A module stays in evaluation mode and gets the images on its own device; 256 at once to start
+    with. One logit l for an image becomes (-l/2, l/2). The result is float32, on the CPU.
     """
     return (batches or AutoBatch(256)).map(partial(_ask, student), images)
 
 
-def check_student(student: StudentLike, images: Tensor) -> int:
-    """Refuse a student that does not keep the contract.
+def _ask(student: StudentLike, images: Tensor) -> Tensor:
+    return as_logits(_rows(student, images)).float().cpu()
 
-    Parameters
-    ----------
-    student : callable
-        The student.
-    images : Tensor, uint8 or float in [0, 1], shape (n, 3, h, w)
-        A few images to try it on, at least one.
 
-    Returns
-    -------
-    int
-        Number of classes.
+def _rows(student: StudentLike, images: Tensor) -> Tensor:
+    """Give a student images on its device and in its precision; take one row for each."""
+    pixels = to_float(images) if images.dtype == torch.uint8 else images
+    if isinstance(student, nn.Module):
+        student.eval()
+        parameter = next((p for p in student.parameters() if p.is_floating_point()), None)
+        pixels = pixels if parameter is None else pixels.to(parameter)
+    output: Any = student(pixels)
+    found = getattr(output, "logits", output)
+    if isinstance(found, Mapping):
+        found = found.get("logits", found)
+    if isinstance(found, (tuple, list)):
+        found = next((item for item in found if isinstance(item, Tensor)), found)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"it returns a {type(found).__name__}, not a tensor")
+    rows = as_rows(found, len(images)) if len(images) else found
+    if rows is None or not rows.is_floating_point():
+        raise TypeError(
+            f"it gives {tuple(found.shape)} {str(found.dtype).removeprefix('torch.')} for "
+            f"{len(images)} images, not logits ({len(images)}, classes) or one for each image"
+        )
+    return rows
 
-    Raises
-    ------
-    DidaeError
-        If it fails on the images, or gives anything but one row of finite logits per image.
+
+def as_logits(rows: Tensor, reading: Reading = "logits") -> Tensor:
+    """Turn what a student gave, (b, classes) or (b, 1), into logits of at least two classes."""
+    if reading == "probabilities":
+        return rows.double().clamp_min(_SMALLEST).log().float()
+    if reading == "probability":
+        rows = rows.double().logit(_SMALLEST).float()
+    return torch.cat([-rows / 2, rows / 2], 1) if rows.shape[1] == 1 else rows
+
+
+class Read(nn.Module):
+    """A student whose outputs are not logits of at least two classes in a tensor, read as such."""
+
+    def __init__(self, student: StudentLike, reading: Reading) -> None:
+        super().__init__()
+        self.student = student
+        self.reading: Reading = reading
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits, (b, classes), of images, (b, 3, h, w) in [0, 1]."""
+        return as_logits(_rows(self.student, images), self.reading).float()
+
+
+def read_student(student: StudentLike, images: Tensor) -> StudentLike:
+    """Give the student where its outputs are logits, else one that reads them as logits.
+
+    Rows in [0, 1] that sum to 1 are probabilities, whose logarithms are logits. One number for an
+    image is a probability where a sigmoid made it; else where all are in [0, 1], and no linear
+    layer is seen to have made them.
     """
-    shape = tuple(images.shape)
+    reading = _reading(student, spread(images))
+    if reading == "logits":
+        return student
+    how = "their logarithms are taken as logits"
+    if reading == "probability":
+        how = "each number is taken as the probability of class 1"
+    logger.warning("%s gives probabilities: %s", student_name(student), how)
+    return Read(student, reading)
+
+
+def _reading(student: StudentLike, images: Tensor) -> Reading:
+    if isinstance(student, (Read, LinearHead)):
+        return "logits"
+    with torch.inference_mode():
+        rows = _tried(student, images, _rows)
+    if not bool(((rows >= 0) & (rows <= 1)).all()):
+        return "logits"
+    sums = rows.double().sum(1)
+    if rows.shape[1] > 1 and torch.allclose(sums, torch.ones_like(sums), atol=2e-3):
+        return "probabilities"
+    made_by = _last_operation(student, images[:1])
+    if made_by == "Sigmoid" and rows.shape[1] > 1:
+        raise DidaeError(
+            f"{student_name(student)} gives {rows.shape[1]} independent probabilities, each by a "
+            "sigmoid; return the logits of classes that exclude each other, or the one logit of a "
+            "single label."
+        )
+    known = rows.shape[1] > 1 or made_by in _LAYERS.split()
+    return "logits" if known else "probability"
+
+
+def _last_operation(student: StudentLike, image: Tensor) -> str:
+    """Name the operation that made the outputs, as autograd saw it; empty where it saw nothing."""
     try:
-        with torch.inference_mode():
-            values = _ask(student, images)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())
+        with torch.enable_grad():
+            pixels = to_float(image) if image.dtype == torch.uint8 else image.clone()
+            node: Any = _rows(student, pixels.requires_grad_()).grad_fn
+    # What takes no gradient may fail in any way.
+    except Exception:  # noqa: BLE001
+        return ""
+    while node is not None:
+        name = type(node).__name__.partition("Backward")[0].lstrip("_")
+        if name not in _HANDED_ON.split() or not node.next_functions:
+            return name
+        node = node.next_functions[0][0]
+    return ""
+
+
+def check_student(student: StudentLike, images: Tensor) -> int:
+    """Refuse a student that does not keep the contract; give its number of classes.
+
+    It must give the same logits for an image alone and with others, in any order, now and later.
+    Single images without finite logits are no fault of the contract.
+    """
+    few, name = spread(images), student_name(student)
+    if _reading(student, few) != "logits":
         raise DidaeError(
-            f"student: it fails on images of shape {shape} ({reason}); "
-            "give it float images of its size in [0, 1]."
-        ) from error
-    if values.ndim != 2 or len(values) != len(images) or values.shape[1] < 2:
-        raise DidaeError(
-            f"student: images of shape {shape} give an output of shape {tuple(values.shape)}, "
-            f"not ({len(images)}, classes) with at least two classes; return one row per image."
+            f"{name}: its outputs look like probabilities (in [0, 1]); return logits, the values "
+            "before softmax or sigmoid, or give didae.students.read_student(student, images)."
         )
-    broken = (~values.isfinite().all(1)).nonzero().flatten().tolist()
-    if broken:
-        raise DidaeError(f"student: the logits of image {broken[0]} are not finite; check it.")
-    in_range = bool(((values >= 0) & (values <= 1)).all())
-    if in_range and torch.allclose(values.sum(1), torch.ones(len(values)), atol=1e-3):
-        raise DidaeError(
-            "student: its outputs look like probabilities (in [0, 1], each row sums to 1); "
-            "return logits, the values before the softmax."
-        )
+    with torch.inference_mode():
+        values = _tried(student, few, _ask)
+        good = values.isfinite().all(1)
+        if not good.any():
+            raise DidaeError(f"{name}: none of {len(few)} images gets finite logits; check it.")
+        few, values = few[good], values[good]
+        backwards = torch.arange(len(few) - 1, -1, -1)
+        trials = {
+            "when it is asked again": _ask(student, few),
+            "among others in another order": _ask(student, few[backwards])[backwards],
+            "alone": torch.cat([_ask(student, image[None]) for image in few[:3]]),
+        }
+    # What all logits of an image have in common decides nothing.
+    centred = values - values.mean(1, keepdim=True)
+    allowed = TOLERANCE * float(centred.abs().max()) + 1e-5 * float(values.abs().max())
+    for how, found in trials.items():
+        change = (found - found.mean(1, keepdim=True) - centred[: len(found)]).abs()
+        if not bool((change <= allowed).all()):
+            raise DidaeError(
+                f"{name}: the logits of an image differ by up to {float(change.max()):.2g} {how}; "
+                "give it in evaluation mode (model.eval(), also before an export), so that no "
+                "image depends on others or on chance."
+            )
     return values.shape[1]
+
+
+def spread(images: Tensor, most: int = TRIAL) -> Tensor:
+    """Choose images evenly from all of an ordered set."""
+    if len(images) <= most:
+        return images
+    return images[torch.linspace(0, len(images) - 1, most).round().long()]
+
+
+def finite_rows(student: StudentLike, judged: Tensor, names: Sequence[str]) -> Tensor:
+    """Say which images have finite logits, (n,) of bool; tell of the others, and of constancy."""
+    good, name = judged.isfinite().all(1), student_name(student)
+    lost = [names[row] for row in (~good).nonzero()[:, 0].tolist()]
+    if len(lost) == len(judged):
+        raise DidaeError(f"{name}: none of {len(judged)} images gets finite logits; check it.")
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        logger.warning(
+            "%s: the logits of %d of %d images are not finite, which are left out: %s%s",
+            *(name, len(lost), len(judged)),
+            ", ".join(lost[:3]),
+            more,
+        )
+    classes = judged[good].argmax(1).unique().tolist()
+    if len(classes) == 1 and len(judged) >= TRIAL:
+        logger.warning(
+            "%s gives all %d images class %d: nothing can be explained by what never changes; "
+            "check the preprocessing that it needs",
+            *(name, int(good.sum()), classes[0]),
+        )
+    return good
+
+
+def student_name(student: StudentLike) -> str:
+    """Say what a student is called in messages."""
+    inner = student.student if isinstance(student, Read) else student
+    own = getattr(inner, "name", None) or getattr(inner, "__name__", None) or type(inner).__name__
+    return f"student {own}"
+
+
+def _tried(
+    student: StudentLike, images: Tensor, ask: Callable[[StudentLike, Tensor], Tensor]
+) -> Tensor:
+    try:
+        return ask(student, images)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise DidaeError(
+            f"{student_name(student)} fails on images of shape {tuple(images.shape)} "
+            f"({reason(error)}); it must take float images in [0, 1] and return logits."
+        ) from error
 
 
 def margin(logits: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
@@ -211,15 +367,3 @@ class LinearHead(nn.Module):
                 "that has this name now; fit it again."
             )
         return cls(encoder, *(tensors[name] for name in _PARTS))
-
-
-def _ask(student: StudentLike, images: Tensor) -> Tensor:
-    images = to_float(images) if images.dtype == torch.uint8 else images
-    if isinstance(student, nn.Module):
-        student.eval()
-        parameter = next(student.parameters(), None)
-        images = images if parameter is None else images.to(parameter.device)
-    values: object = student(images)
-    if not isinstance(values, Tensor):
-        raise TypeError(f"it returns a {type(values).__name__}, not a tensor")
-    return values.float().cpu()

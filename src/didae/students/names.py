@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from didae.encoders.names import open_encoder
-from didae.encoders.onnx_graph import split_spec
+from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
 from didae.storage import read_json
 from didae.storage.components import CONFIG_FILE

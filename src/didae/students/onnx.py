@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,28 +12,47 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.encoders.onnx import OnnxEncoder, OnnxNetwork
-from didae.encoders.onnx_graph import constant, needed, producers, read_graph, resolve, split_spec
-from didae.encoders.onnx_input import METADATA_KEY, OnnxSettings
-from didae.encoders.onnx_runtime import libraries, serialised
+from didae.encoders.onnx import (
+    METADATA_KEY,
+    OnnxEncoder,
+    OnnxNetwork,
+    OnnxSettings,
+    constant,
+    needed,
+    producers,
+    resolve,
+)
+from didae.encoders.onnx_file import TRIAL_SIDE, libraries, read_model, serialised, split_spec
 from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.storage import write_bytes
-from didae.students.base import LinearHead, check_student
+from didae.students.base import LinearHead, Reading, as_logits
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-_TRIALS = 4
+_TRIALS = 6
+_SQUASHED = "Softmax Sigmoid HardSigmoid Exp Tanh"
+_DECIDED = (
+    "ArgMax ArgMin TopK Hardmax OneHot Round Floor Ceil Sign Equal Not Greater GreaterOrEqual Less "
+    "LessOrEqual NonZero"
+)
+# What may follow on them: of these the first input is handed on, of the others all.
+_SHAPED = (
+    "Identity Cast CastLike Flatten Reshape Squeeze Unsqueeze Transpose Dropout Expand Slice Split "
+    "Gather Tile Pad Clip Neg Abs Reciprocal QuantizeLinear DequantizeLinear"
+)
+_PASSED = "Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout"
+_JOINED = "Add Sub Mul Div Max Min Sum Mean Concat"
+
+logger = logging.getLogger(__name__)
 
 
 class OnnxStudent:
-    """A classifier in an ONNX file, asked through onnxruntime.
+    """A classifier in an ONNX file, ``FILE`` or ``FILE#VALUE``, asked through onnxruntime.
 
-    Parameters
-    ----------
-    spec : str
-        ``FILE`` or ``FILE#LOGITS``, by default the first output.
+    Where the graph shows that the value holds probabilities, it is asked for the logits they were
+    made from.
 
     Attributes
     ----------
@@ -44,133 +64,198 @@ class OnnxStudent:
         Of the graph and of what is done to the images before.
     network : OnnxNetwork
         What is run.
-
-    Raises
-    ------
-    DidaeError
-        If the file cannot be read or run, takes something other than images, or gives something
-        other than logits.
     """
 
     def __init__(self, spec: str) -> None:
-        self.network = OnnxNetwork(spec)
-        self.spec = spec
-        self.name, self.fingerprint = self.network.name, self.network.fingerprint
         path, value = split_spec(spec)
-        graph = read_graph(path)
-        _require_logits(graph.graph, resolve(graph, value, path), path)
-        # Where the graph takes any side, it may need the one of the user's images.
-        side = self.network.input.side
-        if side is not None:
-            noise = torch.rand(_TRIALS, 3, side, side, generator=generator(0, "trial"))
-            try:
-                check_student(self, noise)
-            except DidaeError as error:
-                raise DidaeError(f"{self.name}: {error}") from error
+        self.spec, self.name = spec, f"onnx:{spec}"
+        self.end = _find_logits(read_model(path), value, path)
+        self.network = self.end.network
+        self.fingerprint = self.network.fingerprint
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Classify images.
+        """Give logits, (b, classes) without gradient, of images, (b, 3, h, w) in [0, 1]."""
+        found = as_logits(self.network(images), self.end.reading)
+        return found.flip(1) if self.end.turned else found
 
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size.
 
-        Returns
-        -------
-        Tensor, float32, shape (b, classes)
-            Logits, without gradient.
-        """
-        return self.network(images)
+@dataclass(frozen=True, eq=False)
+class _End:
+    """Where the logits of a graph are: in which value, how to read it, in which order."""
+
+    network: OnnxNetwork
+    value: str
+    reading: Reading = "logits"
+    turned: bool = False
+
+
+def _find_logits(model: ModelProto, value: str, path: Path) -> _End:
+    """Walk from the value that a user means back to logits, and prove it on images."""
+    value = resolve(model, value, path)
+    makers = producers(model.graph)
+    found = _walk(makers, value)
+    decided = [node for node in found.ends if node.op_type in _DECIDED.split()]
+    if decided:
+        inner = _walk(makers, decided[0].input[0]).ends
+        source = inner[0].input[0] if inner else decided[0].input[0]
+        raise DidaeError(
+            f"{path}: {value!r} holds decisions, made by {decided[0].op_type}, not logits; "
+            f"{_advice(model, source, path)}"
+        )
+    whole = OnnxNetwork(f"{path}#{value}", model)
+    side = whole.input.side or TRIAL_SIDE
+    noise = torch.rand(_TRIALS, 3, side, side, generator=generator(0, "trial"))
+    images = noise * torch.linspace(0.1, 1, _TRIALS)[:, None, None, None]
+    images[0], images[1] = 0, 1
+    rows = whole(images).double()
+    within = bool(((rows >= -1e-6) & (rows <= 1 + 1e-6)).all())
+    if found.ends and (found.pure or within):
+        end = _invert(model, rows, images, found.ends, path)
+        if end is not None:
+            logger.warning(
+                "%s: %r holds probabilities, made by %s; the logits before it, %r, are used",
+                *(path, value, found.ends[0].op_type, end.value),
+            )
+            return end
+    if within and rows.shape[1] > 1 and torch.allclose(rows.sum(1), rows.new_ones(()), atol=2e-3):
+        logger.warning("%s: %r holds probabilities; their logarithms are used", path, value)
+        return _End(whole, value, "probabilities")
+    if not found.ends or not (found.pure or within):
+        return _End(whole, value)
+    kinds = " and ".join(sorted({node.op_type for node in found.ends}))
+    if within and rows.shape[1] == 1:
+        logger.warning("%s: %r, made by %s, is used as the probability", path, value, kinds)
+        return _End(whole, value, "probability")
+    raise DidaeError(
+        f"{path}: {value!r} holds probabilities or other numbers made by {kinds}, not logits of "
+        f"classes that exclude each other; {_advice(model, found.ends[0].input[0], path)}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """The nodes that squash or decide, from which a value is made without a layer in between.
+
+    It is pure if it is made from nothing else.
+    """
+
+    ends: list[NodeProto]
+    pure: bool
+
+
+def _walk(makers: dict[str, NodeProto], value: str) -> _Walk:
+    ends: list[NodeProto] = []
+    seen: set[str] = set()
+    waiting, pure = [value], True
+    while waiting:
+        name = waiting.pop()
+        node = makers.get(name)
+        if name in seen or node is None or node.op_type == "Constant":
+            continue  # A weight; the image itself cannot be reached without a layer.
+        seen.add(name)
+        if node.op_type in f"{_SQUASHED} {_DECIDED}".split():
+            if all(node is not end for end in ends):
+                ends.append(node)
+        elif node.op_type in _SHAPED.split():
+            waiting.append(node.input[0])
+        elif node.op_type in _JOINED.split():
+            waiting += node.input
+        elif node.op_type == "Where":
+            waiting += node.input[1:]
+        else:
+            pure = False
+    return _Walk(ends, pure)
+
+
+def _invert(
+    model: ModelProto, rows: Tensor, images: Tensor, ends: list[NodeProto], path: Path
+) -> _End | None:
+    """Find the logits from which probabilities were made; None where that is not proven."""
+    source = ends[0].input[0]
+    if len(ends) > 1 or ends[0].op_type not in ("Softmax", "Sigmoid"):
+        return None
+    try:
+        network = OnnxNetwork(f"{path}#{source}", model)
+    except DidaeError:
+        return None
+    raw = network(images).double()
+    made = raw.softmax(1) if ends[0].op_type == "Softmax" else raw.sigmoid()
+    same = made if rows.shape == made.shape else None
+    if made.shape[1] == 1 and ends[0].op_type == "Sigmoid":
+        pair = torch.cat([1 - made, made], 1)
+        if rows.shape[1] == 2:
+            same, other = pair, pair.flip(1)
+            if _close(rows, other) and not _close(rows, same):
+                return _End(network, source, turned=True)
+            if _close(other, same):  # They cannot be told from each other on these images.
+                return None
+    elif ends[0].op_type == "Sigmoid":
+        return None  # Labels of their own, not classes.
+    return _End(network, source) if same is not None and _close(rows, same) else None
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    return bool(torch.allclose(first, second, rtol=0, atol=5e-3))
+
+
+def _advice(model: ModelProto, source: str, path: Path) -> str:
+    """Say what to ask for instead, and only what can be had."""
+    try:
+        OnnxNetwork(f"{path}#{source}", model)
+    except DidaeError:
+        return "export the classifier with its logits, (b, classes), as the output."
+    return f"ask for the logits before it: onnx:{path}#{source}"
 
 
 def onnx_head(spec: str) -> LinearHead:
     """Split an ONNX student into its features and a linear head, which can be repaired.
 
-    Parameters
-    ----------
-    spec : str
-        ``FILE`` or ``FILE#LOGITS``.
-
-    Returns
-    -------
-    LinearHead
-        It gives the student's logits, to the precision of float32. Its encoder is the value that
-        the last matrix of the graph is multiplied with.
-
-    Raises
-    ------
-    DidaeError
-        If the file is no ONNX file, or its logits are no linear function of one vector.
+    It gives the student's logits, to the precision of float32. Its encoder is the value that the
+    last matrix of the graph is multiplied with.
     """
-    path, value = split_spec(spec)
-    model = read_graph(path)
-    layer = _last_layer(model, resolve(model, value, path), path)
-    encoder = OnnxEncoder(f"{path}#{layer.features}")
+    layer = _last_layer(spec)[1]
+    encoder = OnnxEncoder(f"{split_spec(spec)[0]}#{layer.features}")
     weight, bias = (torch.tensor(item, dtype=torch.float32) for item in (layer.weight, layer.bias))
+    if len(bias) == 1:  # One logit l for two classes is (-l/2, l/2).
+        half = torch.tensor([[0.5], [-0.5]] if layer.turned else [[-0.5], [0.5]])
+        weight, bias = half * weight, half[:, 0] * bias
     return LinearHead(encoder, weight, bias)
 
 
 def write_onnx_head(spec: str, head: LinearHead, target: str | Path) -> None:
-    """Write an ONNX student with another head.
+    """Write an ONNX student with another head: what `onnx_head` gave for it, with new weights.
 
     The rest of the graph stays as it is, bit for bit. What is said about its images in a
     ``FILE.json`` goes into the new file.
-
-    Parameters
-    ----------
-    spec : str
-        The student: ``FILE`` or ``FILE#LOGITS``.
-    head : LinearHead
-        What `onnx_head` gave for it, with new weights.
-    target : str or Path
-        The new file.
-
-    Raises
-    ------
-    DidaeError
-        If the head belongs to another file or has another number of classes, or the file cannot be
-        written.
     """
     onnx, _ = libraries()
-    path, value = split_spec(spec)
-    model = read_graph(path)
-    layer = _last_layer(model, resolve(model, value, path), path)
+    path = split_spec(spec)[0]
+    model, layer = _last_layer(spec)
     encoder = OnnxEncoder(f"{path}#{layer.features}")
-    if encoder.fingerprint != head.encoder.fingerprint or head.weight.shape != layer.weight.shape:
+    expected = (max(2, len(layer.bias)), layer.weight.shape[1])
+    if encoder.fingerprint != head.encoder.fingerprint or head.weight.shape != expected:
         raise DidaeError(
-            f"{target}: the head is not one of {path} with its {len(layer.bias)} classes; "
+            f"{target}: the head is not one of {path} with its {expected[0]} classes; "
             "give what onnx_head made of this file."
         )
+    weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
+    if len(layer.bias) == 1:
+        sign = torch.tensor([1.0, -1.0] if layer.turned else [-1.0, 1.0])
+        weight, bias = sign[None] @ weight, sign[None] @ bias
     graph = model.graph
     names = [_unused(graph, f"{layer.logits}.{part}") for part in ("weight", "bias")]
-    for name, tensor in zip(names, (head.weight, head.bias), strict=True):
-        values = tensor.detach().cpu().numpy().astype(layer.weight.dtype)
+    for name, tensor in zip(names, (weight, bias), strict=True):
+        values = tensor.numpy().astype(layer.weight.dtype)
         graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     inputs = [layer.features, *names]
     old = producers(graph)[layer.logits]
     new = onnx.helper.make_node("Gemm", inputs, [layer.logits], old.name or None, transB=1)
     old.CopyFrom(new)
-    save_graph(model, encoder.network.settings, target)
+    _save(model, encoder.network.settings, target)
 
 
-def save_graph(model: ModelProto, settings: OnnxSettings, target: str | Path) -> None:
-    """Write a model without the nodes and weights that none of its outputs need.
-
-    Parameters
-    ----------
-    model : onnx.ModelProto
-        The model; changed in place.
-    settings : OnnxSettings
-        What is said about its images; goes into its metadata.
-    target : str or Path
-        The file.
-
-    Raises
-    ------
-    DidaeError
-        If it is too large for one file, or cannot be written.
-    """
+def _save(model: ModelProto, settings: OnnxSettings, target: str | Path) -> None:
+    """Write a model without the nodes and weights that none of its outputs need."""
     onnx, _ = libraries()
     graph = model.graph
     names = needed(graph, *(output.name for output in graph.output))
@@ -180,7 +265,7 @@ def save_graph(model: ModelProto, settings: OnnxSettings, target: str | Path) ->
     graph.node.extend(nodes)
     graph.initializer.extend(weights)
     known = {item.key: item.value for item in model.metadata_props}
-    known[METADATA_KEY] = settings.model_dump_json()
+    known[METADATA_KEY] = settings.model_dump_json(exclude_unset=True)
     onnx.helper.set_model_props(model, known)
     write_bytes(target, serialised(model, target))
 
@@ -193,12 +278,16 @@ class _Layer:
     logits: str
     weight: NDArray[Any]
     bias: NDArray[Any]
+    turned: bool
 
 
-def _last_layer(model: ModelProto, value: str, path: Path) -> _Layer:
-    _require_logits(model.graph, value, path)
-    makers = producers(model.graph)
-    logits = _origin(makers, value)
+def _last_layer(spec: str) -> tuple[ModelProto, _Layer]:
+    path, value = split_spec(spec)
+    model = read_model(path)
+    end = _find_logits(model, value, path)
+    makers, logits = producers(model.graph), end.value
+    while logits in makers and makers[logits].op_type in _PASSED.split():
+        logits = makers[logits].input[0]
     node, bias = makers.get(logits), np.zeros(1)
     kind = "an input" if node is None else node.op_type
     if node is not None and node.op_type == "Add":
@@ -209,13 +298,13 @@ def _last_layer(model: ModelProto, value: str, path: Path) -> _Layer:
     found = None if node is None else _matrix(model, node)
     if node is None or found is None:
         raise DidaeError(
-            f"{path}: {value!r} comes from {kind}, not from a linear layer (Gemm, or MatMul and "
-            "Add, with constant weights); repair it as a network (OnnxModule), or name the logits "
-            "with FILE#VALUE."
+            f"{path}: {end.value!r} comes from {kind}, not from a linear layer (Gemm, or MatMul "
+            "and Add, with constant weights); repair it as a PyTorch module before the export, or "
+            "name the logits with FILE#VALUE."
         )
     weight, own = found
     bias = np.broadcast_to(bias if own is None else own, (1, len(weight)))[0]
-    return _Layer(node.input[0], logits, weight, bias)
+    return model, _Layer(node.input[0], logits, weight, bias, end.turned)
 
 
 def _matrix(model: ModelProto, node: NodeProto) -> tuple[NDArray[Any], NDArray[Any] | None] | None:
@@ -234,24 +323,6 @@ def _matrix(model: ModelProto, node: NodeProto) -> tuple[NDArray[Any], NDArray[A
         return weight, None
     bias = constant(model, node.input[2])
     return None if bias is None else (weight, options.get("beta", 1.0) * bias)
-
-
-def _origin(makers: dict[str, NodeProto], value: str) -> str:
-    """Follow a value back through nodes that hand it on."""
-    while value in makers and makers[value].op_type in ("Identity", "Cast"):
-        value = makers[value].input[0]
-    return value
-
-
-def _require_logits(graph: GraphProto, value: str, path: Path) -> None:
-    """Refuse a softmax or sigmoid at the end, by the name of what it is computed from."""
-    makers = producers(graph)
-    node = makers.get(_origin(makers, value))
-    if node is not None and node.op_type in ("Softmax", "Sigmoid"):
-        raise DidaeError(
-            f"{path}: {value!r} holds probabilities, made by {node.op_type}; ask for the logits "
-            f"before it: onnx:{path}#{node.input[0]}"
-        )
 
 
 def _unused(graph: GraphProto, name: str) -> str:

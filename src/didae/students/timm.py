@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from didae.encoders.pretrained import Preprocessing, nearest, quiet, reason
+from didae.encoders.pretrained import Preprocessing, quiet
 from didae.encoders.timm import timm_encoder
-from didae.errors import DidaeError
+from didae.errors import DidaeError, nearest, reason
 
 _SOURCES = ("hf-hub:", "local-dir:")
 

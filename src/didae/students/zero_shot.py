@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from didae.encoders.open_clip import Clip, image_encoder, load_clip
-from didae.encoders.pretrained import quiet, reason
-from didae.errors import DidaeError
+from didae.encoders.pretrained import quiet
+from didae.errors import DidaeError, reason
 from didae.students.base import LinearHead, margin
 from didae.students.probe import Probe
 
