@@ -208,7 +208,7 @@ def spread(images: Tensor, most: int = TRIAL) -> Tensor:
 def finite_rows(student: StudentLike, judged: Tensor, names: Sequence[str]) -> Tensor:
     """Say which images have finite logits, (n,) of bool; tell of the others, and of constancy."""
     good, name = judged.isfinite().all(1), student_name(student)
-    lost = [names[row] for row in (~good).nonzero()[:, 0].tolist()]
+    lost = [names[int(row)] for row in (~good).nonzero()[:, 0]]
     if len(lost) == len(judged):
         raise DidaeError(f"{name}: none of {len(judged)} images gets finite logits; check it.")
     if lost:
