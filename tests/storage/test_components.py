@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from didae.decoders.base import Decoder, DecoderConfig
+from didae.decoders.network import NetworkConfig
+from didae.encoders.factors import FactorEncoder, FactorEncoderConfig
 from didae.errors import DidaeError
 from didae.storage import (
     SCHEMA,
@@ -23,6 +27,8 @@ from didae.storage import (
     save_tensors,
     write_json,
 )
+from didae.students.base import LinearHead
+from didae.students.networks import StudentConfig, build_student, load_student
 from failures import fail_at, one_line, refused, run_python
 
 
@@ -205,3 +211,70 @@ def test_wrong_kind_newer_schema_and_foreign_folders_are_refused(tmp_path: Path)
     check(tmp_path, 1)
     (tmp_path / "model.safetensors").unlink()
     assert "cannot read" in one_line(load)
+
+
+def test_weights_that_list_too_many_tensors_are_refused_unparsed(tmp_path: Path) -> None:
+    tensors = {f"{number:08d}": torch.zeros(0) for number in range(20_000)}
+    save_component(tmp_path, "dictionary", {}, tensors)
+    text = one_line(lambda: load_component(tmp_path, "dictionary"))
+    assert "more than some thousand tensors" in text
+
+
+def head() -> LinearHead:
+    return LinearHead(FactorEncoder(FactorEncoderConfig()), torch.zeros(2, 64), torch.zeros(2))
+
+
+KINDS = {
+    "head": head,
+    "decoder": lambda: Decoder(DecoderConfig(network=NetworkConfig(width=8), z_dim=96)),
+    "student": lambda: build_student(StudentConfig()),
+    "encoder": lambda: FactorEncoder(FactorEncoderConfig(width=8)),
+}
+LOADERS = {
+    "head": lambda folder: LinearHead.load(folder, lambda _: head().encoder),
+    "decoder": Decoder.load,
+    "student": load_student,
+    "encoder": FactorEncoder.load,
+}
+HUGE = 3072
+
+
+@pytest.mark.parametrize("value", [HUGE, 10**9, 10**30, 0, -8, 1.5, "x", None, [], float("nan")])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("decoder", "network.width"), ("decoder", "network.dim"), ("decoder", "network.image_size"),
+     ("decoder", "network.multipliers"), ("decoder", "z_dim"), ("student", "width"),
+     ("student", "classes"), ("student", "image_size"), ("encoder", "width"), ("encoder", "dim"),
+     ("encoder", "image_size")],
+)  # fmt: skip
+def test_a_configuration_that_asks_for_other_shapes_takes_no_memory(
+    tmp_path: Path, kind: str, field: str, value: object
+) -> None:
+    KINDS[kind]().save(tmp_path)
+    document = read_json(tmp_path / "config.json")
+    *parents, last = field.split(".")
+    place = {"decoder": "decoder", "encoder": "shape"}.get(kind)
+    holder = document["config"][place] if place else document["config"]
+    for name in parents:
+        holder = holder[name]
+    holder[last] = [1] * 10_000 if last == "multipliers" and value == HUGE else value
+    write_json(tmp_path / "config.json", document)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Networks that only slide over an image have the same weights at any size.
+    if value != HUGE or last != "image_size":
+        assert str(tmp_path) in one_line(lambda: LOADERS[kind](tmp_path))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_component_without_its_configuration_is_refused(tmp_path: Path, kind: str) -> None:
+    KINDS[kind]().save(tmp_path)
+    document = read_json(tmp_path / "config.json")
+    for name in document["config"]:
+        partial = {**document["config"]}
+        del partial[name]
+        write_json(tmp_path / "config.json", {**document, "config": partial})
+        if kind != "student":
+            assert str(tmp_path) in one_line(lambda: LOADERS[kind](tmp_path))
+    write_json(tmp_path / "config.json", {**document, "config": {"unknown": 1}})
+    assert str(tmp_path) in one_line(lambda: LOADERS[kind](tmp_path))

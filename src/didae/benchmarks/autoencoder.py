@@ -12,7 +12,7 @@ from didae.data.images import to_float, to_uint8
 from didae.data.square import NOISE_STD
 from didae.randomness import seeded
 from didae.runtime import AutoBatch
-from didae.storage import load_component, load_weights, save_component
+from didae.storage import load_component, load_module, save_component
 from didae.training import Forward, TrainingConfig, train
 
 
@@ -183,11 +183,11 @@ def fit_autoencoder(
     Autoencoder
         In evaluation mode.
     """
+    if (folder / "config.json").exists():
+        tensors = load_component(folder, "autoencoder")[1]
+        return load_module(lambda: Autoencoder(config), tensors, folder).eval()
     with seeded(training.seed):
         network = Autoencoder(config)
-    if (folder / "config.json").exists():
-        load_weights(network, load_component(folder, "autoencoder")[1], folder)
-        return network.eval()
 
     def loss(forward: Forward, indices: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(len(indices), config.dim, generator=generator)

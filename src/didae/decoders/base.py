@@ -15,7 +15,7 @@ from didae.decoders import sampling
 from didae.decoders.network import Drawing, Network, NetworkConfig
 from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
 from didae.errors import DidaeError
-from didae.storage import fingerprint, load_component, load_weights, save_component
+from didae.storage import fingerprint, load_component, load_module, save_component
 
 
 class SamplerConfig(Config):
@@ -135,8 +135,10 @@ class Decoder(nn.Module):
         width = self.z_width = config.z_dim or config.network.dim
         self.register_buffer("z_mean", torch.zeros(width))
         self.register_buffer("z_scale", torch.ones(()))
-        reduces = config.z_dim is not None
-        self.register_buffer("z_basis", torch.eye(config.network.dim, width) if reduces else None)
+        basis = None
+        if config.z_dim is not None:
+            basis = torch.zeros(config.network.dim, width).fill_diagonal_(1)
+        self.register_buffer("z_basis", basis)
 
     @property
     def fingerprint(self) -> str:
@@ -350,7 +352,8 @@ class Decoder(nn.Module):
             If the folder holds no intact decoder.
         """
         config, tensors = load_component(folder, "decoder")
-        settings = from_mapping(DecoderConfig, config["decoder"], folder)
-        decoder = cls(settings, config["encoder"])
-        load_weights(decoder, tensors, folder)
-        return decoder.eval().requires_grad_(False)
+
+        def make() -> Decoder:
+            return cls(from_mapping(DecoderConfig, config["decoder"], folder), config["encoder"])
+
+        return load_module(make, tensors, folder).eval().requires_grad_(False)

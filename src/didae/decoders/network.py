@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,14 +39,14 @@ class NetworkConfig(Config):
         Side of the pixel patches that are the U-Net's finest cells.
     """
 
-    image_size: int = 64
+    image_size: int = Field(default=64, ge=1, le=4096)
     channels: Literal[1, 3] = 3
-    dim: int = 64
-    canvas: int = 32
-    head: int = 32
-    width: int = 32
-    multipliers: tuple[int, ...] = (1, 2)
-    patch: int = 4
+    dim: int = Field(default=64, ge=1)
+    canvas: int = Field(default=32, ge=1)
+    head: int = Field(default=32, ge=1)
+    width: int = Field(default=32, ge=1)
+    multipliers: tuple[int, ...] = Field(default=(1, 2), min_length=1, max_length=12)
+    patch: int = Field(default=4, ge=1)
 
 
 @dataclass(frozen=True)

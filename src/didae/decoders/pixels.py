@@ -34,7 +34,7 @@ class Canvas(nn.Module):
 
     def __init__(self, dim: int, width: int, size: int, patch: int, depth: int = 2) -> None:
         super().__init__()
-        line = torch.linspace(-1, 1, size)
+        line = torch.linspace(-1, 1, size, device="cpu")
         grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
         self.register_buffer("grid", by_cell(grid[None], patch)[0], persistent=False)
         self.place = nn.Linear(2, width)

@@ -12,7 +12,7 @@ from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.randomness import seeded
-from didae.storage import load_component, load_weights, save_component
+from didae.storage import load_component, load_module, save_component
 from didae.training import Forward, TrainingConfig, train
 
 
@@ -29,7 +29,7 @@ class FactorEncoderConfig(Config):
         Width d of z_sem.
     """
 
-    image_size: int = Field(default=64, ge=8, multiple_of=2)
+    image_size: int = Field(default=64, ge=8, le=4096, multiple_of=2)
     width: int = Field(default=32, ge=1)
     dim: int = Field(default=64, ge=1)
 
@@ -67,7 +67,7 @@ class FactorEncoder(Encoder):
         self.embedding = nn.Sequential(
             nn.Linear(5 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, config.dim)
         )
-        line = torch.linspace(-1, 1, config.image_size // 2)
+        line = torch.linspace(-1, 1, config.image_size // 2, device="cpu")
         grid = torch.stack(torch.meshgrid(line, line, indexing="ij")).flatten(1)
         self.register_buffer("grid", grid, persistent=False)
         self.freeze()
@@ -126,9 +126,12 @@ class FactorEncoder(Encoder):
             If the folder holds no intact encoder.
         """
         config, tensors = load_component(folder, "encoder")
-        encoder = cls(from_mapping(FactorEncoderConfig, config["shape"], folder), config["name"])
-        load_weights(encoder, tensors, folder)
-        return encoder
+
+        def make() -> FactorEncoder:
+            shape = from_mapping(FactorEncoderConfig, config["shape"], folder)
+            return cls(shape, config["name"])
+
+        return load_module(make, tensors, folder)
 
 
 def fit_factor_encoder(

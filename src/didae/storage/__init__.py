@@ -5,8 +5,8 @@ from __future__ import annotations
 from didae.storage.components import (
     SCHEMA,
     load_component,
+    load_module,
     load_tensors,
-    load_weights,
     save_component,
     save_tensors,
 )
@@ -30,8 +30,8 @@ __all__ = [
     "commit",
     "fingerprint",
     "load_component",
+    "load_module",
     "load_tensors",
-    "load_weights",
     "prepare_run_folder",
     "read_bytes",
     "read_json",

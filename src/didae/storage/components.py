@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -20,6 +21,11 @@ SCHEMA = 1
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+
+MAX_HEADER: Final = 1 << 19
+"""Bytes of the header of a component's weights: enough for some thousand tensors."""
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -150,6 +156,13 @@ def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[
     folder = Path(folder)
     header = _checked_header(folder / CONFIG_FILE, kind)
     weights = read_bytes(folder / WEIGHTS_FILE)
+    # Eight bytes give the length of the header, which lists all tensors.
+    listed = int.from_bytes(weights[:8], "little")
+    if listed > MAX_HEADER and not weights.startswith(_PICKLE_STARTS):
+        raise DidaeError(
+            f"{folder / WEIGHTS_FILE} is no safetensors file, or lists more than some thousand "
+            "tensors, which no component has: fetch or make it again"
+        )
     tensors = _parse_tensors(folder / WEIGHTS_FILE, weights)
     digest = hashlib.sha256(weights).hexdigest()
     if header["weights_sha256"] != digest:
@@ -157,29 +170,29 @@ def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[
     return header["config"], tensors
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], folder: str | Path) -> None:
-    """Put the weights of a component into the module that its configuration built.
+def load_module(
+    make: Callable[[], ModuleT], tensors: Mapping[str, Tensor], folder: str | Path
+) -> ModuleT:
+    """Build the module that a configuration asks for and give it the weights of its component.
 
-    Parameters
-    ----------
-    module
-        Gets the weights.
-    tensors
-        What `load_component` gave.
-    folder
-        Where they come from, for the message.
-
-    Raises
-    ------
-    DidaeError
-        If names or shapes do not fit.
+    It is planned on the `meta` device first, which takes no memory, so that a configuration which
+    asks for other shapes than the weights have is refused before it takes any.
     """
     try:
+        with torch.device("meta"):
+            plan = make()
+        wanted = {name: tensor.shape for name, tensor in plan.state_dict().items()}
+        if wanted != {name: t.shape for name, t in tensors.items()}:
+            raise ValueError("they have other shapes")
+        module = make()
         module.load_state_dict(dict(tensors))
-    except RuntimeError as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise DidaeError(
-            f"{folder}: the weights do not fit the shape in {CONFIG_FILE}; make the component again"
+            f"{Path(folder) / CONFIG_FILE} and the weights beside it do not fit ({reason}): "
+            "fetch or make the component again"
         ) from error
+    return module
 
 
 def _checked_header(path: Path, kind: str) -> dict[str, Any]:

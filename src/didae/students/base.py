@@ -360,10 +360,15 @@ class LinearHead(nn.Module):
             If the folder holds no intact head, or its encoder is no longer the same.
         """
         config, tensors = load_component(folder, HEAD)
-        encoder = open_encoder(config["encoder"]["name"])
-        if encoder.fingerprint != config["encoder"]["fingerprint"]:
+        try:
+            name, fingerprint = str(config["encoder"]["name"]), config["encoder"]["fingerprint"]
+            weight, bias = (tensors[part] for part in _PARTS)
+        except (KeyError, TypeError) as error:
+            raise DidaeError(f"{folder} is damaged ({error}): fit the head again.") from error
+        encoder = open_encoder(name)
+        if encoder.fingerprint != fingerprint:
             raise DidaeError(
                 f"{folder}: the head was fitted on another encoder {encoder.name} than the one "
                 "that has this name now; fit it again."
             )
-        return cls(encoder, *(tensors[name] for name in _PARTS))
+        return cls(encoder, weight, bias)

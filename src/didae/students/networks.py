@@ -19,7 +19,7 @@ from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.randomness import seeded
-from didae.storage import load_component, load_weights, save_component
+from didae.storage import load_component, load_module, save_component
 from didae.training import Forward, TrainingConfig, train
 
 
@@ -39,7 +39,7 @@ class StudentConfig(Config):
     """
 
     architecture: Literal["strided", "pooled", "patches"] = "strided"
-    image_size: int = Field(default=64, ge=8, multiple_of=8)
+    image_size: int = Field(default=64, ge=8, le=4096, multiple_of=8)
     classes: int = Field(default=2, ge=2)
     width: int = Field(default=16, ge=1)
 
@@ -212,9 +212,8 @@ def load_student(folder: str | Path) -> StudentNetwork:
         If the folder holds no intact student.
     """
     values, tensors = load_component(folder, "student")
-    student = build_student(from_mapping(StudentConfig, values, folder))
-    load_weights(student, tensors, folder)
-    return student.eval()
+    config = from_mapping(StudentConfig, values, folder)
+    return load_module(lambda: build_student(config), tensors, folder).eval()
 
 
 def train_student(
