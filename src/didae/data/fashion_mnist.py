@@ -24,7 +24,7 @@ from torch import Tensor
 
 from didae.data.batches import checked_rows, stacked
 from didae.data.catalogue import place_of
-from didae.data.opening import to_tensor
+from didae.data.images import to_tensor
 from didae.errors import DidaeError
 
 DEBIAN: Final = Path("/usr/share/datasets/fashion-mnist")

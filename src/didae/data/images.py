@@ -3,29 +3,85 @@
 from __future__ import annotations
 
 import io
+import math
+import re
+import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from didae.data.opening import SUFFIXES, decoded, opened
-from didae.errors import DidaeError
+from didae.errors import DidaeError, ImageReadError, visible
 from didae.storage import write_bytes
 
-IMAGE_SUFFIXES: Final = frozenset(suffix for group in SUFFIXES.values() for suffix in group)
+# A closed list: others of Pillow's readers start programs (EPS) or open further files.
+_ENDINGS: Final = {
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+
+T = TypeVar("T")
+
+IMAGE_SUFFIXES: Final = frozenset(ending for group in _ENDINGS.values() for ending in group)
 """Endings (lower case) by which a folder's image files are known."""
 
 MAX_PIXELS: Final = 50_000_000
 """Largest width x height that is decoded unless told otherwise."""
 
-
 MAX_RUN_PIXELS: Final = 2048 * 2048
 MAX_RUN_BYTES: Final = 32 << 20
 """Of an image inside a run folder: decoders draw far smaller ones."""
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+# Deflate packs at most 1,032 to 1, and Pillow unpacks at most 1 MiB of text.
+_PACKED_TEXT: Final = (1 << 20) // 1032
+_ORIENTATION: Final = 0x0112
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+class Foreign(NamedTuple):
+    """A kind of file that is not read: what it is, how it is known, and what to do about it."""
+
+    kind: str
+    endings: tuple[str, ...]
+    begins: bytes
+    advice: str
+
+
+_AS_JPEG: Final = "convert it to JPEG or PNG"
+
+FOREIGN: Final = (
+    Foreign("HEIC", (".heic", ".heif", ".hif"), rb".{4}ftyp(hei|hev|mif1|msf1)", _AS_JPEG),
+    Foreign("AVIF", (".avif", ".avifs"), rb".{4}ftypavi[fs]", _AS_JPEG),
+    Foreign("JPEG XL", (".jxl",), rb"\xff\x0a|\0{3}\x0cJXL ", _AS_JPEG),
+    Foreign("JPEG 2000", (".jp2", ".j2k", ".jpx"), rb"\0{3}\x0cjP|\xff\x4f\xff\x51", _AS_JPEG),
+    Foreign("camera raw", (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf"), rb"FUJIFILM", _AS_JPEG),
+    Foreign("Photoshop", (".psd",), rb"8BPS", _AS_JPEG),
+    Foreign("OpenEXR", (".exr",), rb"\x76\x2f\x31\x01", _AS_JPEG),
+    Foreign("SVG", (".svg",), rb"\s*(<\?xml|<svg)", "draw it as PNG"),
+    Foreign("PDF", (".pdf",), rb"%PDF", "save its pages as PNG"),
+    Foreign("DICOM", (".dcm",), rb".{128}DICM", "save it as PNG, with the window that readers use"),
+    Foreign("NumPy", (".npy", ".npz"), rb"\x93NUMPY", "save each array as PNG"),
+    Foreign("video", (".mp4", ".mov", ".avi", ".mkv"), rb".{4}ftyp", "save its frames as PNG"),
+    Foreign("zip", (".zip", ".gz", ".tar", ".7z"), rb"PK\x03\x04|\x1f\x8b", "unpack it"),
+    Foreign("web page", (".htm", ".html"), rb"(?i)\s*<(!doctype|html)", "download the image anew"),
+    Foreign("Git LFS pointer", (), rb"version https://git-lfs", "fetch it with `git lfs pull`"),
+    Foreign("TIFF of other pixels", (), rb"II\*\0|MM\0\*", "save it with 8 bits a channel"),
+)
+"""Kinds that people take for images that are read; the first that fits."""
 
 
 def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -37,12 +93,14 @@ def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_
     1. An empty file, one that is no image, a truncated one, and one of more than `max_pixels`
        pixels (judged by its header, before anything is decoded) are refused.
     2. Of an animation or a file of several pages the first is taken.
-    3. The image is turned upright as its EXIF orientation says.
-    4. 16-bit greyscale becomes 8-bit by `value // 257`, so 65535 is white. Integers of 32 bits and
-       floating-point pixels have no agreed range and are refused.
-    5. Transparency (alpha channel or transparent palette entry) is composited on white.
-    6. Everything else (palette, greyscale, black and white, CMYK, ...) is converted to RGB; colour
+    3. 16-bit greyscale becomes 8-bit by `value // 257`, so 65535 is white; where it is signed,
+       -32768 is black and 32767 white. Integers of 32 bits and floating-point pixels have no agreed
+       range and are refused.
+    4. Transparency (alpha channel, transparent palette entry or colour) is composited on white. A
+       BMP whose alpha is 0 throughout is opaque.
+    5. Everything else (palette, greyscale, black and white, CMYK, ...) is converted to RGB; colour
        profiles are not applied.
+    6. The image is turned upright as its EXIF orientation says; EXIF that is damaged says nothing.
     7. With `size`, the short side is resized to `size` and the centre `size` x `size` is cut out
        (antialiased bicubic). Small images are enlarged.
 
@@ -68,8 +126,7 @@ def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_
         If `size` is not positive.
     """
     _check_size(size)
-    with opened(Path(path), str(path), max_pixels) as image:
-        return decoded(image, size)
+    return _opened(Path(path), str(path), max_pixels, lambda image: to_tensor(_to_rgb(image), size))
 
 
 def read_run_image(folder: str | Path, name: str) -> Tensor:
@@ -98,76 +155,27 @@ def read_run_image(folder: str | Path, name: str) -> Tensor:
 def decode_image(
     content: bytes, name: str, size: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """Read the content of an image file as 8-bit RGB, by the rules of `read_image`.
-
-    Parameters
-    ----------
-    content
-        The bytes of the file.
-    name
-        What to call it in an error.
-    size
-        Side of the square that is returned, in pixels; None keeps the image's own size.
-    max_pixels
-        Largest width x height that is decoded.
-
-    Returns
-    -------
-    Tensor
-        uint8, shape (3, height, width), values 0..255.
-
-    Raises
-    ------
-    ImageReadError
-        If it cannot be read by these rules; it has the name and the reason.
-    DidaeError
-        If `size` is not positive.
-    """
+    """Read the content of an image file by the rules of `read_image`; errors call it `name`."""
     _check_size(size)
-    with opened(io.BytesIO(content), name, max_pixels) as image:
-        return decoded(image, size)
+    file = io.BytesIO(content)
+    return _opened(file, name, max_pixels, lambda image: to_tensor(_to_rgb(image), size))
 
 
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
-    """Check an image file by its header alone, without decoding it.
+    """Check an image file by its header alone; damage further back shows when it is decoded."""
+    _opened(Path(path), str(path), max_pixels, lambda _: None)
 
-    Finds what is missing, empty, no image or too large; damage further back in the file shows only
-    when it is decoded.
 
-    Parameters
-    ----------
-    path
-        The file.
-    max_pixels
-        Largest width x height that is accepted.
-
-    Raises
-    ------
-    ImageReadError
-        If the file is refused; it names the path and the reason.
-    """
-    with opened(Path(path), str(path), max_pixels):
-        pass
+def to_tensor(image: Image.Image, size: int | None = None) -> Tensor:
+    """Turn an RGB picture into a uint8 tensor (3, h, w), cut to a square if there is a size."""
+    if size is not None:
+        # This resizes the centre only, so that a 1 x 1 000 000 image does not grow huge.
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return torch.as_tensor(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Quantise images to 8 bits.
-
-    Parameters
-    ----------
-    images
-        Floating point, any shape; 0 is black, 1 is white, values outside are clamped.
-
-    Returns
-    -------
-    Tensor
-        uint8, same shape and device: `255 * images` rounded to the nearest, halves to even.
-
-    Raises
-    ------
-    DidaeError
-        If a value is NaN or infinite, or the images are not floating point.
-    """
+    """Round 255 × images to bytes, halves to even; values outside [0, 1] are clamped."""
     if not images.is_floating_point():
         raise DidaeError(f"to_uint8 needs floating-point images in [0, 1], got {images.dtype}")
     # The extremes of what is not finite are not finite either, and are found in one pass.
@@ -179,46 +187,14 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Turn 8-bit images into floating point; `to_uint8` gives the same bytes back.
-
-    Parameters
-    ----------
-    images
-        uint8, any shape.
-
-    Returns
-    -------
-    Tensor
-        float32, same shape and device, values in [0, 1].
-
-    Raises
-    ------
-    DidaeError
-        If the images are not uint8.
-    """
+    """Turn bytes into float32 in [0, 1]; `to_uint8` gives the same bytes back."""
     if images.dtype != torch.uint8:
         raise DidaeError(f"to_float needs uint8 images, got {images.dtype}")
     return images.float() / 255
 
 
 def png_bytes(image: Tensor) -> bytes:
-    """Encode an image as PNG (lossless, without metadata).
-
-    Parameters
-    ----------
-    image
-        uint8, shape (3, height, width) or (height, width, 3); where both fit, the first is meant.
-
-    Returns
-    -------
-    bytes
-        The content of a PNG file.
-
-    Raises
-    ------
-    DidaeError
-        If dtype or shape are others.
-    """
+    """Encode uint8 (3, h, w), or else (h, w, 3), as PNG: lossless, without metadata."""
     if image.dtype != torch.uint8 or image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]):
         raise DidaeError(
             "a PNG needs a uint8 image of shape (3, height, width) or (height, width, 3), "
@@ -253,3 +229,134 @@ def write_png(image: Tensor, path: str | Path) -> None:
 def _check_size(size: int | None) -> None:
     if size is not None and size < 1:
         raise DidaeError(f"size must be at least 1 pixel, got {size}")
+
+
+def _opened(
+    file: Path | io.BytesIO, name: str, max_pixels: int, work: Callable[[ImageFile.ImageFile], T]
+) -> T:
+    """Do something with an image whose header passes; whatever goes wrong is the file's fault."""
+    try:
+        try:
+            with _open(file, max_pixels) as image:
+                return work(image)
+        except ValueError:
+            content = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+            if not content.startswith(_PNG):
+                raise
+            with _open(io.BytesIO(_without_text(content)), max_pixels) as image:
+                return work(image)
+    # Damaged files make Pillow's readers raise almost any built-in exception.
+    except Exception as error:
+        name, reason = visible(name).replace("\n", r"\n"), _reason(error, file)
+        raise ImageReadError(f"cannot read image {name}: {reason}") from error
+
+
+def _open(file: Path | io.BytesIO, max_pixels: int) -> ImageFile.ImageFile:
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise ImageReadError("this is not a file")
+    if (file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())) == 0:
+        raise ImageReadError("the file is empty")
+    image = Image.open(file, formats=tuple(_ENDINGS))
+    pixels = math.prod(image.size)
+    if 1 <= pixels <= max_pixels:
+        return image
+    image.close()
+    if pixels < 1:
+        raise ImageReadError("it has no pixels")
+    raise ImageReadError(
+        f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}"
+    )
+
+
+def _without_text(content: bytes) -> bytes:
+    """Leave out of a PNG the profile and long texts, which Pillow refuses; no pixel needs them."""
+    kept, start, room = [_PNG], len(_PNG), _PACKED_TEXT
+    while start + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, start)
+        stop = start + 12 + length
+        text = kind in (b"tEXt", b"zTXt", b"iTXt")
+        if kind != b"iCCP" and not (text and length > room):
+            kept.append(content[start:stop])
+            room -= length if text else 0
+        start = stop
+    return b"".join(kept)
+
+
+def _reason(error: Exception, file: Path | io.BytesIO) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return _foreign(file)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _foreign(file: Path | io.BytesIO) -> str:
+    """Say what a file is that is not read, and what to do about it."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            head = stream.read(256)
+    else:
+        head = file.getvalue()[:256]
+    for other in FOREIGN:
+        if re.match(other.begins, head, re.DOTALL):
+            return f"it is a file of another kind ({other.kind}); {other.advice}"
+    return f"it is not an image of a known format ({', '.join(_ENDINGS)})"
+
+
+def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+    """Decode an opened image by the rules of `read_image`."""
+    # What says how the samples are packed is gone once they are decoded.
+    packed = str(image.tile[0][3]) if image.format == "PNG" and image.tile else ""
+    # Loading first: some readers settle mode, size and transparency only then.
+    image.load()
+    rgb = _laid_on_white(image, packed)
+    # Pillow cannot write every EXIF block back that it reads, so the picture gets the tag alone.
+    orientation = _orientation(image)
+    rgb.info = {}
+    rgb.getexif()[_ORIENTATION] = orientation
+    return ImageOps.exif_transpose(rgb)
+
+
+def _orientation(image: Image.Image) -> int:
+    # TIFF files are set upright by Pillow while loading, which also clears their tag.
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001
+        return 1
+
+
+def _laid_on_white(image: ImageFile.ImageFile, packed: str) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_grey(image).convert("RGB")
+    bitmap = image.format in ("BMP", "DIB") and image.mode == "RGBA"
+    if not image.has_transparency_data or (bitmap and not image.getchannel("A").getbbox()):
+        return image.convert("RGB")
+    key = image.info.get("transparency")
+    # PNG names the transparent colour by its samples as they are packed, not as they are decoded.
+    if packed in ("L;2", "L;4"):
+        top = 2 ** int(packed[-1]) - 1
+        image.info["transparency"] = (key & top) * (255 // top)
+    elif packed == "RGB;16B" and isinstance(key, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    paper = Image.new("RGBA", image.size, "white")
+    paper.alpha_composite(image.convert("RGBA"))
+    return paper.convert("RGB")
+
+
+def _deep_grey(image: ImageFile.ImageFile) -> Image.Image:
+    """Bring greyscale of more than 8 bits to 8."""
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
+    # Pillow opens 16-bit PPM, and in some versions PNG, as "I" with values 0..65535.
+    if image.mode == "F" or bits > 16:
+        raise ImageReadError("32-bit pixels have no agreed range; convert it to 8 or 16 bits")
+    values = np.asarray(image).astype(np.int64)
+    if tags and image.mode == "I":
+        values += 1 << (bits - 1)
+    grey = (values * 255 // ((1 << bits) - 1)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
