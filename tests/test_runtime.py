@@ -14,7 +14,7 @@ from torch import Tensor
 
 from didae import runtime
 from didae.errors import DidaeError
-from didae.runtime import AutoBatch, progress, resolve_device
+from didae.runtime import AutoBatch, duration, planned, progress, resolve_device
 
 
 def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,13 +63,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
     return forward
 
 
-def test_lines_come_at_most_every_five_seconds(
-    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+def test_a_line_comes_early_and_then_one_a_minute_with_the_time_left(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    for _ in progress(range(12), "decoding"):
+    for _ in progress(range(150), "decoding"):
         clock(1)
-    assert sys.stderr.getvalue() == "decoding: 5/12 (5 s)\ndecoding: 10/12 (10 s)\n"  # type: ignore[attr-defined]
+    assert capsys.readouterr().err.splitlines() == [
+        "decoding: 5 of 150, 2 min left",
+        "decoding: 65 of 150, 85 s left",
+        "decoding: 125 of 150, 25 s left",
+    ]
 
 
 def test_short_work_prints_nothing_and_total_may_be_unknown(
@@ -77,13 +80,47 @@ def test_short_work_prints_nothing_and_total_may_be_unknown(
 ) -> None:
     assert list(progress((i for i in range(3)), "work")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
-    for _ in progress((i for i in range(1)), "work"):
-        clock(6)
-    for _ in progress((i for i in range(1)), "work", total=4):
+    for _ in progress((i for i in range(2)), "work"):
         clock(6)
     output = capsys.readouterr()
-    assert output.err == "work: 1 (6 s)\nwork: 1/4 (6 s)\n"
+    assert output.err == "work: 1\n"
     assert output.out == ""
+
+
+def test_a_plan_says_what_follows_and_learns_from_what_is_done(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with planned({"read": 10, "train": 100, "draw": 200}):
+        for _ in progress(range(4), "read"):
+            clock(5)
+        for _ in progress(range(2), "train"):
+            clock(100)
+        for _ in progress(range(2), "unforeseen"):
+            clock(10)
+        for _ in progress(range(2), "draw"):
+            clock(200)
+    assert capsys.readouterr().err.splitlines() == [
+        "read: 1 of 4, 15 s left, then about 5 min",
+        "train: 1 of 2, 2 min left, then about 7 min",  # everything took twice as long so far
+        "unforeseen: 1 of 2, 10 s left, then about 7 min",
+        "draw: 1 of 2, 3 min left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (9e4, "25.0 h")],
+)
+def test_durations_are_written_as_people_say_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_progress_never_obeys_what_it_shows(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in progress(range(2), "encoding with \x1b[31m[bold]"):
+        clock(6)
+    assert capsys.readouterr().err.startswith("encoding with \\x1b[31m[bold]: 1 of 2")
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

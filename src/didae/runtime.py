@@ -7,25 +7,27 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from didae.errors import DidaeError
+from didae.errors import DidaeError, visible
 
 T = TypeVar("T")
 
 Watcher = Callable[[float | None, str], None]
-"""Called with the share that is done, in [0, 1] or None where unknown, and with what is done."""
+"""Called with the share that is done, in [0, 1] or None where unknown, and with how far it is."""
 
 logger = logging.getLogger(__name__)
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
-_SECONDS_BETWEEN_LINES = 5.0
+_plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
+_FIRST_LINE, _SECONDS_BETWEEN_LINES = 5.0, 60.0
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h; the last at the most it may be.
 _MALLOC_OPTIONS = {-1: 1 << 30, -2: 64 << 20, -3: 32 << 20}
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -69,51 +71,27 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def progress(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Go through something and show on stderr how far it is.
+    """Go through something and show on stderr how far it is, and how long it still takes.
 
-    A bar on a terminal; otherwise a line at most every five seconds; nothing where the environment
-    variable ``DIDAE_PROGRESS`` is ``0``.
-
-    Parameters
-    ----------
-    iterable
-        What to go through.
-    description
-        What is being done, in a few words.
-    total
-        Number of items, where the iterable has no length.
-
-    Returns
-    -------
-    Iterator
-        The items.
+    A bar on a terminal; else a line after five seconds, and one a minute from then on; nothing
+    where the environment variable ``DIDAE_PROGRESS`` is ``0``. Within `planned`, it also says how
+    long the parts after this one take.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
     watcher = _watcher.get()
     if watcher is not None:
-        return _watched(iterable, description, total, watcher)
+        return _followed(iterable, description, total, watcher)
     if os.environ.get("DIDAE_PROGRESS") == "0":
         return iter(iterable)
     if sys.stderr.isatty():
         return _bar(iterable, description, total)
-    return _lines(iterable, description, total)
+    return _followed(iterable, description, total, _line_a_minute())
 
 
 @contextmanager
 def watched(watcher: Watcher) -> Generator[None]:
-    """Send all progress of this thread to a function instead of the terminal.
-
-    Parameters
-    ----------
-    watcher : callable
-        Called with the share that is done, in [0, 1] or None, and with what is being done.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
+    """Send all progress of this thread to a function instead of the terminal."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -121,33 +99,88 @@ def watched(watcher: Watcher) -> Generator[None]:
         _watcher.reset(token)
 
 
-def _watched(
+@dataclass
+class Plan:
+    """Seconds that the parts of a job should take, corrected by the parts that are done."""
+
+    parts: dict[str, float]
+    expected: float = 0.0
+    taken: float = 0.0
+
+    def after(self, part: str) -> float:
+        """Say how many seconds the parts that follow this one take."""
+        pace = self.taken / self.expected if self.expected > 1 else 1.0
+        return pace * sum(seconds for name, seconds in self.parts.items() if name != part)
+
+    def close(self, part: str, seconds: float) -> None:
+        """Learn how long a part took."""
+        self.expected += self.parts.get(part, 0.0)
+        self.taken += seconds if self.parts.pop(part, 0.0) else 0.0
+
+
+@contextmanager
+def planned(parts: Mapping[str, float]) -> Generator[Plan]:
+    """Let `progress` say what follows: description of a part -> seconds it should take."""
+    token = _plan.set(plan := Plan(dict(parts)))
+    try:
+        yield plan
+    finally:
+        _plan.reset(token)
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person says them: 40 s, 12 min, 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _followed(
     iterable: Iterable[T], description: str, total: int | None, watcher: Watcher
 ) -> Iterator[T]:
+    plan, start = _plan.get(), time.monotonic()
     for done, item in enumerate(iterable):
-        watcher(done / total if total else None, description)
+        passed = time.monotonic() - start
+        words = f"{description}: {done}" + ("" if total is None else f" of {total}")
+        if total and done:
+            words += f", {duration(passed / done * (total - done))} left"
+        if plan and (after := plan.after(description)) >= 1:
+            words += f", then about {duration(after)}"
+        watcher(done / total if total else None, words)
         yield item
+    if plan:
+        plan.close(description, time.monotonic() - start)
 
 
 def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
     # Rich is slow to import, and most processes have no terminal.
     import rich.console
-    import rich.progress
+    import rich.progress as shown
 
-    console = rich.console.Console(stderr=True)
-    yield from rich.progress.track(iterable, description, total=total, console=console)
+    console = rich.console.Console(stderr=True, markup=False, emoji=False)
+    columns = shown.TextColumn("{task.description}", markup=False), shown.BarColumn()
+    with shown.Progress(*columns, console=console) as bar:
+        task = bar.add_task(visible(description), total=1 if total else None)
+
+        def move(share: float | None, words: str) -> None:
+            bar.update(task, completed=share or 0, description=visible(words))
+
+        yield from _followed(iterable, description, total, move)
+        bar.update(task, completed=1, description=visible(description))
 
 
-def _lines(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    start = shown = time.monotonic()
-    for done, item in enumerate(iterable, start=1):
-        yield item
-        now = time.monotonic()
-        if now - shown >= _SECONDS_BETWEEN_LINES:
-            shown = now
-            of_total = "" if total is None else f"/{total}"
-            sys.stderr.write(f"{description}: {done}{of_total} ({now - start:.0f} s)\n")
+def _line_a_minute() -> Watcher:
+    start, due = time.monotonic(), _FIRST_LINE
+
+    def write(_: float | None, words: str) -> None:
+        nonlocal due
+        passed = time.monotonic() - start
+        if passed >= due:
+            due = passed + _SECONDS_BETWEEN_LINES
+            sys.stderr.write(f"{visible(words)}\n")
             sys.stderr.flush()
+
+    return write
 
 
 class AutoBatch:
