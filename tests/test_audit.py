@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from didae.audit import AuditConfig, Sample, forecast
-from didae.counterfactuals import ExplainConfig
+from didae.audit import Sample
 from didae.data.square import Square
-from didae.decoders.base import SamplerConfig
 from didae.errors import DidaeError, ImageReadError
-from didae.recipes.square import load_components
 
 
 class Holes:
@@ -32,23 +28,3 @@ def test_what_cannot_be_read_is_left_out():
     assert sample.images.equal(Square(200).images(sample.rows))
     with pytest.raises(DidaeError, match="only 42 of 50 images"):
         Sample.read(Holes(), range(50))
-
-
-def test_longer_work_is_forecast_to_take_longer():
-    components = load_components()
-    sample = Sample(Square(100).images(range(60)), np.arange(60))
-    short, long = (
-        forecast(
-            sample,
-            explained,
-            components.encoder,
-            components.student,
-            AuditConfig(
-                decoder=AuditConfig().decoder.model_copy(update={"steps": steps}),
-                explain=ExplainConfig(sampler=SamplerConfig(method="heun", steps=evaluations)),
-            ),
-        )
-        for explained, steps, evaluations in ((10, 10, 1), (1000, 10_000, 10))
-    )
-    assert long["train the decoder"] > 50 * short["train the decoder"] > 0
-    assert long["explain"] > 50 * short["explain"] > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,9 @@ from torch import Tensor
 from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
-from didae.data.images import to_float
 from didae.data.tables import ImageSource
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
-from didae.decoders.training import fit_decoder, flow_loss, suited_config
+from didae.decoders.training import fit_decoder, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
@@ -223,57 +221,6 @@ def make_components(
     return Components(encoder, dictionary, decoder, student, probe, tuple(surrogates)), measures
 
 
-def forecast(
-    sample: Sample, explained: int, encoder: Encoder, student: StudentLike, config: AuditConfig
-) -> dict[str, float]:
-    """Say how long each part of an audit takes on this machine, from a few steps of each.
-
-    Parameters
-    ----------
-    sample : Sample
-        Images to learn from.
-    explained : int
-        Images to explain.
-    encoder : Encoder
-        Φ.
-    student : callable
-        The classifier.
-    config : AuditConfig
-        What is planned.
-
-    Returns
-    -------
-    dict of str to float
-        Part -> seconds. What is cached takes less.
-    """
-    few = sample.images[:8]
-    pixels = to_float(few)
-    with torch.no_grad():
-        encoding = _seconds(lambda: encoder(pixels)) / len(few)
-    judging = _seconds(lambda: logits(student, few)) / len(few)
-    stand_in = torch.randn(len(sample.images), encoder.dim, generator=generator(0, "forecast"))
-    decoder = Decoder(_decoder_config(sample.images, encoder, config))
-    batch = pixels.repeat(1 + config.decoder.batch_size // len(few), 1, 1, 1)
-    batch, z = batch[: config.decoder.batch_size], stand_in[: config.decoder.batch_size]
-    random = generator(0, "forecast")
-
-    def step() -> None:
-        flow_loss(decoder, decoder.pixels(batch), z, random).backward()
-
-    training = _seconds(step)
-    there, back = decoder.sampler.inversion_evaluations, decoder.sampler.evaluations
-    seconds = _seconds(lambda: decoder.decode(z, decoder.invert(batch, z))) / len(batch)
-    evaluation = seconds / (there + 2 * back)
-    n, directions = len(sample.images), config.directions
-    edits = (1 + config.explain.closed_loop) * directions
-    return {
-        "encode and judge": n * (encoding + judging),
-        "train the decoder": config.decoder.steps * training,
-        "explain": explained
-        * ((there + (1 + edits) * back) * evaluation + (1 + edits) * (encoding + judging)),
-    }
-
-
 def _decoder_config(images: Tensor, encoder: Encoder, config: AuditConfig) -> DecoderConfig:
     shape = suited_config(images, encoder.dim, config.components)
     sampler = config.explain.sampler or shape.sampler
@@ -326,14 +273,3 @@ def _probe(
 
 def _exists(folder: Path) -> bool:
     return (folder / "config.json").exists()
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Time work, the best of three times after a first that warms up."""
-    work()
-    times: list[float] = []
-    for _ in range(3):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)

@@ -70,7 +70,7 @@ def test_the_report_shows_all_directions_and_the_broken_image(run):
 def test_the_time_is_announced_before(folder, tmp_path, capsys):
     assert audit(folder, tmp_path / "run") == 0
     shown = capsys.readouterr().out
-    assert shown.index("train the decoder") < shown.index("ambient")
+    assert shown.index("training the decoder") < shown.index("ambient")
     # A tenth of each class is kept for validation.
     assert "72 images to learn from" in shown
 

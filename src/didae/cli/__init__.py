@@ -134,7 +134,11 @@ def _dispatch(arguments: list[str]) -> int:
     if not words:
         return _group_help(arguments)
     name = " ".join(arguments[:words])
-    module, cls, _ = COMMANDS[name]
+    module, cls, purpose = COMMANDS[name]
+    if name == "audit" and "--help" not in arguments:
+        # What it needs takes seconds to import.
+        sys.stdout.write(f"didae audit: {purpose}\n")
+        sys.stdout.flush()
     command: type[Command] = getattr(importlib.import_module(f"didae.cli.{module}"), cls)
     importlib.import_module("didae.runtime").keep_freed_memory()
     return command.main(name, arguments[words:])

@@ -5,21 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
 
-from didae.audit import AuditConfig, Sample, forecast, make_components
-from didae.cli.command import Command, console, open_run
+from didae.audit import AuditConfig, Sample, make_components
+from didae.cli.command import Command, console, open_run, require_own
 from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.counterfactuals import explain
 from didae.data.selection import draw
+from didae.data.tables import ImageSource
+from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
+from didae.forecast import forecast
 from didae.report.samples import SAMPLES, SampleSheets
-from didae.runtime import resolve_device
+from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
+from didae.students import StudentLike
 
 COMPONENTS = "components"
 
@@ -71,17 +77,28 @@ class Audit(Command):
 
     def run(self) -> None:
         """Audit."""
+        require_own(self, self.folder)
         encoder, student = load_encoder(self.encoder), load_judges(self.student)[0]
         encoder.to(resolve_device(self.device))
         source = self.source.model_copy(update={"data": self.images}).open()
         chosen = draw(source, rows(source, "test"), self.explained, self.sample_seed)
-        sample = Sample.read(
-            source, draw(source, rows(source, "train"), self.most, self.sample_seed)
-        )
+        learnt = draw(source, rows(source, "train"), self.most, self.sample_seed)
+        times = forecast(source, learnt, len(chosen), encoder, student, self.audit)
+        _announce(times, len(learnt))
+        with planned(times):
+            self._audit(source, learnt, chosen, encoder, student)
+
+    def _audit(
+        self,
+        source: ImageSource,
+        learnt: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+        encoder: Encoder,
+        student: StudentLike,
+    ) -> None:
+        sample = Sample.read(source, learnt)
         known = factors(source, sample.rows) if source.attributes else None
-        times = forecast(sample, len(chosen), encoder, student, self.audit)
         open_run(self, self.folder)
-        _announce(times, len(sample.images))
         # The sample begins with images of every class.
         z = cached_embed(encoder, source, sample.rows[:SAMPLES])
         watch = SampleSheets(self.folder, sample.images[:SAMPLES], z, self.audit.decoder)
@@ -97,9 +114,8 @@ class Audit(Command):
 
 
 def _announce(times: dict[str, float], images: int) -> None:
-    table = Table("part", "minutes, about", title=f"{images} images to learn from")
+    title = f"{images} images to learn from; all of it takes {duration(sum(times.values()))}, about"
+    table = Table("part", "about", title=title)
     for part, seconds in times.items():
-        table.add_row(part, f"{seconds / 60:.1f}")
-    table.add_section()
-    table.add_row("together", f"{sum(times.values()) / 60:.1f}")
+        table.add_row(part, duration(seconds))
     console().print(table)
