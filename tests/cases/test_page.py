@@ -12,10 +12,11 @@ from didae.app.state import Run
 from didae.counterfactuals.stability import stability
 from didae.errors import DidaeError
 from didae.report import write_report
-from didae.storage import TableWriter, read_json, read_table
+from didae.storage import read_json, read_table
 from didae.summary import Summary
 from didae.teachers import read_pairs
 from report.run_folder import save
+from run_tables import write_rows
 from teachers.folder import make_folder as make_judged_folder
 
 
@@ -42,7 +43,7 @@ def point_elsewhere(folder: Path, column: str, name: str) -> None:
     rows = [{**row, column: name} if row[column] else row for row in table.to_pylist()]
     for part in (folder / "table").iterdir():
         part.unlink()
-    TableWriter(folder / "table", table.schema).write(rows)
+    write_rows(folder / "table", rows, table.schema)
 
 
 PAIR = ("file", "factual_file")

@@ -101,7 +101,7 @@ def test_verdicts_of_another_dictionary_are_refused(run, tmp_path, capsys):
         ("run.json", "["),
         ("run.json", "{}"),
         ("run.json", '{"settings": {"components": null}}'),
-        ("table/part-00000.parquet", "no table"),
+        ("table/part-000000-000006.parquet", "no table"),
     ],
 )
 def test_a_broken_file_ends_with_a_line_that_names_it(run, name, text, capsys):

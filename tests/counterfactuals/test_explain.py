@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from didae.storage import read_json
 from didae.students import logits, margin
 from didae.summary import Summary
 from failures import one_line
+
+explain_module = sys.modules[explain.__module__]
 
 BOUNDARY = ExplainConfig(batch_size=8)
 REFLECTION = ExplainConfig(algorithm="reflection", strength=1.0, batch_size=8)
@@ -249,7 +252,10 @@ def test_decoder_that_explodes_fails_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("calls", [2, 4, 6, 8])
-def test_interrupted_and_resumed_is_uninterrupted(calls: int, tmp_path: Path) -> None:
+def test_interrupted_and_resumed_is_uninterrupted(
+    calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_module, "SHARD", 8)
     parts = make_components()
     whole = explain(Images(), range(30), parts, REFLECTION, tmp_path / "whole")
     student = parts.student
@@ -260,10 +266,12 @@ def test_interrupted_and_resumed_is_uninterrupted(calls: int, tmp_path: Path) ->
     done = len(list((tmp_path / "cut" / "table").glob("*.parquet")))
     assert done < 4
     student.calls_left = 10**6
+    # Without the one on which the components are tried, every image is explained or compared.
     source = Images()
     resumed = explain(source, range(30), parts, REFLECTION, tmp_path / "cut")
-    # One image more, on which the components are tried.
-    assert source.read == 30 - 8 * done + 1
+    assert source.read == 30 + 1
+    runs = [(tmp_path / name / "run.json").read_bytes() for name in ("cut", "whole")]
+    assert runs[0] == runs[1]
     assert read_rows(tmp_path / "cut") == read_rows(tmp_path / "whole")
     pictures = [
         {path.name: path.read_bytes() for path in (tmp_path / name / "images").iterdir()}
@@ -323,7 +331,7 @@ def test_misfits_are_refused_before_anything_is_written(
     cases = {
         "trained for encoder": (source, replace(components, encoder=stranger), REFLECTION),
         "needs a probe": (source, replace(components, probe=None), BOUNDARY),
-        "student: it fails on": (source, replace(components, student=_no_student), REFLECTION),
+        "fails on images of shape": (source, replace(components, student=_no_student), REFLECTION),
         "read them with this size": (Images(size=24), components, REFLECTION),
         "use euler or heun": (
             source,

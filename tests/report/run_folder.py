@@ -10,8 +10,9 @@ import pyarrow as pa
 import torch
 
 from didae.data.images import write_png
-from didae.storage import TableWriter, write_json
+from didae.storage import write_json
 from didae.summary import INFEASIBLE, NO_LATENT_FLIP, Summary, summarise
+from run_tables import write_rows
 
 NAMES = ("foreground", "background", "x", "y")
 # Share of rows that pass: feasible, latent flip, ambient flip, verified, non-adversarial.
@@ -120,4 +121,4 @@ def make_run(
 
 
 def write_table(folder: Path, rows: list[dict[str, Any]]) -> None:
-    TableWriter(folder / "table", pa.Table.from_pylist(rows).schema).write(rows)
+    write_rows(folder / "table", rows, pa.Table.from_pylist(rows).schema)

@@ -10,8 +10,9 @@ import numpy as np
 from didae.counterfactuals.table import SCHEMA
 from didae.data.images import write_png
 from didae.data.square import Square
-from didae.storage import TableWriter, write_json
+from didae.storage import write_json
 from report.run_folder import make_row
+from run_tables import write_rows
 
 DICTIONARY = "f00d"
 NAMES = ("foreground", "background", "x")
@@ -37,6 +38,9 @@ def make_folder(folder: Path, dictionary: str = DICTIONARY) -> Path:
 
 def write_run(folder: Path, rows: list[dict[str, Any]], dictionary: str = DICTIONARY) -> Path:
     blank = dict.fromkeys(SCHEMA.names)
-    TableWriter(folder / "table", SCHEMA).write([blank | row for row in rows])
-    write_json(folder / "run.json", {"settings": {"components": {"dictionary": dictionary}}})
+    write_rows(folder / "table", [blank | row for row in rows], SCHEMA)
+    settings = {"components": {"dictionary": dictionary, "student": "beef"}}
+    images = len({row["image_id"] for row in rows})
+    facts = {"schema": 2, "didae": "0", "fingerprint": "cafe", "images": images}
+    write_json(folder / "run.json", {**facts, "settings": settings})
     return folder

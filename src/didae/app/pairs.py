@@ -11,10 +11,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from didae.errors import DidaeError
+from didae.counterfactuals.run import read_run_table
 from didae.report.html import COLUMNS
 from didae.report.pictures import read_picture
-from didae.storage import read_table
 
 Row = Mapping[str, Any]
 Image = NDArray[np.uint8]
@@ -70,13 +69,7 @@ def delivered_rows(folder: Path) -> dict[int, list[Row]]:
     DidaeError
         If there is no table, or it lacks a column.
     """
-    table = read_table(folder / "table")
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise DidaeError(
-            f"{folder / 'table'} lacks the columns {', '.join(missing)}: run didae explain again."
-        )
-    rows = cast("Iterable[Row]", table.select(list(COLUMNS)).to_pylist())
+    rows = cast("Iterable[Row]", read_run_table(folder, COLUMNS).to_pylist())
     found: dict[int, list[Row]] = {}
     for row in rows:
         if row["file"]:

@@ -11,9 +11,7 @@ from pydantic import Field
 from rich.table import Table
 
 from didae.cli.command import Command, console
-from didae.counterfactuals.explain import RUN_FILE
-from didae.errors import DidaeError
-from didae.storage import read_json
+from didae.counterfactuals.run import read_manifest
 from didae.teachers import (
     VERDICTS_FILE,
     Answers,
@@ -113,14 +111,6 @@ def open_verdicts(folder: Path) -> Verdicts:
     DidaeError
         If the folder holds no run or a broken one, or its verdicts are on another dictionary.
     """
-    path = folder / RUN_FILE
-    if not path.exists():
-        raise DidaeError(f"{folder} has no {RUN_FILE}: give the folder of a didae demo or explain.")
-    try:
-        dictionary = str(read_json(path)["settings"]["components"]["dictionary"])
-    except (KeyError, TypeError) as error:
-        raise DidaeError(
-            f"{path} does not name the dictionary of the run: make the run again, didae explain."
-        ) from error
+    dictionary = read_manifest(folder).settings.components.dictionary
     names = [pairs.name for pairs in read_pairs(folder, 0)]
     return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)

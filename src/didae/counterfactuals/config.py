@@ -17,7 +17,7 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.storage import fingerprint
-from didae.students import Probe, StudentLike, check_student
+from didae.students import Probe, StudentLike, check_student, identity
 
 
 class ExplainConfig(Config):
@@ -39,8 +39,9 @@ class ExplainConfig(Config):
     sampler : SamplerConfig or None
         How to invert and decode; None for the decoder's own.
     batch_size : int
-        Images in memory at once, and counterfactuals decoded at once; no result depends on it.
-        16 keeps the feature maps of 64 x 64 images in the cache of a CPU; a GPU wants more.
+        Images in memory at once, 32 at most, and counterfactuals decoded at once; results are the
+        same up to their last bits. 16 keeps the feature maps of 64 x 64 images in the cache of a
+        CPU; a GPU wants more.
     realised_share : float
         A flip is verified only if the code moved by at least this share of the request.
     spill_limit : float
@@ -90,17 +91,16 @@ class Components:
         Returns
         -------
         dict
-            Component -> hash of its weights; the name of the function for a student that is no
-            module.
+            Component -> hash of its content (see `didae.students.identity`).
         """
-        probe = self.probe
+        probe, side = self.probe, self.decoder.config.network.image_size
         return {
             "encoder": self.encoder.fingerprint,
             "dictionary": self.dictionary.fingerprint,
             "decoder": self.decoder.fingerprint,
-            "student": _identity(self.student),
+            "student": identity(self.student, side),
             "probe": fingerprint(probe.weight, probe.bias) if probe else None,
-            "surrogates": [_identity(surrogate) for surrogate in self.surrogates],
+            "surrogates": [identity(surrogate, side) for surrogate in self.surrogates],
         }
 
     def to(self, device: torch.device) -> Components:
@@ -205,10 +205,3 @@ class Components:
             pixels.to(decoder.z_mean.device),
             pixels.new_zeros(1, self.encoder.dim).to(decoder.z_mean),
         )
-
-
-def _identity(student: StudentLike) -> str:
-    if isinstance(student, nn.Module):
-        return fingerprint(type(student).__qualname__, dict(student.state_dict()))
-    kind = type(student)
-    return f"{kind.__module__}.{getattr(student, '__qualname__', kind.__qualname__)}"

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from didae import __version__
 from didae.counterfactuals.config import Components, ExplainConfig
+from didae.counterfactuals.run import (
+    IMAGE_FOLDER,
+    RUN_FILE,
+    RUN_SCHEMA,
+    SUMMARY_FILE,
+    TABLE_FOLDER,
+    TIMES_FILE,
+    Manifest,
+    NewerSchemaError,
+    read_manifest,
+)
 from didae.counterfactuals.stability import stability
 from didae.counterfactuals.sweep import Pictures, Sweep
 from didae.counterfactuals.table import (
@@ -33,21 +46,28 @@ from didae.data.tables import ImageSource
 from didae.errors import DidaeError, ImageReadError
 from didae.runtime import progress
 from didae.storage import (
-    TableWriter,
+    FolderLock,
+    Stamp,
     commit,
     fingerprint,
+    json_bytes,
     prepare_run_folder,
     read_json,
+    read_shard,
     read_table,
+    shard_files,
     write_json,
+    write_shard,
 )
 from didae.summary import UNREADABLE, Summary, summarise
 
-RUN_FILE, SUMMARY_FILE = "run.json", "summary.json"
-TABLE_FOLDER, IMAGE_FOLDER = "table", "images"
-
 ROUND_TRIPS = 8
 """Images of a run whose round trip is saved as a picture."""
+
+SHARD = 32
+"""Images in a shard of the table, whatever the batch: what an interruption costs at most."""
+
+logger = logging.getLogger(__name__)
 
 
 def explain(
@@ -61,8 +81,8 @@ def explain(
 
     The folder gets ``run.json``, the table ``table/part-*.parquet`` (see `table.SCHEMA`), the
     pictures ``images/*.png`` and ``summary.json``. Whatever fails for one image or direction is a
-    row with a reason. An interrupted run is continued by the same call; chunks that are in the
-    table are not made again.
+    row with a reason. An interrupted run is continued by the same call. Only those shards of the
+    table are made again that are missing, damaged, or of images that have changed.
 
     Parameters
     ----------
@@ -86,7 +106,8 @@ def explain(
     ------
     DidaeError
         If the components do not belong together, do not fit the images, the folder cannot be
-        written or holds another run; nothing has been written then.
+        written, is being written by another process, or holds another run or a finished one of
+        images that have changed; nothing has been written then.
     """
     chosen = _indices(source, indices)
     components.check(config)
@@ -94,9 +115,10 @@ def explain(
     if first is not None:
         components.check_image(first, config)
     run = _Run(source, chosen, components, config, Path(folder))
-    run.open()
-    run.sweep()
-    return run.close()
+    run.require_own()
+    with FolderLock(prepare_run_folder(folder)):
+        run.sweep(run.open())
+        return run.close()
 
 
 @dataclass(eq=False)
@@ -111,8 +133,6 @@ class _Run:
         names = self.source.ids
         self.ids = [str(names[index]) for index in self.indices]
         self.names = self.components.dictionary.names
-        # No result depends on the batch size, so a run may be resumed with another one.
-        settings = self.config.model_dump(mode="json", exclude={"batch_size"})
         identities = self.components.fingerprints()
         encoder = self.components.encoder
         self.settings = {
@@ -124,69 +144,96 @@ class _Run:
                 "data": getattr(self.source, "licence", "") or "unknown",
             },
         }
+        # No result depends on the batch size but in its last bits, so another one may go on.
+        settings = self.config.model_dump(mode="json", exclude={"batch_size"})
         self.fingerprint = fingerprint(settings, cast("Any", identities), self.ids)
-        self.seconds, self.delivered = 0.0, 0
+        self.table, self.times = self.folder / TABLE_FOLDER, self.folder / TIMES_FILE
+        self.firsts = range(0, len(self.indices), SHARD)
 
-    def open(self) -> None:
-        """Make the folder a run's, or make sure that it is this run's."""
-        path = self.folder / RUN_FILE
-        if path.exists():
-            found = read_json(path)
-            if found.get("fingerprint") != self.fingerprint:
-                raise DidaeError(
-                    f"{self.folder} holds a run of other images, components or settings; "
-                    "choose a new folder."
-                )
-            self.seconds = float(found["seconds"])
-            self.delivered = int(found["counterfactuals"])
-        elif any((self.folder / TABLE_FOLDER).glob("part-*.parquet")):
+    def require_own(self) -> None:
+        """Refuse a folder that holds another run; nothing is written."""
+        manifest = self._manifest()
+        if manifest is not None and manifest.number < RUN_SCHEMA:
+            raise DidaeError(
+                f"{self.folder} holds a run of an earlier didae ({manifest.didae}), which can be "
+                "read but not gone on with; choose a new folder."
+            )
+        if manifest is not None and manifest.fingerprint != self.fingerprint:
+            raise DidaeError(
+                f"{self.folder} holds a run of other {self._differences(manifest)}; "
+                "choose a new folder."
+            )
+        if manifest is None and any(self._foreign(path) for path in shard_files(self.table)):
             raise DidaeError(f"{self.folder} holds a table of another run; choose a new folder.")
-        prepare_run_folder(self.folder)
-        self._record()
 
-    def sweep(self) -> None:
-        """Go through the images that the table lacks, one shard per chunk."""
-        table = read_table(self.folder / TABLE_FOLDER, SCHEMA)
-        done = table.num_rows // len(self.names)
-        writer = TableWriter(self.folder / TABLE_FOLDER, SCHEMA)
-        sweep, start = Sweep(self.components, self.config), time.perf_counter()
-        starts = range(done, len(self.indices), self.config.batch_size)
-        before = self.seconds
+    def open(self) -> list[int]:
+        """Make the folder this run's; say from which images on shards are to be made."""
+        self.require_own()
+        if self._manifest() is None:
+            document = {
+                "schema": RUN_SCHEMA,
+                "didae": __version__,
+                "fingerprint": self.fingerprint,
+                "images": len(self.indices),
+                "settings": self.settings,
+            }
+            write_json(self.folder / RUN_FILE, document)
+        paths = {first: self.table / self._stamp(first).file for first in self.firsts}
+        there = {path: first for first, path in paths.items() if path.exists()}
+        for path in shard_files(self.table):
+            if path not in there:
+                logger.warning("%s is no part of this run, and was removed", path)
+                path.unlink()
+        faults = {
+            first: self._fault(path, first)
+            for path, first in progress(there.items(), "checking the table")
+        }
+        wanted = [first for first in self.firsts if faults.get(first, "missing")]
+        for first in wanted:
+            if first in faults or first < max(there.values(), default=0):
+                words = faults.get(first) or f"{paths[first]} is missing"
+                logger.warning("images from %d on are made again: %s", first, words)
+        return wanted
 
-        def publish(rows: list[dict[str, Any]], images: dict[Path, Tensor]) -> None:
-            if images:
+    def sweep(self, wanted: Sequence[int]) -> None:
+        """Make shards of the table."""
+        sweep, last = Sweep(self.components, self.config), time.perf_counter()
+        times = self._times()
+
+        def publish(rows: list[dict[str, Any]], images: dict[str, Tensor], stamp: Stamp) -> None:
+            nonlocal last
+            files = {name: png_bytes(image) for name, image in images.items()}
+            if files:
                 # The shard is the point from which a chunk counts; a run that is killed before
                 # it makes these files again, so they need not reach the disk one by one.
-                files = {path: png_bytes(image) for path, image in images.items()}
-                commit(files, durable=False)
-            writer.write(rows)
-            self.delivered += sum(row["status"] == KEPT for row in rows)
-            self.seconds = before + time.perf_counter() - start
+                commit({self.folder / name: data for name, data in files.items()}, durable=False)
+            stamp = replace(stamp, files=fingerprint(files))
+            write_shard(self.table, rows, SCHEMA, stamp)
+            now = time.perf_counter()
+            times[str(stamp.first)], last = now - last, now
+            commit({self.times: json_bytes(times)}, durable=False)
 
         pending: Future[None] | None = None
-        try:
-            # One chunk is written while the next is computed.
-            with ThreadPoolExecutor(max_workers=1) as writing:
-                for first in progress(starts, "counterfactuals"):
-                    rows, images = self._chunk(sweep, first)
-                    if pending is not None:
-                        pending.result()
-                    pending = writing.submit(publish, rows, images)
+        # One shard is written while the next is computed.
+        with ThreadPoolExecutor(max_workers=1) as writing:
+            for first in progress(wanted, "counterfactuals"):
+                shard = self._shard(sweep, first)
                 if pending is not None:
                     pending.result()
-        finally:
+                pending = writing.submit(publish, *shard)
             if pending is not None:
-                self._record()
+                pending.result()
 
     def close(self) -> Summary:
-        """Count what the table holds and write the summary.
-
-        Returns
-        -------
-        Summary
-            What was written.
-        """
-        table = read_table(self.folder / TABLE_FOLDER, SCHEMA)
+        """Count what the table holds and write the summary."""
+        table = read_table(self.table, images=len(self.indices))
+        if not self._is_whole(table, self.ids):
+            raise DidaeError(
+                f"{self.table} was changed while it was written: run the same command again."
+            )
+        for path in (self.folder / IMAGE_FOLDER).glob("*"):
+            if path.relative_to(self.folder).as_posix() not in _files(table):
+                path.unlink()
         directions = len(self.names)
         chosen = np.asarray(self.indices)
         attributes = {k: np.asarray(v)[chosen] for k, v in self.source.attributes.items()}
@@ -199,7 +246,7 @@ class _Run:
             disentanglement=cast("Any", disentanglement(table, directions)),
             factors=factors,
             code_factor_correlation=correlation,
-            counterfactuals_per_second=self.delivered / self.seconds if self.seconds else None,
+            counterfactuals_per_second=self._speed(table),
             nfe_per_counterfactual=evaluations(table, directions, sampler),
             label_names=tuple(self.source.label_names),
             settings=self.settings,
@@ -207,21 +254,101 @@ class _Run:
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
         return summary
 
-    def _record(self) -> None:
-        document = {
-            "schema": 1,
-            "didae": __version__,
-            "fingerprint": self.fingerprint,
-            "images": len(self.indices),
-            "seconds": self.seconds,
-            "counterfactuals": self.delivered,
-            "settings": self.settings,
-        }
-        write_json(self.folder / RUN_FILE, document)
+    def _manifest(self) -> Manifest | None:
+        """Read ``run.json``; one that is lost or damaged is written again."""
+        if not (self.folder / RUN_FILE).exists():
+            return None
+        try:
+            return read_manifest(self.folder)
+        except NewerSchemaError:
+            raise
+        except DidaeError as error:
+            logger.warning("%s", error)
+            return None
 
-    def _chunk(self, sweep: Sweep, first: int) -> tuple[list[dict[str, Any]], dict[Path, Tensor]]:
-        """Explain the images from position `first` on: rows of the table, and images by file."""
-        part = self.indices[first : first + self.config.batch_size]
+    def _differences(self, manifest: Manifest) -> str:
+        """Name what differs between two runs, as far as their settings tell."""
+        sides: tuple[dict[str, Any], ...] = (manifest.settings.model_dump(), self.settings)
+        old, new = ({**side, **cast("Any", side["components"])} for side in sides)
+        skipped = ("components", "batch_size", "licences")
+        names = [k for k in new if k not in skipped and new[k] != old.get(k)]
+        return f"settings or components ({', '.join(names)})" if names else "images"
+
+    def _foreign(self, path: Path) -> bool:
+        try:
+            return read_shard(path)[1].run != self.fingerprint
+        except DidaeError:  # It may be a damaged one of this run.
+            return path.name not in {self._stamp(first).file for first in self.firsts}
+
+    def _stamp(self, first: int) -> Stamp:
+        stop = min(first + SHARD, len(self.indices))
+        return Stamp(first, stop, self.fingerprint, [], "")
+
+    def _fault(self, path: Path, first: int) -> str:
+        """Say why a shard must be made again; nothing where it need not."""
+        try:
+            table, stamp = read_shard(path)
+        except DidaeError as error:
+            return str(error)
+        ids = self.ids[first : first + SHARD]
+        if stamp.run != self.fingerprint or not self._is_whole(table, ids):
+            return f"{path} holds other rows"
+        part = self.indices[first : first + SHARD]
+        now = _pixels(*_read(self.source, part), len(part))
+        for name, old, new in zip(ids, stamp.images, now, strict=True):
+            if old != new and (self.folder / SUMMARY_FILE).exists():
+                raise DidaeError(
+                    f"{self.folder} holds a finished run of other images: {name} has changed "
+                    "since; choose a new folder."
+                )
+            if old != new:
+                return f"image {name} has changed since"
+        try:
+            files = {name: (self.folder / name).read_bytes() for name in _files(table)}
+        except OSError as error:
+            return f"the file {error.filename} is lost"
+        return "" if fingerprint(files) == stamp.files else f"files of {path} have changed"
+
+    def _is_whole(self, table: pa.Table, ids: Sequence[str]) -> bool:
+        """Say whether the rows are those of these images and all directions, in order."""
+        keys = [(name, k) for name in ids for k in range(len(self.names))]
+        found = (table.column(name).to_pylist() for name in ("image_id", "direction"))
+        return table.schema.equals(SCHEMA) and keys == list(zip(*found, strict=True))
+
+    def _times(self) -> dict[str, float]:
+        with suppress(DidaeError):
+            times = read_json(self.times).items()
+            return {first: float(t) for first, t in times if isinstance(t, (int, float))}
+        return {}
+
+    def _speed(self, table: pa.Table) -> float | None:
+        """Counterfactuals a second, from the shards whose time is known."""
+        times = self._times()
+        kept = (table.column("status").to_numpy() == KEPT).reshape(len(self.ids), -1).sum(1)
+        known = [first for first in self.firsts if times.get(str(first))]
+        seconds = sum(times[str(first)] for first in known)
+        return sum(int(kept[f : f + SHARD].sum()) for f in known) / seconds if known else None
+
+    def _shard(
+        self, sweep: Sweep, first: int
+    ) -> tuple[list[dict[str, Any]], dict[str, Tensor], Stamp]:
+        """Explain the images of a shard: rows of the table, images by file, and its stamp."""
+        stamp, size = self._stamp(first), self.config.batch_size
+        rows: list[dict[str, Any]] = []
+        files: dict[str, Tensor] = {}
+        pixels: list[str] = []
+        for start in range(first, stamp.stop, size):
+            made = self._chunk(sweep, start, min(start + size, stamp.stop))
+            rows += made[0]
+            files |= made[1]
+            pixels += made[2]
+        return rows, files, replace(stamp, images=pixels)
+
+    def _chunk(
+        self, sweep: Sweep, first: int, stop: int
+    ) -> tuple[list[dict[str, Any]], dict[str, Tensor], list[str]]:
+        """Explain images: rows of the table, images by file, and a hash of each image."""
+        part = self.indices[first:stop]
         cells = Cells.blank(len(part), len(self.names))
         images, unreadable = _read(self.source, part)
         for row, reason in unreadable.items():
@@ -243,15 +370,15 @@ class _Run:
             }
             for row, index in enumerate(part)
         ]
-        return cells.rows(facts, self.names), files
+        return cells.rows(facts, self.names), files, _pixels(images, unreadable, len(part))
 
-    def _name(self, pictures: Pictures, first: int, cells: Cells) -> dict[Path, Tensor]:
+    def _name(self, pictures: Pictures, first: int, cells: Cells) -> dict[str, Tensor]:
         """Name the files by position, for an id may be no file name."""
-        files: dict[Path, Tensor] = {}
+        files: dict[str, Tensor] = {}
 
         def add(column: str, place: int | tuple[int, int], name: str, image: Tensor) -> None:
             relative = f"{IMAGE_FOLDER}/{name}.png"
-            files[self.folder / relative] = image
+            files[relative] = image
             cells.texts[column][place] = relative
 
         for row, image in pictures.factuals.items():
@@ -303,3 +430,16 @@ def _why_unreadable(source: ImageSource, index: int) -> str:
     except ImageReadError as error:
         return str(error)
     return ""
+
+
+def _pixels(images: Tensor | None, unreadable: dict[int, str], count: int) -> list[str]:
+    """Hash each image; one that cannot be read has no pixels, whatever the reason."""
+    rows = iter([] if images is None else images)
+    return ["" if row in unreadable else fingerprint(next(rows)) for row in range(count)]
+
+
+def _files(table: pa.Table) -> set[str]:
+    """Give the files that rows name; a name that is not of a run's image is nobody's file."""
+    columns = ("file", "factual_file", "round_trip_file")
+    names = {name for column in columns for name in table.column(column).to_pylist() if name}
+    return {name for name in names if Path(name).parent == Path(IMAGE_FOLDER)}

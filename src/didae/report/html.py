@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from markupsafe import Markup
 
-from didae.errors import DidaeError
+from didae.counterfactuals.run import read_run_table
 from didae.report import figures, sheets, trust
 from didae.report.advice import dotted, remedy
 from didae.report.headline import headline, key_figures
@@ -17,7 +17,7 @@ from didae.report.pictures import read_picture
 from didae.report.repair import find_repair
 from didae.report.repair_section import repair_section
 from didae.report.template import page_template
-from didae.storage import read_table, write_text
+from didae.storage import write_text
 from didae.summary import FUNNEL, DirectionSummary, Summary
 
 REPORT_FILE = "report.html"
@@ -84,7 +84,7 @@ def write_report(
         the page cannot be written.
     """
     folder = Path(folder)
-    rows = _read_rows(folder)
+    rows = cast("list[Row]", read_run_table(folder, COLUMNS).to_pylist())
     shown = find_repair(folder) if repair is None else Path(repair)
     cards = [_card(folder, d, rows, summary) for d in summary.directions[:CARDS]]
     said = headline(summary)
@@ -105,17 +105,6 @@ def write_report(
     path = (folder if repair is None else Path(repair)) / REPORT_FILE
     write_text(path, page)
     return path
-
-
-def _read_rows(folder: Path) -> list[Row]:
-    table = read_table(folder / "table")
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise DidaeError(
-            f"{folder / 'table'} lacks the columns {', '.join(missing)}: "
-            "give a run folder that `didae explain` wrote"
-        )
-    return cast("list[Row]", table.select(list(COLUMNS)).to_pylist())
 
 
 def _card(

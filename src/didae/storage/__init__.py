@@ -12,6 +12,7 @@ from didae.storage.components import (
 )
 from didae.storage.files import (
     commit,
+    json_bytes,
     prepare_run_folder,
     read_bytes,
     read_json,
@@ -21,24 +22,28 @@ from didae.storage.files import (
 )
 from didae.storage.fingerprints import fingerprint
 from didae.storage.locks import FolderLock
-from didae.storage.tables import TableWriter, read_table
+from didae.storage.tables import Stamp, read_shard, read_table, shard_files, write_shard
 
 __all__ = [
     "SCHEMA",
     "FolderLock",
-    "TableWriter",
+    "Stamp",
     "commit",
     "fingerprint",
+    "json_bytes",
     "load_component",
     "load_module",
     "load_tensors",
     "prepare_run_folder",
     "read_bytes",
     "read_json",
+    "read_shard",
     "read_table",
     "save_component",
     "save_tensors",
+    "shard_files",
     "write_bytes",
     "write_json",
+    "write_shard",
     "write_text",
 ]

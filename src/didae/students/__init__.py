@@ -1,6 +1,13 @@
 """Students, the classifiers under study, their distillation to a probe, and their surrogates."""
 
-from didae.students.base import LinearHead, StudentLike, check_student, logits, margin
+from didae.students.base import (
+    LinearHead,
+    StudentLike,
+    check_student,
+    identity,
+    logits,
+    margin,
+)
 from didae.students.networks import (
     PatchMLP,
     PooledCNN,
@@ -27,6 +34,7 @@ __all__ = [
     "build_student",
     "check_student",
     "fit_probe",
+    "identity",
     "label_agreement",
     "load_student",
     "logits",

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, as_rows
 from didae.errors import DidaeError, reason
+from didae.randomness import generator
 from didae.runtime import AutoBatch
-from didae.storage import load_component, save_component
+from didae.storage import fingerprint, load_component, save_component
 
 HEAD = "head"
 """Kind of component that a saved `LinearHead` is."""
@@ -246,6 +247,27 @@ def _tried(
             f"{student_name(student)} fails on images of shape {tuple(images.shape)} "
             f"({reason(error)}); it must take float images in [0, 1] and return logits."
         ) from error
+
+
+def identity(student: StudentLike, side: int) -> str:
+    """Name a student by its content: file, weights, or else its answers to fixed images."""
+    own = getattr(student, "fingerprint", None)
+    if isinstance(own, str):
+        return own
+    kind = getattr(student, "__qualname__", type(student).__qualname__)
+    if isinstance(student, Read):
+        return fingerprint(student.reading, identity(student.student, side))
+    if isinstance(student, nn.Module):
+        # The weights of an encoder may stand in a file of its own.
+        parts = [part.fingerprint for part in student.modules() if isinstance(part, Encoder)]
+        weights = dict(student.state_dict())
+        if parts or weights:
+            return fingerprint(kind, weights, parts)
+    random = generator(0, "identity")
+    tints, noise = (torch.rand(8, 3, *size, generator=random) for size in ((1, 1), (side, side)))
+    # Three digits, for the last ones depend on the machine.
+    answers = [f"{value:.3g}" for value in logits(student, tints * noise).flatten().tolist()]
+    return fingerprint(kind, answers)
 
 
 def margin(logits: Tensor, pair: tuple[int, int] | None = None) -> Tensor:

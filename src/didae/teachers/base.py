@@ -9,13 +9,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from didae.counterfactuals.explain import TABLE_FOLDER
-from didae.counterfactuals.table import KEPT, SCHEMA
+from didae.counterfactuals.run import read_run_table
+from didae.counterfactuals.table import KEPT
 from didae.data.images import read_run_image
-from didae.errors import DidaeError
 from didae.runtime import progress
-from didae.storage import read_table
 from didae.teachers.verdicts import Verdict, Verdicts
+
+_COLUMNS = (
+    *("direction", "direction_name", "status", "ambient_flip", "verified_flip"),
+    *("probability_before", "probability_after", "factual_file", "file"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +84,7 @@ def read_pairs(folder: str | Path, limit: int = 12) -> list[Pairs]:
         If the folder holds no run, or an image is missing or broken.
     """
     folder = Path(folder)
-    table = read_table(folder / TABLE_FOLDER, SCHEMA)
-    if not table.num_rows:
-        raise DidaeError(f"{folder} holds no counterfactuals: run didae explain first.")
+    table = read_run_table(folder, _COLUMNS)
     by_direction: dict[int, list[dict[str, Any]]] = {}
     names: dict[int, str] = {}
     for row in table.to_pylist():
