@@ -16,13 +16,14 @@ from torch import Tensor
 from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
+from didae.data.failures import Unread, read_some
 from didae.data.tables import ImageSource
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
-from didae.errors import DidaeError, ImageReadError
+from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.recipes.square import SURROGATES
 from didae.runtime import progress
@@ -88,10 +89,13 @@ class Sample:
         All that could be read.
     rows : ndarray of int64, shape (n,)
         Which ones.
+    unread : Unread or None
+        The images that could not be read; None without any.
     """
 
     images: Tensor
     rows: NDArray[np.int64]
+    unread: Unread | None = None
 
     @classmethod
     def read(cls, source: ImageSource, rows: Sequence[int] | NDArray[np.int64]) -> Sample:
@@ -116,18 +120,24 @@ class Sample:
         """
         wanted = [int(row) for row in rows]
         parts: list[Tensor] = []
-        kept: list[int] = []
+        reasons: dict[int, str] = {}
         for start in progress(range(0, len(wanted), _CHUNK), "reading images"):
-            part = wanted[start : start + _CHUNK]
-            good = part if _readable(source, part) else [r for r in part if _readable(source, [r])]
-            parts.append(source.images(good))
-            kept += good
+            images, failed = read_some(source, wanted[start : start + _CHUNK])
+            reasons |= {start + place: reason for place, reason in failed.items()}
+            parts += [] if images is None else [images]
+        kept = [row for place, row in enumerate(wanted) if place not in reasons]
+        unread = None
+        if reasons:
+            labels = () if source.labels is None else source.labels[wanted]
+            ids = [source.ids[row] for row in wanted]
+            unread = Unread.of(reasons, ids, labels, source.label_names)
+            logger.warning("%s", unread)
         if len(kept) < FEWEST:
             raise DidaeError(
-                f"audit: only {len(kept)} of {len(wanted)} images can be read; "
-                f"at least {FEWEST} are needed, and some thousands are better."
+                f"audit: {len(kept)} images to learn from are too few; at least {FEWEST} are "
+                f"needed, and some thousands are better{f': {unread}' if unread else ''}"
             )
-        return cls(torch.cat(parts), np.asarray(kept, np.int64))
+        return cls(torch.cat(parts), np.asarray(kept, np.int64), unread)
 
 
 def make_components(
@@ -225,14 +235,6 @@ def _decoder_config(images: Tensor, encoder: Encoder, config: AuditConfig) -> De
     shape = suited_config(images, encoder.dim, config.components)
     sampler = config.explain.sampler or shape.sampler
     return shape.model_copy(update={"sampler": sampler})
-
-
-def _readable(source: ImageSource, rows: list[int]) -> bool:
-    try:
-        source.images(rows)
-    except ImageReadError:
-        return False
-    return True
 
 
 def _dictionary(

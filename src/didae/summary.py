@@ -18,12 +18,16 @@ from pydantic import (
     model_validator,
 )
 
+from didae.data.failures import Unread
 from didae.errors import DidaeError
 
 INFEASIBLE = "infeasible"
 NO_LATENT_FLIP = "no latent flip"
 NOT_FINITE = "not finite"
 UNREADABLE = "unreadable"
+
+EXPLAINED, LEARNT = "explained", "learnt from"
+"""What images are for that could not be read, see `Summary.unread`."""
 
 FUNNEL: tuple[tuple[str, str], ...] = (
     ("n", "asked for"),
@@ -172,6 +176,8 @@ class Summary(BaseModel):
         Further figures of the run, shown among its key numbers (`{"probe_agreement": 0.96}`).
     settings
         The resolved configuration.
+    unread
+        Images that could not be read, by what they were for: explained, learnt from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -190,6 +196,7 @@ class Summary(BaseModel):
     nafr_definition: str = NAFR_DEFINITION
     measures: dict[str, float | None] = {}
     settings: dict[str, Any] = {}
+    unread: dict[str, Unread] = {}
 
     @field_validator("directions")
     @classmethod
@@ -332,6 +339,7 @@ def summarise(
     tallies: dict[int, _Tally] = {}
     failures: Counter[str] = Counter()
     psnr: dict[str, float | None] = {}
+    images: dict[str, tuple[int, str]] = {}
     for row in rows:
         index = int(row["direction"])
         if index not in tallies:
@@ -341,6 +349,7 @@ def summarise(
             # "unreadable: PATH" is one reason, however many the paths.
             failures[str(row["reason"]).partition(":")[0] or "unknown"] += 1
         psnr[str(row["image_id"])] = row["round_trip_psnr"]
+        images[str(row["image_id"])] = int(row.get("label", -1)), str(row["reason"])
     measured = [p for p in psnr.values() if p is not None and math.isfinite(p)]
     ordered = [tallies[index] for index in sorted(tallies)]
     correlations = [_strongest(factors, row) for row in code_factor_correlation]
@@ -357,8 +366,18 @@ def summarise(
         disentanglement=tuple(tuple(row) for row in disentanglement),
         factors=tuple(factors),
         code_factor_correlation=tuple(tuple(row) for row in code_factor_correlation),
+        unread=_unread(images, facts.get("label_names", ())),
         **facts,
     )
+
+
+def _unread(images: Mapping[str, tuple[int, str]], names: Sequence[str]) -> dict[str, Unread]:
+    """Count the images that could not be read, given label and reason by id."""
+    labels, reasons = [label for label, _ in images.values()], dict[int, str]()
+    for place, (_, reason) in enumerate(images.values()):
+        if reason.startswith(f"{UNREADABLE}: "):
+            reasons[place] = reason
+    return {EXPLAINED: Unread.of(reasons, list(images), labels, names)} if reasons else {}
 
 
 def _strongest(factors: Sequence[str], row: Sequence[float]) -> tuple[tuple[str, float], ...]:

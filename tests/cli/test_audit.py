@@ -122,7 +122,7 @@ def test_another_setting_needs_another_folder(folder, run, capsys):
         (("--student", "nowhere"), "no student 'nowhere'"),
         (("--encoder", "clip"), "no encoder 'clip'"),
         (("--image-size", "30"), "not (b, 3, 64, 64)"),
-        (("--most", "20"), "only 20 of 20 images"),
+        (("--most", "20"), "20 images to learn from are too few"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(folder, tmp_path, capsys, flags, words):

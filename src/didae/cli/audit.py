@@ -26,6 +26,7 @@ from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
 from didae.students import StudentLike
+from didae.summary import LEARNT
 
 COMPONENTS = "components"
 
@@ -107,7 +108,12 @@ class Audit(Command):
         )
         components.to(resolve_device(self.device))
         summary = explain(source, chosen, components, self.audit.explain, self.folder)
-        summary = summary.model_copy(update={"measures": {**summary.measures, **measures}})
+        unread = {} if sample.unread is None else {LEARNT: sample.unread}
+        further = {
+            "measures": {**summary.measures, **measures},
+            "unread": {**unread, **summary.unread},
+        }
+        summary = summary.model_copy(update=further)
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
         finish(self.folder, summary)
         console().print(f"judge the directions: didae app {self.folder}")

@@ -85,6 +85,8 @@ def tell(folder: Path, summary: Summary) -> None:
     advice = remedy(folder, said.remedy)
     if advice is not None:
         terminal.print(f"{advice.words}: {advice.command}" if advice.command else advice.words)
+    for purpose, unread in summary.unread.items():
+        terminal.print(f"images to be {purpose}: {unread}")
     stages = FUNNEL[2:]
     columns = ("direction", "trust", *(words for _, words in stages))
     table = Table(*(Column(words, overflow="fold") for words in columns))

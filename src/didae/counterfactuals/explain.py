@@ -41,6 +41,7 @@ from didae.counterfactuals.table import (
     disentanglement,
     evaluations,
 )
+from didae.data.failures import read_some
 from didae.data.images import png_bytes
 from didae.data.tables import ImageSource
 from didae.errors import DidaeError, ImageReadError
@@ -294,7 +295,7 @@ class _Run:
         if stamp.run != self.fingerprint or not self._is_whole(table, ids):
             return f"{path} holds other rows"
         part = self.indices[first : first + SHARD]
-        now = _pixels(*_read(self.source, part), len(part))
+        now = _pixels(*read_some(self.source, part), len(part))
         for name, old, new in zip(ids, stamp.images, now, strict=True):
             if old != new and (self.folder / SUMMARY_FILE).exists():
                 raise DidaeError(
@@ -350,7 +351,7 @@ class _Run:
         """Explain images: rows of the table, images by file, and a hash of each image."""
         part = self.indices[first:stop]
         cells = Cells.blank(len(part), len(self.names))
-        images, unreadable = _read(self.source, part)
+        images, unreadable = read_some(self.source, part)
         for row, reason in unreadable.items():
             cells.texts["reason"][row] = f"{UNREADABLE}: {reason}"
         pictures = Pictures({}, {}, {})
@@ -408,28 +409,6 @@ def _first_readable(source: ImageSource, indices: list[int]) -> Tensor | None:
         with suppress(ImageReadError):
             return source.images([index])
     return None
-
-
-def _read(source: ImageSource, part: list[int]) -> tuple[Tensor | None, dict[int, str]]:
-    """Read images; where one cannot be read, all others, and say why."""
-    try:
-        return source.images(part), {}
-    except ImageReadError:
-        unreadable: dict[int, str] = {}
-    for row, index in enumerate(part):
-        reason = _why_unreadable(source, index)
-        if reason:
-            unreadable[row] = reason
-    good = [index for row, index in enumerate(part) if row not in unreadable]
-    return source.images(good) if good else None, unreadable
-
-
-def _why_unreadable(source: ImageSource, index: int) -> str:
-    try:
-        source.images([index])
-    except ImageReadError as error:
-        return str(error)
-    return ""
 
 
 def _pixels(images: Tensor | None, unreadable: dict[int, str], count: int) -> list[str]:
