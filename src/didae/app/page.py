@@ -19,6 +19,7 @@ from didae.app import views
 from didae.app.controls import JUDGE, REPAIR, Controls
 from didae.app.desk import Desk
 from didae.errors import DidaeError
+from didae.report.template import SHARED_STYLE
 from didae.teachers import Verdict
 
 HOST = "127.0.0.1"
@@ -73,7 +74,7 @@ def serve(desk: Desk, port: int | None = None, browser: bool = False) -> Generat
                 max_file_size=desk.limits.archive_bytes,
                 # The system's fonts, so that nothing is fetched from the network.
                 theme=Base(font=_FONTS, font_mono=_FONTS),
-                css=views.asset("page.css"),
+                css=views.asset(SHARED_STYLE) + views.asset("page.css"),
                 js=views.asset("page.js"),
             )
         except OSError as error:

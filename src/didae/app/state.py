@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from didae.app.pairs import Pair, delivered_rows, load_pair
 from didae.errors import DidaeError
+from didae.report.pairs import Pair, delivered_rows, load_pair, read_rows
 from didae.storage import read_json
 from didae.summary import DirectionSummary, Summary
 from didae.teachers import VERDICTS_FILE, Verdict, Verdicts
@@ -104,7 +104,7 @@ class Run:
                 "give a folder that `didae explain` or `didae demo` wrote."
             )
         self.summary = Summary.from_json(read_json(path), str(path))
-        rows = delivered_rows(self.folder)
+        rows = delivered_rows(read_rows(self.folder))
         self._delivered = {direction: len(found) for direction, found in rows.items()}
         self._strongest = {direction: found[:PAIRS] for direction, found in rows.items()}
         self._directions = {d.index: d for d in self.summary.directions}

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Sequence
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
-from didae.app.pairs import Image
-from didae.app.state import Run, Screen
-from didae.report import figures
-from didae.report.pictures import common_gain, data_uri, difference_map, read_picture, thumbnail
+from didae.app.state import Run
+from didae.dictionaries.guided import CLASS
+from didae.report.advice import remedy
+from didae.report.headline import JUDGE_LABELS
+from didae.report.pairs import drawn_pairs, picture
+from didae.report.pictures import read_picture
 from didae.report.repair import Preview
+from didae.report.template import SHARED_STYLE, templates
 from didae.report.trust import trust
-from didae.summary import FUNNEL
 from didae.teachers import VERDICTS
 
 FACTORS = 4
@@ -34,19 +32,9 @@ MEANINGS = {
 
 
 def asset(name: str) -> str:
-    """Read a file that comes with the page.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-
-    Returns
-    -------
-    str
-        Its text.
-    """
-    return importlib.resources.files("didae.app").joinpath(name).read_text(encoding="utf-8")
+    """Read a file that comes with the page, or that it shares with the report."""
+    home = "didae.report" if name == SHARED_STYLE else "didae.app"
+    return importlib.resources.files(home).joinpath(name).read_text(encoding="utf-8")
 
 
 def judge_view(run: Run, direction: int) -> str:
@@ -67,23 +55,14 @@ def judge_view(run: Run, direction: int) -> str:
     if direction < 0:
         return _render("empty.html.jinja", run=run)
     screen = run.screen(direction)
-    gain = common_gain([(pair.factual, pair.counterfactual) for pair in screen.pairs])
-    pairs = [
-        {
-            "pair": pair,
-            "factual": _uri(pair.factual),
-            "counterfactual": _uri(pair.counterfactual),
-            "difference": _uri(difference_map(pair.factual, pair.counterfactual, gain)),
-        }
-        for pair in screen.pairs
-    ]
+    found = trust(run.summary, screen.direction)
     return _render(
         "judge.html.jinja",
         screen=screen,
-        pairs=pairs,
-        gain=gain,
-        funnel=_funnel(screen),
-        trust=trust(run.summary, screen.direction),
+        **drawn_pairs(screen.pairs),
+        trust=found,
+        advice=remedy(run.folder, found.remedy),
+        hint=JUDGE_LABELS if screen.direction.name == CLASS else "",
         factors=FACTORS,
     )
 
@@ -190,43 +169,13 @@ def own_intro(limits: UploadLimits) -> str:
     return _render("own.html.jinja", limits=limits)
 
 
-def _funnel(screen: Screen) -> Markup:
-    stages: Sequence[tuple[str, int]] = [
-        (words, getattr(screen.direction, stage)) for stage, words in FUNNEL
-    ]
-    label = ", ".join(f"{words} {count}" for words, count in stages)
-    return figures.funnel(stages, f"Funnel of “{screen.direction.name}”: {label}")
-
-
 def _preview(run: Run, preview: Preview) -> dict[str, Any]:
     return {
         "said": preview,
-        "factual": _uri(read_picture(run.folder, preview.factual)),
-        "counterfactual": _uri(read_picture(run.folder, preview.counterfactual)),
+        "factual": picture(read_picture(run.folder, preview.factual)),
+        "counterfactual": picture(read_picture(run.folder, preview.counterfactual)),
     }
 
 
-def _uri(image: Image) -> str:
-    return data_uri(thumbnail(image))
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}".replace("-", "−")
-
-
 def _render(template: str, **values: Any) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = figures.percent
-    environment.filters["signed"] = _signed
-    environment.filters["points"] = _points
-    return environment.get_template(template).render(**values)
+    return templates("didae.app").get_template(template).render(**values)

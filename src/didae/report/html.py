@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from markupsafe import Markup
-
-from didae.counterfactuals.run import read_run_table
-from didae.report import figures, sheets, trust
-from didae.report.advice import dotted, remedy
-from didae.report.headline import headline, key_figures
-from didae.report.pictures import read_picture
+from didae.dictionaries.guided import CLASS
+from didae.report import trust
+from didae.report.advice import dotted, onward, remedy
+from didae.report.headline import JUDGE_LABELS, headline, key_figures
+from didae.report.pairs import (
+    Row,
+    delivered_rows,
+    drawn_pairs,
+    load_pair,
+    picture,
+    read_rows,
+    varied,
+)
+from didae.report.pictures import common_gain, data_uri, difference_map, read_picture
 from didae.report.repair import find_repair
 from didae.report.repair_section import repair_section
-from didae.report.template import page_template
+from didae.report.samples import SAMPLE_FOLDER
+from didae.report.template import templates
 from didae.storage import write_text
-from didae.summary import FUNNEL, DirectionSummary, Summary
+from didae.summary import DirectionSummary, Matrix, Summary
 
 REPORT_FILE = "report.html"
 
-COLUMNS = (
-    "image_id",
-    "direction",
-    "status",
-    "prediction_before",
-    "prediction_after",
-    "probability_before",
-    "probability_after",
-    "ambient_flip",
-    "verified_flip",
-    "non_adversarial_flip",
-    "round_trip_psnr",
-    "file",
-    "factual_file",
-    "round_trip_file",
-)
-"""Columns of the counterfactual table that the page needs."""
+SHEET = 6
+"""Pairs of a card, and images of the round trip."""
 
-SHEET = 7
-"""Columns of a contact sheet and of the round-trip strip."""
+FIRST = 3
+"""Pairs beside the headline."""
 
 CARDS = 16
 """Directions that get a card with images; all others stand in the ranking."""
-
-Row = Mapping[str, Any]
 
 
 def write_report(
@@ -61,8 +52,8 @@ def write_report(
     Parameters
     ----------
     folder
-        Run folder: `table/part-*.parquet` with at least `COLUMNS`, and the images that its columns
-        `file`, `factual_file` and `round_trip_file` name, relative to the folder.
+        Run folder: `table/part-*.parquet` with the columns that `explain` writes, and the images
+        that its columns `file`, `factual_file` and `round_trip_file` name, relative to the folder.
     summary
         What the run counted.
     title
@@ -84,85 +75,71 @@ def write_report(
         the page cannot be written.
     """
     folder = Path(folder)
-    rows = cast("list[Row]", read_run_table(folder, COLUMNS).to_pylist())
+    rows = read_rows(folder)
+    delivered = delivered_rows(rows)
     shown = find_repair(folder) if repair is None else Path(repair)
-    cards = [_card(folder, d, rows, summary) for d in summary.directions[:CARDS]]
     said = headline(summary)
-    page = page_template().render(
-        title=title,
-        summary=summary,
-        headline=said,
-        advice=remedy(folder, said.remedy),
-        key_figures=key_figures(summary),
-        cards=cards,
-        thresholds=trust,
-        trusts={d.index: trust.trust(summary, d) for d in summary.directions},
-        repair=None if shown is None else repair_section(shown, folder),
-        matrices=_matrices(summary),
-        round_trip=_round_trip(folder, rows),
-        settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
+    page = (
+        templates()
+        .get_template("report.html.jinja")
+        .render(
+            title=title,
+            summary=summary,
+            headline=said,
+            advice=remedy(folder, said.remedy),
+            first=_first(folder, delivered, summary),
+            key_figures=key_figures(summary),
+            cards=[_card(folder, d, delivered, summary) for d in summary.directions[:CARDS]],
+            thresholds=trust,
+            trusts={d.index: trust.trust(summary, d) for d in summary.directions},
+            repair=None if shown is None else repair_section(shown, folder),
+            matrices=_matrices(summary),
+            sample=_sample(folder),
+            trips=_round_trips(folder, rows),
+            settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
+            onward=onward(folder),
+        )
     )
     path = (folder if repair is None else Path(repair)) / REPORT_FILE
     write_text(path, page)
     return path
 
 
+def _first(folder: Path, delivered: dict[int, list[Row]], summary: Summary) -> dict[str, Any]:
+    """Draw the pairs beside the headline, of the first direction that has any."""
+    for direction in summary.directions:
+        rows = varied(delivered.get(direction.index, []), FIRST)
+        if rows:
+            pairs = [load_pair(folder, row, summary.label_names) for row in rows]
+            return {**drawn_pairs(pairs), "direction": direction.name}
+    return {"pairs": ()}
+
+
 def _card(
-    folder: Path, direction: DirectionSummary, rows: Iterable[Row], summary: Summary
+    folder: Path, direction: DirectionSummary, delivered: dict[int, list[Row]], summary: Summary
 ) -> dict[str, Any]:
-    shown = [r for r in rows if r["direction"] == direction.index and r["file"]]
-    shown.sort(key=_strength, reverse=True)
-    pairs = [_pair(folder, row, summary.label_names) for row in shown[:SHEET]]
-    stages = [(words, getattr(direction, stage)) for stage, words in FUNNEL]
-    name = direction.name
-    label = f"Contact sheet of “{name}”: {len(pairs)} factuals, counterfactuals and differences"
+    rows = delivered.get(direction.index, [])
+    pairs = [load_pair(folder, row, summary.label_names) for row in rows[:SHEET]]
     return {
+        **drawn_pairs(pairs),
         "direction": direction,
-        "funnel": figures.funnel(
-            stages, f"Funnel of “{name}”: " + ", ".join(f"{w} {c}" for w, c in stages)
-        ),
-        "sheet": sheets.contact_sheet(pairs, label) if pairs else None,
-        "shown": len(pairs),
-        "delivered": len(shown),
+        "delivered": len(rows),
+        "hint": JUDGE_LABELS if direction.name == CLASS else "",
+        "advice": remedy(folder, trust.trust(summary, direction).remedy),
     }
 
 
-def _strength(row: Row) -> tuple[bool, bool, bool, float]:
-    drop = float(row["probability_before"] or 0.0) - float(row["probability_after"] or 0.0)
-    return (
-        bool(row["non_adversarial_flip"]),
-        bool(row["verified_flip"]),
-        bool(row["ambient_flip"]),
-        drop if math.isfinite(drop) else -math.inf,
-    )
+def _sample(folder: Path) -> dict[str, Any] | None:
+    """Show the last sheet that was drawn while the decoder trained, where there is one."""
+    names = sorted(path.name for path in (folder / SAMPLE_FOLDER).glob("step-*.png"))
+    if not names:
+        return None
+    sheet = read_picture(folder, f"{SAMPLE_FOLDER}/{names[-1]}")
+    step = names[-1].removeprefix("step-").removesuffix(".png")
+    return {"picture": data_uri(sheet), "step": step.lstrip("0")}
 
 
-def _pair(folder: Path, row: Row, labels: tuple[str, ...]) -> sheets.Pair:
-    non_adversarial, verified, ambient, _ = _strength(row)
-    standing = (
-        "non-adversarial"
-        if non_adversarial and verified
-        else "verified"
-        if verified
-        else "flip, not verified"
-        if ambient
-        else "no flip"
-    )
-    return sheets.Pair(
-        name=str(row["image_id"]),
-        factual=read_picture(folder, row["factual_file"]),
-        counterfactual=read_picture(folder, row["file"]),
-        probability_before=float(row["probability_before"]),
-        probability_after=float(row["probability_after"]),
-        classes=(
-            _class_name(row["prediction_before"], labels),
-            _class_name(row["prediction_after"], labels),
-        ),
-        standing=standing,
-    )
-
-
-def _round_trip(folder: Path, rows: Iterable[Row]) -> Markup | None:
+def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     """Draw images evenly spaced from the worst round trip to the best."""
     measured = {
         str(r["image_id"]): r
@@ -172,36 +149,62 @@ def _round_trip(folder: Path, rows: Iterable[Row]) -> Markup | None:
         and not math.isnan(r["round_trip_psnr"])
     }
     ranked = sorted(measured.values(), key=lambda r: float(r["round_trip_psnr"]))
-    if not ranked:
-        return None
-    ranks = sorted({round(i * (len(ranked) - 1) / (SHEET - 1)) for i in range(SHEET)})
+    last = len(ranked) - 1
+    ranks = sorted({round(i * last / (SHEET - 1)) for i in range(SHEET)}) if ranked else []
     trips = [
-        sheets.RoundTrip(
-            name=str(ranked[i]["image_id"]),
-            image=read_picture(folder, ranked[i]["factual_file"]),
-            decoded=read_picture(folder, ranked[i]["round_trip_file"]),
-            psnr=float(ranked[i]["round_trip_psnr"]),
+        (
+            ranked[i],
+            read_picture(folder, ranked[i]["factual_file"]),
+            read_picture(folder, ranked[i]["round_trip_file"]),
         )
         for i in ranks
     ]
-    return sheets.round_trip_strip(trips, f"Round trip of {len(trips)} images, worst to best")
+    gain = common_gain([(image, decoded) for _, image, decoded in trips])
+    pairs = [
+        {
+            "name": str(row["image_id"]),
+            "factual": picture(image),
+            "decoded": picture(decoded),
+            "difference": picture(difference_map(image, decoded, gain)),
+            "psnr": float(row["round_trip_psnr"]),
+        }
+        for row, image, decoded in trips
+    ]
+    return {"pairs": pairs, "gain": gain}
 
 
-def _matrices(summary: Summary) -> dict[str, Markup]:
-    matrices: dict[str, Markup] = {}
+def _matrices(summary: Summary) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    names = summary.names
     if summary.disentanglement:
-        names = summary.names
-        label = "Disentanglement matrix: mean change of each code for an edit along each direction"
-        matrices["disentanglement"] = figures.heat_map(summary.disentanglement, names, names, label)
-    if summary.code_factor_correlation:
-        matrices["correlation"] = figures.heat_map(
-            summary.code_factor_correlation,
-            summary.names,
-            summary.factors,
-            "Correlation of each direction’s code with each known factor",
+        note = (
+            "Row: the direction that was edited. Column, by number: mean |change| of each code, in "
+            "its standard deviations, read from the re-encoded counterfactual. Off the diagonal, "
+            "less is better."
         )
-    return matrices
+        found.append({
+            "title": "What an edit changes", "square": True, "columns": names, "note": note,
+            "rows": _shaded(names, summary.disentanglement),
+        })  # fmt: skip
+    if summary.code_factor_correlation:
+        note = "Correlation of each direction’s code (row) with each known factor (column)."
+        found.append({
+            "title": "What a direction stands for", "square": False, "columns": summary.factors,
+            "note": note, "rows": _shaded(names, summary.code_factor_correlation),
+        })  # fmt: skip
+    return found
 
 
-def _class_name(index: int, labels: tuple[str, ...]) -> str:
-    return labels[index] if 0 <= index < len(labels) else f"class {index}"
+def _shaded(
+    names: Sequence[str], values: Matrix
+) -> list[tuple[str, list[tuple[float | None, float]]]]:
+    """Give every value its strength in [0, 1], relative to the largest."""
+    sizes = [abs(v) for row in values for v in row if v is not None and math.isfinite(v)]
+    largest = max(sizes, default=0.0) or 1.0
+
+    def strength(value: float | None) -> float:
+        return abs(value) / largest if value is not None and math.isfinite(value) else 0.0
+
+    return [
+        (name, [(v, strength(v)) for v in row]) for name, row in zip(names, values, strict=True)
+    ]

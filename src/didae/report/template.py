@@ -1,41 +1,58 @@
-"""The template of the page: found in the package, every value escaped, numbers written as words."""
+"""The templates of report and page: found in the package, every value escaped and visible."""
 
 from __future__ import annotations
 
 import importlib.resources
+from typing import Any, cast
 
 import jinja2
 
-from didae.report.numbers import FILTERS, decimals
-from didae.summary import DirectionSummary
+from didae.errors import visible
+from didae.report.numbers import FILTERS, NARROW, decimals
+from didae.summary import FUNNEL, DirectionSummary
+
+SHARED_STYLE = "parts.css"
+"""How pairs, funnels and verdict words look, in the report and on the page."""
+
+_FOLLOWED = 0.3
+"""Correlation below which a code follows no factor."""
 
 
-def page_template() -> jinja2.Template:
-    """Load the template of the page.
+def templates(package: str = "didae.report") -> jinja2.Environment:
+    """Find the templates of a package, and what it shares with the report."""
 
-    Returns
-    -------
-    jinja2.Template
-        To be rendered with all of its values; a missing one is an error.
-    """
+    def find(name: str) -> str | None:
+        homes = (importlib.resources.files(home) for home in (package, "didae.report"))
+        return next((f.read_text("utf-8") for h in homes if (f := h / name).is_file()), None)
+
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_packaged),
+        loader=jinja2.FunctionLoader(find),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {**FILTERS, "follows": _follows}
-    return environment.get_template("report.html.jinja")
+    cast("dict[str, Any]", environment.filters).update(FILTERS, follows=_follows, stages=_stages)
+    return environment
 
 
-def _packaged(name: str) -> str:
-    return importlib.resources.files("didae.report").joinpath(name).read_text(encoding="utf-8")
+def _shown(value: object) -> object:
+    """Show what is hidden in a text that somebody named, such as marks of direction."""
+    return visible(value) if type(value) is str else value
+
+
+def _stages(direction: DirectionSummary) -> list[tuple[str, int, float]]:
+    """List the funnel of a direction: words, count and share of all n."""
+    counts = [(words, int(getattr(direction, stage))) for stage, words in FUNNEL]
+    return [(words, count, count / max(direction.n, 1)) for words, count in counts]
 
 
 def _follows(direction: DirectionSummary) -> str:
     if not direction.correlates_with:
         return ""
     factor, r = direction.correlates_with[0]
-    return f"{factor} (r\u202f=\u202f{decimals(r)})" if abs(r) >= 0.3 else "no known factor"
+    if abs(r) < _FOLLOWED:
+        return "no known factor"
+    return f"{factor} (r{NARROW}={NARROW}{decimals(r)})"

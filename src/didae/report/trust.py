@@ -117,7 +117,7 @@ def _finding(summary: Summary, direction: DirectionSummary) -> _Finding:
     if realised < FAINT:
         return _UNREALISED
     if spill >= SPILT:
-        return _MIXED
+        return _MIXED if flips else (*_MIXED[:3], "train longer")
     if realised < REALISED:
         return _PARTLY
     return _FRAGILE if stability is not None and stability < STABLE else _GOOD
