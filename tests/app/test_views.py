@@ -156,7 +156,7 @@ def test_hostile_ids_classes_and_factors_are_escaped(tmp_path) -> None:
 
 
 def test_a_run_without_counterfactuals_says_so(tmp_path) -> None:
-    folder = make_folder(tmp_path / "run", 4)
+    folder = make_folder(tmp_path / "run", 1)
     for path in (folder / "table").iterdir():
         path.unlink()
     _empty_table(folder)
