@@ -40,7 +40,7 @@ def templates(package: str = "didae.report") -> jinja2.Environment:
 
 def _shown(value: object) -> object:
     """Show what is hidden in a text that somebody named, such as marks of direction."""
-    return visible(value) if type(value) is str else value
+    return value if hasattr(value, "__html__") else visible(str(value))
 
 
 def _stages(direction: DirectionSummary) -> list[tuple[str, int, float]]:
