@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from cases.inputs import AUDIT, network, picture
+from cases.inputs import AUDIT, classes, network, picture
 from didae.cli import main
 from didae.data.images import read_image
 
@@ -63,3 +63,14 @@ def test_images_that_cannot_be_read_reach_terminal_summary_and_report(case, caps
     for text in (said.err, said.out, report):
         assert warning in text
         assert "it is not an image of a known format" in text
+
+
+@pytest.mark.parametrize("command", [["fit", "--kind", "svd"], ["evaluate"], ["train", "decoder"]])
+def test_a_command_that_stops_at_an_image_says_how_to_go_on(tmp_path, capsys, command):
+    classes(tmp_path / "data", n=3)
+    (tmp_path / "data/cat/cat001.png").write_text("<html>not found</html>")
+    flags = ["--data", str(tmp_path / "data"), "--image-size", "64"]
+    assert main([*command, *flags]) == 2
+    said = capsys.readouterr().err
+    assert "cat001.png: it is a file of another kind (web page); download the image anew" in said
+    assert "--on-error skip leaves out what cannot be read" in said

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from didae.cli import EXIT_CODES
 from didae.config import Config, load_yaml, save_yaml
-from didae.errors import DidaeError, visible
+from didae.errors import DidaeError, ImageReadError, visible
 from didae.storage import FolderLock, prepare_run_folder
 
 if TYPE_CHECKING:
@@ -66,7 +66,13 @@ class Command(Config):
     def execute(self) -> None:
         """Run, and let go of the folders that were locked for it."""
         with self._locks:
-            self.run()
+            try:
+                self.run()
+            except ImageReadError as error:
+                if "source" not in type(self).model_fields:
+                    raise
+                advice = "--on-error skip leaves out what cannot be read, and counts it"
+                raise DidaeError(f"{error}; {advice}") from error
 
     def lock(self, folder: Path) -> None:
         """Keep others from writing to a folder until the command ends."""
