@@ -332,11 +332,24 @@ def test_a_folder_is_held_to_the_same_limits(tmp_path) -> None:
             check_folder(folder, limits)
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "/etc", "nowhere"])
-def test_links_in_a_folder_are_refused(tmp_path, target: str) -> None:
+def test_links_in_a_folder_are_followed_and_held_to_the_limits(tmp_path) -> None:
+    folder = folder_of(tmp_path, {"1.png": png()})
+    disk = folder_of(tmp_path / "disk", {"a.png": png(seed=1), "sub/b.png": png(seed=2)})
+    (folder / "2.png").symlink_to(disk / "a.png")
+    (folder / "more").symlink_to(disk)
+    (disk / "loop").symlink_to(folder)
+    assert check_folder(folder, LIMITS).images == 4
+    with pytest.raises(DidaeError, match="too many images"):
+        check_folder(folder, UploadLimits(files=3))
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"), [("/etc/passwd", "not an image"), ("nowhere", "a link to nothing")]
+)
+def test_a_link_to_what_is_no_image_is_refused(tmp_path, target: str, reason: str) -> None:
     folder = folder_of(tmp_path, {"1.png": png()})
     (folder / "2.png").symlink_to(target)
-    with pytest.raises(DidaeError, match=r"'2\.png' is refused: it is a link"):
+    with pytest.raises(DidaeError, match=rf"'2\.png' is refused: .*{reason}"):
         check_folder(folder, LIMITS)
 
 

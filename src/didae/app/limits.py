@@ -10,6 +10,7 @@ from typing import Final
 from pydantic import Field
 
 from didae.config import Config
+from didae.data import listing
 from didae.data.images import IMAGE_SUFFIXES, check_image
 from didae.errors import DidaeError, ImageReadError
 
@@ -182,7 +183,7 @@ def is_image(path: PurePosixPath) -> bool:
     bool
         Whether it does.
     """
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return listing.is_image(path.name)
 
 
 def is_hidden(path: PurePosixPath) -> bool:
@@ -196,9 +197,9 @@ def is_hidden(path: PurePosixPath) -> bool:
     Returns
     -------
     bool
-        Whether a part of it begins with a dot, or is what macOS adds to zip files.
+        Whether a part of it begins with a dot, or is what systems leave in folders and archives.
     """
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return any(listing.is_hidden(part) for part in path.parts)
 
 
 def _check_image(folder: Path, path: PurePosixPath, limits: UploadLimits) -> None:

@@ -9,7 +9,6 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
@@ -24,6 +23,7 @@ from didae.app.limits import (
     is_wanted,
     refused,
 )
+from didae.data.listing import walk
 from didae.errors import DidaeError
 
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error)
@@ -89,7 +89,8 @@ def check_folder(folder: str | Path, limits: UploadLimits) -> Accepted:
     Parameters
     ----------
     folder : str or Path
-        Images, or class folders of images; hidden files are ignored.
+        Images, or class folders of images; hidden files are ignored, and links are followed as at
+        the command line, for whoever names a folder could name what they lead to.
     limits : UploadLimits
         How much.
 
@@ -101,8 +102,7 @@ def check_folder(folder: str | Path, limits: UploadLimits) -> Accepted:
     Raises
     ------
     DidaeError
-        If it is no folder, goes beyond a limit, holds a link or another special file, a broken
-        image, or none.
+        If it is no folder, goes beyond a limit, holds a special file, a broken image, or none.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -111,15 +111,15 @@ def check_folder(folder: str | Path, limits: UploadLimits) -> Accepted:
     ignored: list[str] = []
     total = 0
     try:
-        for number, entry in enumerate(_walk(folder), start=1):
+        for number, file in enumerate(walk(folder), start=1):
             at_most("entries", number, limits.entries)
-            path = PurePosixPath(Path(entry.path).relative_to(folder).as_posix())
-            if not entry.is_file(follow_symlinks=False):
-                raise refused(path, "it is a link or a special file")
+            path = PurePosixPath(file.relative_to(folder).as_posix())
+            if not file.is_file():
+                raise refused(path, "it is a special file or a link to nothing")
             if not is_wanted(path):
                 ignored.append(str(path))
                 continue
-            size = entry.stat(follow_symlinks=False).st_size
+            size = file.stat().st_size
             check_size(path, size, limits)
             total += size
             at_most("bytes", total, limits.total_bytes)
@@ -231,15 +231,3 @@ def _copy(
             )
         goal.write(piece)
     return written
-
-
-def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield everything but plain folders, and go into those; hidden things are left out."""
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path))
-            else:
-                yield entry
