@@ -14,6 +14,7 @@ class Holes:
 
     def __init__(self):
         self.square = Square(200)
+        self.ids, self.labels, self.label_names = self.square.ids, None, ()
 
     def images(self, indices):
         for index in indices:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from didae.data.images import read_image as read_image
     from didae.data.images import write_png as write_png
     from didae.data.square import Square as Square
-    from didae.data.tables import ImageSource as ImageSource
-    from didae.data.tables import ImageTable as ImageTable
+    from didae.data.table import ImageSource as ImageSource
+    from didae.data.table import ImageTable as ImageTable
     from didae.decoders.base import Decoder as Decoder
     from didae.decoders.base import StochasticCode as StochasticCode
     from didae.dictionaries.base import Dictionary as Dictionary
@@ -60,8 +60,8 @@ else:
         "read_image": "data.images",
         "write_png": "data.images",
         "Square": "data.square",
-        "ImageSource": "data.tables",
-        "ImageTable": "data.tables",
+        "ImageSource": "data.table",
+        "ImageTable": "data.table",
         "Decoder": "decoders.base",
         "StochasticCode": "decoders.base",
         "Dictionary": "dictionaries.base",

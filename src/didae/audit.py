@@ -17,7 +17,7 @@ from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.data.failures import Unread, read_some
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
@@ -197,7 +197,7 @@ def make_components(
     probe = _probe(student, z, margins, held_out, encoder.fingerprint, config.pair)
     probe.save(folder / "probe")
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
-    if labels is not None:
+    if labels is not None and bool((labels >= 0).any()):
         right = float((judged.argmax(1) == labels)[labels >= 0].double().mean())
         measures["student_accuracy"] = right
         if right < 1 / judged.shape[1]:
@@ -249,8 +249,9 @@ def _dictionary(
     if factors is not None:
         return Procrustes().fit(z, *factors, encoder.fingerprint)
     count = min(config.directions, *z.shape)
-    if labels is not None and count > 2 and len(labels.unique()) > 1:
-        return fit_guided(z, margins, labels, count, encoder.fingerprint)
+    if labels is not None and count > 2 and len(labels[labels >= 0].unique()) > 1:
+        known = labels >= 0
+        return fit_guided(z[known], margins[known], labels[known], count, encoder.fingerprint)
     return SVD(count).fit(z, encoder_fingerprint=encoder.fingerprint)
 
 

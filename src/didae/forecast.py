@@ -14,7 +14,7 @@ from torch import Tensor
 
 from didae.audit import AuditConfig
 from didae.data.images import to_float
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
 from didae.encoders.base import Encoder

@@ -16,7 +16,7 @@ from PIL import Image
 
 from didae.app.limits import UploadLimits
 from didae.app.uploads import check_folder, unpack
-from didae.data.tables import ImageTable
+from didae.data.table import ImageTable
 from didae.errors import DidaeError
 
 LIMITS = UploadLimits()

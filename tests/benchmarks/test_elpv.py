@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from didae.benchmarks.confounded_measures import edits, flips, ranking, round_tr
 from didae.benchmarks.elpv_case import ElpvCase, repairs
 from didae.benchmarks.figures import Figures
 from didae.data.images import read_image
+from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
@@ -25,35 +25,22 @@ from didae.training import TrainingConfig
 COUNT = 2600
 
 
-@dataclass(frozen=True)
-class Cells:
+def cells(labels, mono, splits, ids) -> ImageTable:
     """Grey images: the type is seen clearly above, the defect dimly below."""
 
-    labels: np.ndarray
-    mono: np.ndarray
-    splits: dict[str, np.ndarray]
-    ids: tuple[str, ...]
-    label_names: tuple[str, ...] = ("intact", "defective")
-    licence: str = ""
-
-    @property
-    def attributes(self) -> dict[str, np.ndarray]:
-        return {"defect": self.labels.astype(float), "mono": self.mono.astype(float)}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def images(self, indices) -> Tensor:
-        rows = np.asarray(indices)
+    def read(rows) -> Tensor:
         pictures = torch.zeros(len(rows), 3, 32, 32, dtype=torch.uint8)
         for picture, row in zip(pictures, rows, strict=True):
             random = np.random.default_rng(int(row))
             drawn = random.integers(40, 80, (32, 32)).astype(float)
-            drawn[:16] += 60 * self.mono[row]
+            drawn[:16] += 60 * mono[row]
             # As much of this is chance as makes a head of unconfounded cells wrong on every tenth.
-            drawn[16:] += 40 * (self.labels[row] + 0.4 * random.standard_normal())
+            drawn[16:] += 40 * (labels[row] + 0.4 * random.standard_normal())
             picture[:] = torch.from_numpy(drawn.clip(0, 255).astype(np.uint8))
         return pictures
+
+    attributes = {"defect": labels.astype(float), "mono": mono.astype(float)}
+    return ImageTable(ids, read, labels, ("intact", "defective"), attributes, splits)
 
 
 class Pooled(Encoder):
@@ -70,7 +57,7 @@ class Pooled(Encoder):
 def case(tmp_path_factory) -> Iterator[ElpvCase]:
     rows = np.arange(COUNT)
     splits = {"train": rows[:1800], "validation": rows[1800:2000], "test": rows[2000:]}
-    source = Cells(rows % 2, rows // 2 % 2, splits, tuple(f"{row}" for row in rows))
+    source = cells(rows % 2, rows // 2 % 2, splits, tuple(f"{row}" for row in rows))
     encoder = Pooled()
     config = suited_config(source.images(range(8)), 16, 16, width=8, canvas=4)
     torch.manual_seed(0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from didae.benchmarks.confounded_measures import edits, flips, ranking, round_tr
 from didae.benchmarks.fashion_case import COPIES, FashionCase, true_exchange
 from didae.benchmarks.fashion_frontier import SAMPLERS, frontier
 from didae.data.planted import Planted
+from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
@@ -22,32 +21,19 @@ from didae.repair.counterfactuals import partners
 COUNT = 4000
 
 
-@dataclass(frozen=True)
-class Bars:
+def bars(labels, splits, ids) -> ImageTable:
     """Grey images: bright below for class 1, bright above for class 0."""
 
-    labels: np.ndarray
-    splits: dict[str, np.ndarray]
-    ids: tuple[str, ...]
-    label_names: tuple[str, ...] = ("above", "below")
-    licence: str = ""
-
-    @property
-    def attributes(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def images(self, indices) -> Tensor:
-        rows = np.asarray(indices)
+    def read(rows) -> Tensor:
         pictures = torch.zeros(len(rows), 3, 32, 32, dtype=torch.uint8)
         for picture, row in zip(pictures, rows, strict=True):
             noise = np.random.default_rng(int(row)).integers(0, 90, (32, 32), np.uint8)
-            start = 16 * int(self.labels[row])
+            start = 16 * int(labels[row])
             picture[:] = torch.from_numpy(noise)
             picture[:, start : start + 16] += 60
         return pictures
+
+    return ImageTable(ids, read, labels, ("above", "below"), splits=splits)
 
 
 class Pooled(Encoder):
@@ -64,7 +50,7 @@ class Pooled(Encoder):
 def case(tmp_path_factory) -> FashionCase:
     rows = np.arange(COUNT)
     splits = {"train": rows[:2900], "validation": rows[2900:3000], "test": rows[3000:]}
-    source = Planted(Bars(rows % 2, splits, tuple(f"{row}" for row in rows)))
+    source = Planted(bars(rows % 2, splits, tuple(f"{row}" for row in rows)))
     encoder = Pooled()
     config = suited_config(source.images(range(8)), 16, 16, width=8, canvas=4)
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from cli.parts import explain_flags, make_parts
 from didae.cli import COMMANDS, main
 from didae.cli import train as train_module
 from didae.data.square import Square
-from didae.data.tables import ImageTable
+from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.encoders.factors import FactorEncoder
 from didae.storage import load_tensors, read_json

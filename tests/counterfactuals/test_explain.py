@@ -392,7 +392,7 @@ def test_summary_knows_matrices_and_round_trip(components: Components, tmp_path:
 
 def test_a_run_names_its_encoder_and_the_licences(components: Components, tmp_path: Path) -> None:
     source = Images()
-    source.licence = "CC0"
+    source.license = "CC0"
     settings = explain(source, range(2), components, BOUNDARY, tmp_path).settings
     assert settings["encoder"] == components.encoder.name
     assert settings["licences"] == {"encoder": components.encoder.licence, "data": "CC0"}

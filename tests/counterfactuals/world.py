@@ -29,6 +29,7 @@ class Images:
     """Smooth coloured images with noise; some of them may be unreadable."""
 
     label_names = ("dark", "bright")
+    license = ""
 
     def __init__(self, count: int = 40, broken: Sequence[int] = (), size: int = SIZE) -> None:
         random = np.random.RandomState(0)

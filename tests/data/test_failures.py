@@ -5,7 +5,7 @@ import pytest
 from didae.data.failures import Unread, read_some
 from didae.data.images import png_bytes
 from didae.data.square import Square
-from didae.data.tables import ImageTable
+from didae.data.table import ImageTable
 
 
 def unread(per_class, size=30):

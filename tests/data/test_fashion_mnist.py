@@ -10,13 +10,18 @@ from PIL import Image
 
 from data.downloads import idx, make_fashion
 from didae.data import fashion_mnist
-from didae.data.fashion_mnist import CLASSES, FashionMNIST, has_idx_files
+from didae.data.fashion_mnist import CLASSES, has_idx_files
+from didae.data.table import Reading
 from didae.errors import DidaeError
+
+
+def opened(folder=None, size=None):
+    return fashion_mnist.fashion_mnist(folder, Reading(size))
 
 
 def message(folder, **options):
     with pytest.raises(DidaeError) as caught:
-        FashionMNIST.from_folder(folder, **options).images([0])
+        opened(folder, **options).images([0])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -25,13 +30,13 @@ def message(folder, **options):
 @pytest.mark.parametrize("packed", [True, False])
 def test_images_are_padded_with_black(tmp_path, place, packed):
     drawn = make_fashion(tmp_path / place, packed=packed)
-    source = FashionMNIST.from_folder(tmp_path)
+    source = opened(tmp_path)
     assert len(source) == 40
     assert source.ids[:2] == ("train/00000", "train/00001")
     assert source.ids[30] == "test/00000"
     assert source.labels.tolist() == [row % 10 for row in range(40)]
     assert source.label_names == CLASSES
-    assert source.licence == "MIT"
+    assert source.license == "MIT"
     assert source.attributes == {}
     assert source.splits["train"].tolist() == list(range(30))
     assert source.splits["test"].tolist() == list(range(30, 40))
@@ -46,19 +51,19 @@ def test_images_are_padded_with_black(tmp_path, place, packed):
 
 def test_size_resizes_the_padded_images(tmp_path):
     drawn = make_fashion(tmp_path)
-    source = FashionMNIST.from_folder(tmp_path, size=64)
+    source = opened(tmp_path, size=64)
     padded = Image.fromarray(np.pad(drawn[7], 2))
     expected = np.asarray(padded.resize((64, 64), Image.Resampling.BICUBIC))
     image = source.images([7])[0].numpy()
     assert np.abs(image.astype(int) - expected).max() <= 1
     assert source.images([]).shape == (0, 3, 64, 64)
-    assert FashionMNIST.from_folder(tmp_path, size=32).images([]).shape == (0, 3, 32, 32)
+    assert opened(tmp_path, size=32).images([]).shape == (0, 3, 32, 32)
     assert "size" in message(tmp_path, size=0)
 
 
 def test_pixels_are_read_late_and_once(tmp_path):
     make_fashion(tmp_path)
-    source = FashionMNIST.from_folder(tmp_path)
+    source = opened(tmp_path)
     source.images([0])
     for path in tmp_path.iterdir():
         path.unlink()

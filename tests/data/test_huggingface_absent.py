@@ -4,7 +4,8 @@ import builtins
 
 import pytest
 
-from didae.data.huggingface import HuggingFaceTable, is_saved_dataset
+from didae.data.huggingface import holds_dataset, open_saved
+from didae.data.table import Reading
 from didae.errors import DidaeError
 
 
@@ -19,12 +20,12 @@ def test_without_the_library_the_message_says_what_to_install(tmp_path, monkeypa
     monkeypatch.setattr(builtins, "__import__", without)
     (tmp_path / "dataset_dict.json").write_text("{}")
     with pytest.raises(DidaeError, match=r"pip install 'didae\[huggingface\]'"):
-        HuggingFaceTable.from_folder(tmp_path)
+        open_saved(tmp_path, Reading())
 
 
 def test_folders_that_are_no_data_set(tmp_path):
     (tmp_path / "state.json").write_text("{}")
-    assert not is_saved_dataset(tmp_path)
+    assert not holds_dataset(tmp_path)
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DidaeError, match="holds no data set that `save_to_disk`"):
-            HuggingFaceTable.from_folder(folder)
+            open_saved(folder, Reading())

@@ -8,7 +8,7 @@ import torch
 
 from didae.data.planted import Planted, TagConfig
 from didae.data.square import Square
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.errors import DidaeError
 
 SQUARE = Square(400)
@@ -87,7 +87,7 @@ def test_it_is_a_source_with_the_tag_as_attribute():
     assert PLANTED.ids == SQUARE.ids
     assert len(PLANTED) == 400
     assert PLANTED.splits.keys() == SQUARE.splits.keys()
-    assert PLANTED.licence == ""
+    assert PLANTED.license == ""
 
 
 def test_bad_tags_and_rows():

@@ -5,8 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from didae.data.splits import complete, renumber, splits_of, uniforms
-from didae.data.square import Square
+from didae.data.splits import complete, renumber, uniforms
 
 IDS = [f"images/{row}.png" for row in range(4000)]
 
@@ -89,11 +88,6 @@ def test_what_is_official_stays():
         name: rows.tolist() for name, rows in given.items()
     }
     assert complete({"test": test}, IDS, 0).keys() == {"test"}
-
-
-def test_splits_of_sources_that_know_none():
-    assert splits_of(Square(20)).keys() == {"train", "validation", "test"}
-    assert splits_of(object()) == {}
 
 
 @pytest.mark.parametrize("kept", [[3, 0, 1], []])

@@ -127,6 +127,9 @@ def test_bad_input_is_one_line():
         assert "outside" in one_line(lambda f=factors: SQUARE.render([0], np.array([f])))
     assert "shape" in one_line(lambda: SQUARE.render([0, 1], np.zeros((1, 4))))
     for row in (-1, 1600):
-        assert "outside the pool" in one_line(lambda row=row: SQUARE.images([row]))
+        assert f"no image {row}" in one_line(lambda row=row: SQUARE.images([row]))
+        assert "outside the pool" in one_line(
+            lambda row=row: SQUARE.render([row], np.zeros((1, 4), int))
+        )
     assert "at least one" in one_line(lambda: Square(0))
     assert IMAGE_SIZE == 64

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from didae.data.images import write_png
 from didae.data.square import Square
-from didae.data.tables import ImageTable
+from didae.data.table import ImageTable
 from didae.encoders.base import embed
 from didae.encoders.cache import cache_folder, cached_embed
 from didae.encoders.module import ModuleEncoder

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from didae.config import load_yaml
-from didae.data.tables import ImageTable
+from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.recipes import decoder as module

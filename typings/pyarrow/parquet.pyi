@@ -1,10 +1,13 @@
 """The part of PyArrow's Parquet reader and writer that didae uses."""
 
-from pyarrow import BufferOutputStream, BufferReader, Table
+from pathlib import Path
+
+from pyarrow import BufferOutputStream, BufferReader, Schema, Table
 
 class ParquetFile:
+    schema_arrow: Schema
     def __init__(
-        self, source: BufferReader, *, page_checksum_verification: bool = False
+        self, source: BufferReader | Path, *, page_checksum_verification: bool = False
     ) -> None: ...
     def read(self) -> Table: ...
 

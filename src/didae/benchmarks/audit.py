@@ -13,9 +13,7 @@ import torch
 from didae.audit import AuditConfig
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
-from didae.data.splits import splits_of
-from didae.data.tables import ImageSource
-from didae.errors import DidaeError
+from didae.data.table import ImageSource
 from didae.storage import fingerprint, read_json, write_json
 from didae.students import StudentConfig, StudentNetwork, train_student
 from didae.training import TrainingConfig
@@ -88,7 +86,7 @@ def bench_audit(
         shares = {
             f"first_{key}": first[key] / first["n"] for key in ("ambient_flips", "latent_flips")
         }
-        learnt = min(PHOTOGRAPHS, len(splits_of(source)["train"]))
+        learnt = min(PHOTOGRAPHS, len(source.splits["train"]))
         return {
             "minutes": minutes,
             "photographs": learnt,
@@ -112,13 +110,11 @@ def bench_audit(
 
 
 def _student(source: ImageSource, training: TrainingConfig) -> StudentNetwork:
-    labels = source.labels
-    if labels is None:
-        raise DidaeError("bench audit: the images have no labels for a student to learn.")
-    rows = splits_of(source)["train"]
+    rows = source.labelled(source.splits["train"])
     images = source.images(rows.tolist())
     shape = StudentConfig(image_size=images.shape[-1], classes=max(2, len(source.label_names)))
-    return train_student(images, torch.from_numpy(labels[rows]), shape, training)
+    labels = torch.from_numpy(source.select(rows).labels)
+    return train_student(images, labels, shape, training)
 
 
 def write_onnx(student: StudentNetwork, file: Path) -> None:

@@ -20,8 +20,7 @@ from didae.data.confounding import (
     binary_attribute,
     confounded_split,
 )
-from didae.data.splits import splits_of
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.decoders.base import Decoder
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder
@@ -122,7 +121,7 @@ class ConfoundedCase(ABC):
     def pool(self) -> NDArray[np.int64]:
         """ndarray: rows of the train split, in an order of the seed."""
         order = np.random.RandomState(self.seed)
-        return order.permutation(splits_of(self.source)["train"])
+        return order.permutation(self.source.splits["train"])
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Give the names of images.

@@ -16,7 +16,6 @@ from didae.benchmarks.confounded_measures import (
     drawn_in_loop,
 )
 from didae.benchmarks.square import invert
-from didae.data.splits import splits_of
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.repair.counterfactuals import embedded
@@ -38,7 +37,7 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
         A column per image. Rows: the images, the confounder reflected, its truth where known, the
         class reflected, what the student sees beyond the class reflected.
     """
-    pool = splits_of(case.source)["validation"]
+    pool = case.source.splits["validation"]
     rows = np.random.RandomState(case.seed).permutation(pool)[:n]
     images, components = case.images(rows), case.components
     z = embedded(components, images)

@@ -16,7 +16,6 @@ from didae.benchmarks.heads import random_dictionary
 from didae.benchmarks.ledger import Measurement
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.data.confounding import ConfoundingConfig, quota_subset
-from didae.data.mirrored import Mirrored
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain, group_accuracies
@@ -63,7 +62,7 @@ class ElpvCase(ConfoundedCase):
     @property
     def broad(self) -> Tensor:
         """Tensor, uint8, shape (n, 3, h, w): cells of the pool and mirror images of them."""
-        mirrored = Mirrored(self.source, MIRRORS)
+        mirrored = self.source.mirrored(MIRRORS)
         rows = np.random.RandomState(self.seed).permutation(mirrored.splits["train"])
         return mirrored.images(rows[:BROAD])
 

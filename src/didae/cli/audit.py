@@ -18,7 +18,7 @@ from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.counterfactuals import explain
 from didae.data.selection import draw
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
 from didae.forecast import forecast

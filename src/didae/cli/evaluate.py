@@ -17,7 +17,7 @@ from didae.cli.components import SHIPPED_NAME, load_judges
 from didae.cli.sources import SourceConfig, rows
 from didae.data.selection import draw
 from didae.data.square import Square
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies
 from didae.repair.base import Labelled, judge
@@ -64,7 +64,7 @@ class Evaluate(Command):
         if isinstance(student, torch.nn.Module):
             student.to(resolve_device(self.device))
         source = self.source.open()
-        chosen = draw(source, rows(source, "test"), self.images, proportional=True)
+        chosen = draw(source, source.labelled(rows(source, "test")), self.images, proportional=True)
         data = labelled(source, chosen, self.attribute)
         check_student(student, data.images[:1])
         measured = judge(student, data)
@@ -96,8 +96,8 @@ def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Lab
     DidaeError
         If there are no labels, no such attribute, or it has too many values to form groups.
     """
-    if source.labels is None:
-        raise DidaeError("the data has no labels: use class folders or a column `label`.")
+    if len(source.labelled(chosen)) < len(chosen):
+        raise DidaeError("not all of these images have labels: leave the others out.")
     attributes = None
     if attribute is not None:
         if attribute not in source.attributes:

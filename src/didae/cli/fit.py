@@ -14,7 +14,7 @@ from torch import Tensor
 from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.dictionaries.diagnostics import (
     code_factor_correlation,

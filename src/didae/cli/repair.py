@@ -16,8 +16,7 @@ from didae.cli.runs import load_run_components
 from didae.cli.sources import SourceConfig, rows
 from didae.data.confounding import split_by_group
 from didae.data.square import Square
-from didae.data.tables import ImageSource
-from didae.errors import DidaeError
+from didae.data.table import ImageSource
 from didae.recipes.square import SquareRecipe
 from didae.repair.run import RepairConfig
 from didae.runtime import resolve_device
@@ -85,12 +84,11 @@ class RepairRun(Command):
         if isinstance(source, Square):
             recipe = SquareRecipe(poisoned=self.poisoned, correlation=self.correlation)
             return RepairData.of_square(source, recipe, self.draw)
-        if source.labels is None:
-            raise DidaeError("the data has no labels: use class folders or a column `label`.")
-        known, test = rows(source, "train"), rows(source, "test")
+        known, test = source.labelled(rows(source, "train")), rows(source, "test")
+        test = test[np.asarray(source.labels)[test] >= 0]
         order = np.random.RandomState(self.draw).permutation(known)
         labels = np.asarray(source.labels)[order]
         training, held_out = split_by_group(order, labels, (1 - self.held_out, self.held_out))
-        if np.isin(test, known).any():  # The data is not split.
+        if not len(test) or np.isin(test, known).any():  # No labels there, or not split.
             test = held_out
         return RepairData.read(source, (training, held_out, test), self.attribute)

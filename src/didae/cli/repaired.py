@@ -14,7 +14,7 @@ from didae.cli.evaluate import BACKGROUND, Indices, labelled
 from didae.counterfactuals import Components
 from didae.data.images import write_png
 from didae.data.square import Square
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, predictions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 import re
 from pathlib import Path
 from typing import Final, Literal
@@ -13,28 +13,24 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from didae.config import Config
-from didae.data.elpv import installed_elpv
-from didae.data.fashion_mnist import FashionMNIST, has_idx_files
-from didae.data.huggingface import HuggingFaceTable, is_saved_dataset
-from didae.data.known import LAYOUTS
-from didae.data.selection import Selection
-from didae.data.splits import FEWEST, complete, splits_of
+from didae.data.fashion_mnist import fashion_mnist
+from didae.data.known import DATASETS, installed_elpv, open_folder
+from didae.data.splits import FEWEST, Splits, complete
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
-from didae.data.tables import ImageSource, ImageTable
+from didae.data.table import ImageSource, ImageTable, Reading, changed
 from didae.errors import DidaeError
+
+logger = logging.getLogger(__name__)
 
 SQUARE = "square"
 FASHION = "fashion-mnist"
 ELPV = "elpv"
-HUGGING_FACE = "hf"
 
-NAMES: Final = (SQUARE, *LAYOUTS, FASHION, HUGGING_FACE)
+NAMES: Final = (SQUARE, *DATASETS)
 """What may stand before a colon in the name of a data set, or alone."""
 
-_NEEDS_NO_FOLDER: Final = (SQUARE, FASHION, ELPV)
-
-Files = ImageTable | FashionMNIST | HuggingFaceTable
-"""Data that is read from files."""
+NONE: Final = ("none",)
+"""The attributes of who wants none."""
 
 
 class SourceConfig(Config):
@@ -43,9 +39,10 @@ class SourceConfig(Config):
     Attributes
     ----------
     data : str
-        square; a folder of images: class folders, train/ and test/ of them, or with metadata.csv;
-        or celeba:FOLDER, waterbirds:FOLDER, camelyon17:FOLDER, elpv[:FOLDER],
-        fashion-mnist[:FOLDER], hf:FOLDER (saved by Hugging Face's datasets).
+        square; a folder of images: class folders, train/ and test/ of them, or with metadata.csv,
+        metadata.jsonl or metadata.parquet; or celeba:FOLDER, waterbirds:FOLDER, camelyon17:FOLDER,
+        elpv[:FOLDER], fashion-mnist[:FOLDER], hf:FOLDER (saved by Hugging Face's datasets, or
+        Parquet files of the Hub).
     pool : int
         Images of Square; 80 % are trained on and the last 10 % explained.
     pool_seed : int
@@ -53,10 +50,11 @@ class SourceConfig(Config):
     image_size : int
         Side to which images from files are cut and resized.
     label : str
-        Column with the class; by default `label` of metadata.csv, Blond_Hair of celeba, and the
-        usual one of the others.
+        Column with the class; by default `label` or the only column of classes, Blond_Hair of
+        celeba, and the usual one of the others.
     attributes : tuple of str
-        Numeric columns to use; by default all of metadata.csv and hf, and the usual ones of others.
+        Numeric columns to use, or none; by default all that have a number in every row (true and
+        yes are 1, false and no are 0), and the usual ones of well-known data sets.
     classes : tuple of str
         Keep only the images of these classes, numbered in this order; all by default.
     whole : bool
@@ -98,46 +96,25 @@ class SourceConfig(Config):
         if self.data == SQUARE:
             return Square(self.pool, self.pool_seed)
         source = self._read()
-        source = dataclasses.replace(source, splits=self._splits(source))
-        return Selection.of_classes(source, self.classes) if self.classes else source
+        source = changed(source, splits=self._splits(source))
+        return source.of_classes(self.classes) if self.classes else source
 
-    def _read(self) -> Files:
+    def _read(self) -> ImageTable:
         kind, folder = _place(self.data)
-        attributes = self.attributes or None
+        attributes = () if self.attributes == NONE else self.attributes or None
+        reading = Reading(self.image_size, self.on_error, self.label, attributes)
         if kind == FASHION:
-            if self.label is not None or self.attributes:
-                raise DidaeError("fashion-mnist has no columns: leave out label and attributes.")
-            return FashionMNIST.from_folder(folder, self.image_size)
+            return fashion_mnist(folder, reading)
         if kind == ELPV and folder is None:
             folder = installed_elpv()
         if folder is None:
             raise DidaeError(f"{kind} needs the folder of its files: --data {kind}:FOLDER.")
-        if kind == HUGGING_FACE or (kind is None and is_saved_dataset(folder)):
-            return HuggingFaceTable.from_folder(
-                folder,
-                self.image_size,
-                self.on_error or "late",
-                label=self.label,
-                attributes=attributes,
-            )
-        if kind is None and has_idx_files(folder):
-            raise DidaeError(
-                f"{folder} may be MNIST or Fashion-MNIST, whose files look alike: "
-                f"if it is the latter, --data {FASHION}:{folder}."
-            )
-        return ImageTable.from_folder(
-            folder,
-            self.image_size,
-            self.on_error,
-            layout=kind,
-            label=self.label,
-            attributes=attributes,
-        )
+        return open_folder(folder, reading, kind)
 
-    def _splits(self, source: Files) -> dict[str, NDArray[np.int64]]:
+    def _splits(self, source: ImageTable) -> Splits:
         if self.whole or not (source.splits or len(source) >= FEWEST):
             return {}
-        return dict(complete(source.splits, source.ids, self.split_seed, source.labels))
+        return complete(source.splits, source.ids, self.split_seed, source.labels)
 
 
 def rows(source: ImageSource, split: Literal["train", "validation", "test"]) -> NDArray[np.int64]:
@@ -160,7 +137,7 @@ def rows(source: ImageSource, split: Literal["train", "validation", "test"]) -> 
     DidaeError
         If the data is split, but has no image in this split.
     """
-    splits = splits_of(source)
+    splits = source.splits
     if not splits:
         return np.arange(len(source))
     if not len(splits.get(split, ())):
@@ -194,21 +171,26 @@ def factors(
     Raises
     ------
     DidaeError
-        If there are none, or one is the same everywhere.
+        If there are none, or all are the same everywhere; some that are are left out, with a word.
     """
-    names = tuple(source.attributes)
-    if not names:
+    columns = {name: values[chosen] for name, values in source.attributes.items()}
+    if not columns:
         raise DidaeError(
             "the data has no attributes to learn from: add numeric columns to metadata.csv."
         )
-    values = np.stack([source.attributes[name][chosen] for name in names], axis=1)
+    same = [name for name, values in columns.items() if values.std() == 0]
+    if len(same) == len(columns):
+        raise DidaeError(
+            f"the attributes ({', '.join(same)}) are the same on all images: go without, with "
+            "--attributes none"
+        )
+    if same:
+        logger.warning("attributes that are the same on all images are left out: %s", same)
+    names = tuple(name for name in columns if name not in same)
+    values = np.stack([columns[name] for name in names], axis=1)
     if isinstance(source, Square):
         return (values - FACTOR_MEAN) / FACTOR_STD, names
-    spread = values.std(0)
-    for name, std in zip(names, spread, strict=True):
-        if std == 0:
-            raise DidaeError(f"attribute '{name}' is the same on all images: leave it out.")
-    return (values - values.mean(0)) / spread, names
+    return (values - values.mean(0)) / values.std(0), names
 
 
 def _place(data: str) -> tuple[str | None, Path | None]:

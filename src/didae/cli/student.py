@@ -14,9 +14,8 @@ from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, rows
 from didae.data.square import Square
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.encoders.cache import cached_embed
-from didae.errors import DidaeError
 from didae.recipes.square import SURROGATES, SquareRecipe, broad_images, poisoned_split
 from didae.students import (
     StudentConfig,
@@ -70,11 +69,6 @@ class TrainStudent(Command):
         """Train."""
         encoder = load_encoder(self.encoder)
         source = self.source.open()
-        labels = source.labels
-        if labels is None:
-            raise DidaeError(
-                f"{self.source.data} has no labels: use class folders or a column `label`."
-            )
         labelled, broad = self._choose(source)
         z = cached_embed(encoder, source, broad)
         open_run(self, self.folder)
@@ -82,7 +76,7 @@ class TrainStudent(Command):
         shape = StudentConfig(image_size=images.shape[-1], classes=max(2, len(source.label_names)))
         student = train_student(
             source.images(labelled.tolist()),
-            torch.from_numpy(labels[labelled]),
+            torch.from_numpy(np.asarray(source.labels)[labelled]),
             shape,
             self.training,
             self.folder / "student",
@@ -104,7 +98,7 @@ class TrainStudent(Command):
         """Choose labelled images for the student and broad ones for its imitators."""
         if not isinstance(source, Square):
             training = rows(source, "train")
-            return training, training
+            return source.labelled(training), training
         recipe = SquareRecipe(
             poisoned=self.poisoned, correlation=self.correlation, broad=self.broad
         )

@@ -13,8 +13,8 @@ from pydantic import Field
 from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
-from didae.data.mirrored import Axis, Mirrored
 from didae.data.selection import draw
+from didae.data.table import Axis
 from didae.decoders.base import SamplerConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.encoders.cache import cached_embed
@@ -109,7 +109,7 @@ class TrainDecoder(Command):
         encoder = load_encoder(self.encoder)
         source = self.source.open()
         if self.mirror:
-            source = Mirrored(source, self.mirror)
+            source = source.mirrored(self.mirror)
         chosen = rows(source, "train")
         z = cached_embed(encoder, source, chosen)
         open_run(self, self.folder)

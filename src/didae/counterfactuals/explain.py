@@ -43,7 +43,7 @@ from didae.counterfactuals.table import (
 )
 from didae.data.failures import read_some
 from didae.data.images import png_bytes
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.errors import DidaeError, ImageReadError
 from didae.runtime import progress
 from didae.storage import (
@@ -142,7 +142,7 @@ class _Run:
             "encoder": encoder.name,
             "licences": {
                 "encoder": encoder.licence or "unknown",
-                "data": getattr(self.source, "licence", "") or "unknown",
+                "data": self.source.license or "unknown",
             },
         }
         # No result depends on the batch size but in its last bits, so another one may go on.

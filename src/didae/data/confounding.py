@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from didae.config import Config
-from didae.data.splits import splits_of, uniforms
-from didae.data.tables import ImageSource
+from didae.data.splits import uniforms
+from didae.data.table import ImageSource
 from didae.errors import DidaeError
 
 
@@ -208,8 +208,10 @@ def confounded_split(
     if pool is not None:
         allowed &= np.isin(np.arange(len(source)), np.asarray(pool))
     order = np.argsort(uniforms(seed, "confounding", source.ids), kind="stable")
+    if source.labels is not None:
+        allowed &= source.labels >= 0
     order = order[allowed[order]]
-    label, splits = _binary_label(source, order), splits_of(source)
+    label, splits = _binary_label(source, order), source.splits
     apart = {"train", "test"} <= set(splits)
     first = order[np.isin(order, splits["train"])] if apart else order
     poisoned = first[quota_subset(label[first], confounder[first], config.size, config.correlation)]

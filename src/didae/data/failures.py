@@ -12,7 +12,7 @@ from torch import Tensor
 from didae.errors import ImageReadError
 
 if TYPE_CHECKING:
-    from didae.data.tables import ImageSource
+    from didae.data.table import ImageSource
 
 UNEVEN_SHARE, UNEVEN_IMAGES = 0.1, 3
 """A class loses far more where its share is so much larger, and it loses more images than this."""

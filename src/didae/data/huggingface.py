@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's library `datasets`, loaded or saved to disk.
+"""Data sets of Hugging Face's library `datasets`: loaded, saved to disk, or Parquet of the Hub.
 
 Images stay undecoded in the data set's own files and are read by the rules of
 `didae.data.images.read_image`, one at a time. Nothing is downloaded, and no code that comes with a
@@ -7,294 +7,271 @@ data set is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.batches import checked_rows, stacked
-from didae.data.huggingface_columns import (
-    classes,
-    image_column,
-    label_column,
-    library,
-    numbers,
-    numeric_columns,
-    official_splits,
-    parts_of,
-)
-from didae.data.images import MAX_PIXELS, decode_image, read_image
-from didae.data.sifting import OnError, Skipped
-from didae.data.splits import renumber
+from didae.data.columns import Frame, choose_label, read_attributes, read_labels
+from didae.data.folder import split_of
+from didae.data.images import decode_image, read_image
+from didae.data.table import ImageTable, OnError, Reading, sift, stacked
 from didae.errors import DidaeError, ImageReadError
-from didae.runtime import progress
+
+WHOLE: Final = "all"
+"""What a data set without splits is called in ids."""
 
 
-@dataclass(frozen=True, eq=False)
-class HuggingFaceTable:
-    """The images of a data set; made by `from_folder` or `from_dataset`.
+def open_saved(folder: Path, reading: Reading) -> ImageTable:
+    """Open what `save_to_disk` wrote, or Parquet files as the Hub has them.
 
-    Attributes
-    ----------
-    parts
-        The data sets that the rows count through, images alone and undecoded, by split.
-    places
-        Name of the split and row in it, of each of the n images.
-    files
-        Whether images may be files that the data set names by their path.
-    labels
-        int64, shape (n,); None if unknown.
-    label_names
-        Name of each class.
-    attributes
-        Per attribute, float64 of shape (n,).
-    splits
-        Rows of each split, if the data set has any.
-    size
-        Side of the squares that `images` returns, in pixels; None for the images' own size.
-    licence
-        Licence of the images; empty if unknown.
-    skipped
-        The images that were left out, and why.
+    Images must be in its files; one that is named by a path is refused, for the path could be any.
     """
-
-    parts: Mapping[str, Any]
-    places: tuple[tuple[str, int], ...]
-    files: bool
-    labels: NDArray[np.int64] | None
-    label_names: tuple[str, ...]
-    attributes: Mapping[str, NDArray[np.float64]]
-    splits: Mapping[str, NDArray[np.int64]]
-    size: int | None = None
-    licence: str = ""
-    skipped: list[Skipped] = field(default_factory=list[Skipped])
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: str | Path,
-        size: int | None = None,
-        on_error: OnError = "late",
-        *,
-        label: str | None = None,
-        attributes: Sequence[str] | None = None,
-    ) -> HuggingFaceTable:
-        """Read what `save_to_disk` wrote.
-
-        Parameters
-        ----------
-        folder
-            The folder. Images must be in its files; one that is named by a path is refused, for the
-            path could be any.
-        size, on_error, label, attributes
-            As for `from_dataset`.
-
-        Returns
-        -------
-        HuggingFaceTable
-            The table.
-
-        Raises
-        ------
-        DidaeError
-            If `datasets` is not installed, the folder is not as described, or as `from_dataset`.
-        """
-        if not is_saved_dataset(Path(folder)):
-            raise DidaeError(f"{folder} holds no data set that `save_to_disk` of `datasets` wrote")
-        load = library().load_from_disk
-        try:
-            dataset = load(str(folder))
-        # Damaged files make the library raise errors of many kinds.
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DidaeError(f"cannot read data set {folder}: {reason}; save it again") from error
-        return cls.from_dataset(
-            dataset, size, on_error, label=label, attributes=attributes, files=False
+    if not holds_dataset(folder):
+        raise DidaeError(
+            f"{folder} holds no data set that `save_to_disk` of `datasets` wrote, and no Parquet "
+            "files with a column of images"
         )
-
-    @classmethod
-    def from_dataset(
-        cls,
-        dataset: Any,
-        size: int | None = None,
-        on_error: OnError = "late",
-        *,
-        label: str | None = None,
-        attributes: Sequence[str] | None = None,
-        files: bool = True,
-    ) -> HuggingFaceTable:
-        """Wrap a loaded data set.
-
-        Parameters
-        ----------
-        dataset
-            A `datasets.Dataset` or `DatasetDict` with one column of images.
-        size
-            Side of the squares that `images` returns, in pixels; None keeps the images' own size.
-        on_error
-            What to do about an image that cannot be read: "skip" decodes every image once, "raise"
-            and "late" look at none before it is asked for.
-        label
-            Column of the class; None takes `label`, or the only column of classes, if there is one.
-        attributes
-            Numeric columns to keep; None takes all others.
-        files
-            Whether images may be files that the data set names by their path.
-
-        Returns
-        -------
-        HuggingFaceTable
-            The table.
-
-        Raises
-        ------
-        DidaeError
-            If `datasets` is not installed, there is no column of images or more than one, a column
-            is unknown, or a cell is empty.
-        """
-        parts = parts_of(dataset)
-        features = next(iter(parts.values())).features
-        image, label = image_column(features), label or label_column(features)
-        labels, label_names = (None, ()) if label is None else classes(parts, label)
-        if attributes is None:
-            attributes = [name for name in numeric_columns(features) if name != label]
-        undecoded = library().Image(decode=False)
-        table = cls(
-            parts={
-                name: part.select_columns([image]).cast_column(image, undecoded)
-                for name, part in parts.items()
-            },
-            places=tuple((name, row) for name, part in parts.items() for row in range(len(part))),
-            files=files,
-            labels=labels,
-            label_names=label_names,
-            attributes={name: numbers(parts, name) for name in attributes},
-            splits=official_splits(parts),
-            size=size,
-            licence=next(iter(parts.values())).info.license or "",
-        )
-        return table.without_broken() if on_error == "skip" else table
-
-    @property
-    def ids(self) -> list[str]:
-        """list of str: split and row of each image."""
-        return self._ids
-
-    @cached_property
-    def _ids(self) -> list[str]:
-        return [_name(place) for place in self.places]
-
-    def __len__(self) -> int:
-        """Return the number of images.
-
-        Returns
-        -------
-        int
-            n.
-        """
-        return len(self.places)
-
-    def images(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Decode the images of these rows.
-
-        Parameters
-        ----------
-        indices
-            Rows, b of them, each from 0 to n - 1.
-
-        Returns
-        -------
-        Tensor
-            uint8, shape (b, 3, height, width); height and width are `size` if that is set.
-
-        Raises
-        ------
-        ImageReadError
-            If an image cannot be read; it names split and row.
-        DidaeError
-            If a row does not exist, or `size` is None and the images differ in size.
-        """
-        rows = checked_rows(indices, len(self))
-        names = [_name(self.places[row]) for row in rows]
-        return stacked([self._read(row) for row in rows], names, self.size)
-
-    def without_broken(self) -> HuggingFaceTable:
-        """Decode every image once and leave out those that cannot be read.
-
-        Returns
-        -------
-        HuggingFaceTable
-            The others, with the broken ones in `skipped`.
-
-        Raises
-        ------
-        DidaeError
-            If none is left.
-        """
-        kept: list[int] = []
-        skipped: list[Skipped] = []
-        for row in progress(range(len(self)), "looking at the images"):
-            reason = self._why_unreadable(row)
-            if reason is None:
-                kept.append(row)
-            else:
-                skipped.append(Skipped(_name(self.places[row]), reason))
-        if not kept:
-            raise DidaeError(f"none of the {len(skipped)} images can be read: {skipped[0].reason}")
-        return replace(
-            self,
-            places=tuple(self.places[row] for row in kept),
-            labels=None if self.labels is None else self.labels[kept],
-            attributes={name: values[kept] for name, values in self.attributes.items()},
-            splits=renumber(self.splits, kept, len(self)),
-            skipped=skipped,
-        )
-
-    def _why_unreadable(self, row: int) -> str | None:
-        try:
-            self._read(row)
-        except ImageReadError as error:
-            return str(error)
-        return None
-
-    def _read(self, row: int) -> Tensor:
-        split, number = self.places[row]
-        name = _name((split, number))
-        (content,) = self.parts[split][number].values()
-        if content is None:
-            raise ImageReadError(f"cannot read image {name}: the cell is empty")
-        if content["bytes"] is not None:
-            return decode_image(content["bytes"], name, self.size, MAX_PIXELS)
-        if not self.files:
-            raise ImageReadError(
-                f"cannot read image {name}: the data set has no image there but the path "
-                f"{content['path']!r}; save it again with the images in it"
-            )
-        return read_image(content["path"], self.size, MAX_PIXELS)
+    datasets = _library()
+    try:
+        if _is_saved(folder):
+            dataset = datasets.load_from_disk(str(folder))
+        else:
+            files = _parquet_splits(folder)
+            dataset = datasets.load_dataset("parquet", data_files=files)
+            if [*dataset] == [WHOLE]:
+                dataset = dataset[WHOLE]
+    except DidaeError:
+        raise
+    # Damaged files make the library raise errors of many kinds.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DidaeError(f"cannot read data set {folder}: {reason}; save it again") from error
+    return _open(dataset, reading, files=False, where=str(folder))
 
 
-def is_saved_dataset(folder: Path) -> bool:
-    """Say whether a folder was written by `save_to_disk`.
+def open_dataset(
+    dataset: Any,
+    size: int | None = None,
+    on_error: OnError | None = None,
+    *,
+    label: str | None = None,
+    attributes: Sequence[str] | None = None,
+) -> ImageTable:
+    """Open a loaded `datasets.Dataset` or `DatasetDict` with one column of images.
 
-    Parameters
-    ----------
-    folder
-        The folder.
-
-    Returns
-    -------
-    bool
-        True if it holds the files that describe a data set, or a set of splits.
+    The arguments are those of `ImageTable.from_folder`; only "skip" looks at images beforehand.
+    Images may be files that the data set names by their path.
     """
+    reading = Reading(size, on_error, label, attributes)
+    return _open(dataset, reading, files=True, where="the data set")
+
+
+def holds_dataset(folder: Path) -> bool:
+    """Say whether a folder was written by `save_to_disk`, or holds Parquet files with images."""
+    return _is_saved(folder) or bool(_parquet_files(folder))
+
+
+def _is_saved(folder: Path) -> bool:
     single = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
     return single or (folder / "dataset_dict.json").is_file()
 
 
-def _name(place: tuple[str, int]) -> str:
-    split, row = place
-    return f"{split}/{row:08d}"
+def _parquet_files(folder: Path) -> list[Path]:
+    """List the Parquet files of a snapshot of the Hub; none where the first has no images."""
+    patterns = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
+    files = sorted(
+        path
+        for pattern in patterns
+        for path in folder.glob(pattern)
+        if path.name != "metadata.parquet"
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    return files if files and _parquet_has_images(files[0]) else []
+
+
+def _parquet_has_images(path: Path) -> bool:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        kinds = [str(column.type) for column in parquet.ParquetFile(path).schema_arrow]
+    except (OSError, pa.ArrowException):
+        return False
+    image = re.compile(r"(large_)?binary|struct<(.*, )?bytes: (large_)?binary\b.*")
+    return any(image.fullmatch(kind) for kind in kinds)
+
+
+def _parquet_splits(folder: Path) -> dict[str, list[str]]:
+    """Sort Parquet files by split: `train-00000-of-00002.parquet`, `train/0000.parquet`."""
+    splits: dict[str, list[str]] = {}
+    homes: set[str] = set()
+    for path in _parquet_files(folder):
+        parts = path.relative_to(folder).parts[:-1]
+        stem = re.sub(r"([-_.]\d{5}-of-\d{5}.*|[-_.]?\d+)$", "", path.stem)
+        names = [name for name in (stem, *reversed(parts)) if split_of(name) == (_plain(name), "")]
+        split = names[0] if names else (stem or WHOLE)
+        homes.add("/".join(part for part in parts if part not in (split, "data")))
+        splits.setdefault(re.sub(r"\W", "_", split), []).append(str(path))
+    if len(homes) > 1:
+        raise DidaeError(
+            f"{folder} holds several data sets ({', '.join(sorted(homes)[:5])}): name the folder "
+            "of one of them"
+        )
+    return splits
+
+
+def _plain(name: str) -> str:
+    found = split_of(name)
+    return found[0] if found else ""
+
+
+def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable:
+    parts = _parts(dataset, where)
+    image = _image_column(parts, where)
+    undecoded = _library().Image(decode=False)
+    pictures = {
+        name: part.select_columns([image]).cast_column(image, undecoded)
+        for name, part in parts.items()
+    }
+    frames = [_frame(name, part, image, where) for name, part in parts.items()]
+    frame = frames[0] if len(frames) == 1 else Frame.joined(where, frames)
+    splits = _splits(parts)
+    label = choose_label(frame, reading.label)
+    labels, label_names = read_labels(frame, label, splits)
+    places = [(name, row) for name, part in parts.items() for row in range(len(part))]
+    ids = tuple(f"{name}/{row:08d}" for name, row in places)
+    table = ImageTable(
+        ids,
+        _reader(pictures, places, ids, reading, files),
+        labels,
+        label_names,
+        read_attributes(frame, reading.attributes, (label,)),
+        splits,
+        next(iter(parts.values())).info.license or "",
+    )
+    if reading.on_error == "skip":
+        return sift(table, lambda row: table.read([row]), strict=False)
+    return table
+
+
+def _reader(
+    pictures: Mapping[str, Any],
+    places: Sequence[tuple[str, int]],
+    ids: Sequence[str],
+    reading: Reading,
+    files: bool,
+) -> Callable[[list[int]], Tensor]:
+    def read_one(row: int) -> Tensor:
+        split, number = places[row]
+        (content,) = pictures[split][number].values()
+        if content is None:
+            raise ImageReadError(f"cannot read image {ids[row]}: the cell is empty")
+        if content["bytes"] is not None:
+            return decode_image(content["bytes"], ids[row], reading.size, reading.max_pixels)
+        if not files:
+            raise ImageReadError(
+                f"cannot read image {ids[row]}: the data set has no image there but the path "
+                f"{content['path']!r}; save it again with the images in it"
+            )
+        return read_image(content["path"], reading.size, reading.max_pixels)
+
+    def read(rows: list[int]) -> Tensor:
+        return stacked([read_one(row) for row in rows], [ids[row] for row in rows], reading.size)
+
+    return read
+
+
+def _library() -> Any:
+    try:
+        import datasets  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise DidaeError(
+            "a Hugging Face data set needs datasets: install it with "
+            "`pip install 'didae[huggingface]'`."
+        ) from error
+    return datasets
+
+
+def _parts(dataset: Any, where: str) -> dict[str, Any]:
+    """Give the data sets of all splits that have rows; columns in more than one are alike."""
+    if isinstance(dataset, _library().DatasetDict):
+        parts = {str(name): part for name, part in dataset.items() if len(part)}
+    elif isinstance(dataset, _library().Dataset):
+        parts = {str(dataset.split or WHOLE): dataset} if len(dataset) else {}
+    else:
+        raise DidaeError(
+            f"{type(dataset).__name__} is no data set that can be read by rows; give a "
+            "datasets.Dataset or DatasetDict that is not streamed"
+        )
+    if not parts:
+        raise DidaeError(f"{where} has no rows")
+    kinds: dict[str, Any] = {}
+    for split, part in parts.items():
+        for name, kind in part.features.items():
+            if kinds.setdefault(name, kind) != kind:
+                raise DidaeError(
+                    f"the splits {', '.join(parts)} of {where} have different columns: {name!r} is "
+                    f"of another type in {split}; cast it"
+                )
+    # A format such as "torch" would change the types of the cells.
+    return {name: part.with_format(None) for name, part in parts.items()}
+
+
+def _image_column(parts: Mapping[str, Any], where: str) -> str:
+    datasets = _library()
+    features = next(iter(parts.values())).features
+    names = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    if not names:  # Parquet that another library wrote.
+        names = [
+            name
+            for name, kind in features.items()
+            if (isinstance(kind, dict) and "bytes" in kind)
+            or getattr(kind, "dtype", "") in ("binary", "large_binary")
+        ]
+    if len(names) != 1:
+        raise DidaeError(
+            f"{where} has {len(names)} columns of images ({', '.join(names) or 'none'} of "
+            f"{', '.join(features)}); keep exactly one, of type datasets.Image"
+        )
+    if any(names[0] not in part.features for part in parts.values()):
+        raise DidaeError(f"not every split of {where} has the column {names[0]!r} of images")
+    return names[0]
+
+
+def _frame(split: str, part: Any, image: str, where: str) -> Frame:
+    datasets = _library()
+    columns: dict[str, Sequence[object]] = {}
+    for name, kind in part.features.items():
+        if isinstance(kind, (datasets.Value, datasets.ClassLabel)):
+            columns[name] = list(part[name])
+        elif name != image:  # Lists and further images are neither classes nor numbers.
+            columns[name] = [type(kind).__name__] * len(part)
+    named = "" if split == WHOLE else f"split {split!r}, "
+    names = {
+        name: tuple(kind.names)
+        for name, kind in part.features.items()
+        if isinstance(kind, datasets.ClassLabel)
+    }
+    rows = columns or {"": [None] * len(part)}
+    return Frame(where, rows, lambda row: f"{where}, {named}row {row}", names)
+
+
+def _splits(parts: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
+    """Give the rows of each split, counted through all; none for a data set that is no split."""
+    known = {name: split_of(name) for name in parts}
+    called = {name: found[0] if found and not found[1] else name for name, found in known.items()}
+    if len(parts) == 1 and called[next(iter(parts))] not in ("train", "validation", "test"):
+        return {}
+    rows: dict[str, NDArray[np.int64]] = {}
+    start = 0
+    for name, part in parts.items():
+        own = np.arange(start, start + len(part))
+        before = rows.get(called[name])
+        rows[called[name]] = own if before is None else np.concatenate([before, own])
+        start += len(part)
+    return rows

@@ -6,8 +6,8 @@ kept with and without it, so the true counterfactual of the tag exists, on real 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from didae.config import Config
-from didae.data.batches import checked_rows
-from didae.data.splits import Splits, splits_of, uniforms
-from didae.data.tables import ImageSource
+from didae.data.splits import uniforms
+from didae.data.table import ImageTable, changed
 from didae.errors import DidaeError
 
 TAG = "tag"
@@ -87,121 +86,41 @@ class TagConfig(Config):
         return tagged
 
 
-@dataclass(frozen=True, eq=False)
-class Planted:
+class Planted(ImageTable):
     """A data set with a tag on some of its images.
 
     Which ones depends on the seed and the image's id alone, so neither the batch nor the order of
     the images changes anything. The attribute `tag` joins those of the data set.
-
-    Attributes
-    ----------
-    source
-        Any images.
-    config
-        The tag.
-    tagged
-        Whether each image carries it, bool of shape (n,); follows from the others.
-
-    Raises
-    ------
-    DidaeError
-        If the data set has an attribute `tag` already.
     """
 
-    source: ImageSource
-    config: TagConfig = field(default_factory=TagConfig)
-    tagged: NDArray[np.bool_] = field(init=False)
+    source: ImageTable
+    config: TagConfig
+    tagged: NDArray[np.bool_]
 
-    def __post_init__(self) -> None:
-        if TAG in self.source.attributes:
+    def __init__(self, source: ImageTable, config: TagConfig | None = None) -> None:
+        config = config or TagConfig()
+        if TAG in source.attributes:
             raise DidaeError(f"the data has an attribute {TAG!r} of its own; leave it out")
-        chance = uniforms(self.config.seed, TAG, self.source.ids)
-        object.__setattr__(self, "tagged", chance < self.config.share)
+        tagged = uniforms(config.seed, TAG, source.ids) < config.share
 
-    def __len__(self) -> int:
-        """Return the number of images.
+        def read(rows: list[int], other: bool = False) -> Tensor:
+            images = source.images(rows)
+            has = torch.from_numpy(tagged[rows] != other)[:, None, None, None]
+            return torch.where(has, config.blend(images), images)
 
-        Returns
-        -------
-        int
-            n.
-        """
-        return len(self.source)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Sequence of str: the ids of the data set."""
-        return self.source.ids
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """Optional ndarray: the labels of the data set, which the tag does not change."""
-        return self.source.labels
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Tuple of str: the classes of the data set."""
-        return self.source.label_names
-
-    @property
-    def attributes(self) -> Mapping[str, NDArray[np.float64]]:
-        """Mapping of str to ndarray: those of the data set, and `tag`, which is 0 or 1."""
-        return {**self.source.attributes, TAG: self.tagged.astype(np.float64)}
-
-    @property
-    def splits(self) -> Splits:
-        """Mapping of str to ndarray: the splits of the data set."""
-        return splits_of(self.source)
-
-    @property
-    def licence(self) -> str:
-        """str: the licence of the data set."""
-        return getattr(self.source, "licence", "")
-
-    def images(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Read images, with the tag on those that carry it.
-
-        Parameters
-        ----------
-        indices
-            Rows, b of them, each from 0 to n - 1.
-
-        Returns
-        -------
-        Tensor
-            uint8, shape (b, 3, height, width).
-
-        Raises
-        ------
-        DidaeError
-            If a row does not exist or the tag does not fit.
-        """
-        return self._read(indices, self.tagged)
+        super().__init__(
+            source.ids,
+            read,
+            source.labels,
+            source.label_names,
+            {**source.attributes, TAG: tagged.astype(np.float64)},
+            source.splits,
+            source.license,
+        )
+        # The base is frozen.
+        self.__dict__.update(source=source, config=config, tagged=tagged)
+        self.__dict__.update(_other=partial(read, other=True))
 
     def truth(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Read true counterfactuals: the same images with the tag taken away or put on.
-
-        Parameters
-        ----------
-        indices
-            Rows, b of them, each from 0 to n - 1.
-
-        Returns
-        -------
-        Tensor
-            uint8, shape (b, 3, height, width).
-
-        Raises
-        ------
-        DidaeError
-            If a row does not exist or the tag does not fit.
-        """
-        return self._read(indices, ~self.tagged)
-
-    def _read(self, indices: Sequence[int] | NDArray[Any], tagged: NDArray[np.bool_]) -> Tensor:
-        rows = checked_rows(indices, len(self))
-        images = self.source.images(rows)
-        return torch.where(
-            torch.from_numpy(tagged[rows])[:, None, None, None], self.config.blend(images), images
-        )
+        """Read true counterfactuals: the same images with the tag taken away or put on."""
+        return changed(self, read=self.__dict__["_other"]).images(indices)

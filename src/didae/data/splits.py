@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from didae.data.tables import ImageSource
 
 Splits = Mapping[str, NDArray[np.int64]]
 """Rows by the name of the split."""
@@ -23,22 +20,6 @@ FEWEST: Final = 100
 
 FEWEST_OF_CLASS: Final = 5
 """Classes of fewer images are split together."""
-
-
-def splits_of(source: ImageSource) -> Splits:
-    """Give the splits of a source.
-
-    Parameters
-    ----------
-    source
-        Any source; it need not know of splits.
-
-    Returns
-    -------
-    mapping of str to ndarray of int64
-        Rows by the name of the split; empty where the source has none.
-    """
-    return getattr(source, "splits", {})
 
 
 def uniforms(seed: int, purpose: str, ids: Sequence[str]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
 
+from didae.data.table import ImageTable
 from didae.errors import DidaeError
 
 FACTORS = ("foreground", "background", "x", "y")
@@ -33,12 +34,13 @@ _INNER, _INSET, _FRAME_VALUE = 8, 2, 127.0
 Factors = NDArray[np.int64]
 
 
-class Square:
+class Square(ImageTable):
     """A pool of Square images, rendered on demand.
 
     Every image depends only on ``(seed, index)``; NumPy's frozen legacy generator makes the bytes
-    the same on every platform. It is an `ImageSource`: the label is the class of the foreground,
-    the attributes are the four factors.
+    the same on every platform. The label is the class of the foreground, the attributes are the
+    four factors, the splits are the authors': 80 / 10 / 10 % in order, with equal shares of every
+    class cell. The ids, of eight digits, are the names of the authors' files.
 
     Parameters
     ----------
@@ -51,72 +53,41 @@ class Square:
     ----------
     factors : ndarray of int64, shape (size, 4)
         Foreground and background in 0..255, x (row) and y (column) in 0..51.
+    classes : ndarray of int64, shape (size, 4)
+        Class of each factor, 1 for the upper half.
     """
 
-    label_names = ("dark", "bright")
+    labels: NDArray[np.int64]
+    size: int
+    seed: int
+    factors: Factors
+    classes: NDArray[np.int64]
 
     def __init__(self, size: int = 16_000, seed: int = 0) -> None:
         if size < 1:
             raise DidaeError(f"Square: size is {size}; ask for at least one image.")
-        self.size, self.seed = size, seed
         rng = np.random.RandomState(seed)
         index = np.arange(size)
         halves = FACTOR_COUNT // 2
         offsets = np.stack([rng.randint(0, half, size) for half in halves], axis=1)
         # Bit k of the index decides the class of factor k; a zero bit is the upper half.
         upper = (index[:, None] >> np.arange(4)) % 2 == 0
-        self.factors: Factors = (offsets + upper * halves).astype(np.int64)
-
-    def __len__(self) -> int:
-        return self.size
-
-    @property
-    def ids(self) -> list[str]:
-        """list of str: eight-digit image ids, the names of the authors' files."""
-        return [f"{index:08d}" for index in range(self.size)]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """ndarray of int64, shape (size,): class of the foreground, 1 for the upper half."""
-        return self.classes[:, 0]
-
-    @property
-    def classes(self) -> NDArray[np.int64]:
-        """ndarray of int64, shape (size, 4): class of each factor, 1 for the upper half."""
-        return (self.factors >= FACTOR_COUNT // 2).astype(np.int64)
-
-    @property
-    def attributes(self) -> dict[str, NDArray[np.float64]]:
-        """dict of str to ndarray: the four factors by name."""
-        return {name: self.factors[:, k].astype(np.float64) for k, name in enumerate(FACTORS)}
-
-    @property
-    def splits(self) -> dict[str, NDArray[np.int64]]:
-        """dict: the authors' split, 80 / 10 / 10 % in order, equal shares of every class cell."""
-        index = np.arange(self.size)
-        train, validation = int(self.size * 0.8), int(self.size * 0.9)
-        return {
-            "train": index[:train],
-            "validation": index[train:validation],
-            "test": index[validation:],
-        }
-
-    def images(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Render images of the pool.
-
-        Parameters
-        ----------
-        indices : sequence of int, length b
-            Positions in the pool.
-
-        Returns
-        -------
-        Tensor, uint8, shape (b, 3, 64, 64)
-            The images.
-        """
-        chosen = np.asarray(indices, dtype=np.int64)
-        self._check(chosen)
-        return self.render(chosen, self.factors[chosen])
+        factors = (offsets + upper * halves).astype(np.int64)
+        train, validation = int(size * 0.8), int(size * 0.9)
+        super().__init__(
+            ids=tuple(f"{place:08d}" for place in range(size)),
+            read=lambda rows: self.render(rows, factors[rows]),
+            labels=upper[:, 0].astype(np.int64),
+            label_names=("dark", "bright"),
+            attributes={name: factors[:, k].astype(np.float64) for k, name in enumerate(FACTORS)},
+            splits={
+                "train": index[:train],
+                "validation": index[train:validation],
+                "test": index[validation:],
+            },
+        )
+        # The base is frozen.
+        self.__dict__.update(size=size, seed=seed, factors=factors, classes=upper.astype(np.int64))
 
     def render(self, indices: Sequence[int] | NDArray[Any], factors: NDArray[Any]) -> Tensor:
         """Render images with the noise of ``indices`` and any factors: true counterfactuals.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from didae.data.images import to_float
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.errors import DidaeError
 from didae.runtime import AutoBatch, progress
 from didae.storage import fingerprint

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.encoders.base import Encoder, encode
 from didae.errors import DidaeError
 from didae.runtime import AutoBatch, progress

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from didae.config import Config, save_yaml
-from didae.data.tables import ImageSource
+from didae.data.table import ImageSource
 from didae.decoders.base import Decoder
 from didae.decoders.training import fit_decoder, suited_config
 from didae.encoders.base import Encoder

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from didae.data.confounding import split_by_group
-from didae.data.elpv import installed_elpv
-from didae.data.mirrored import Axis, Mirrored
-from didae.data.selection import Selection
-from didae.data.splits import renumber, uniforms
-from didae.data.tables import ImageTable
+from didae.data.known import installed_elpv
+from didae.data.splits import uniforms
+from didae.data.table import Axis, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.recipes.decoder import DecoderRecipe, make_decoder
@@ -68,10 +65,10 @@ def open_elpv(folder: Path | None, recipe: ElpvRecipe) -> ImageTable:
     order = np.argsort(uniforms(0, "split", table.ids), kind="stable")
     kinds = np.round(3 * table.attributes[DEFECT]) + 4 * table.attributes[TYPE]
     parts = split_by_group(order, kinds[order], tuple(_PARTS.values()))
-    return replace(table, splits=dict(zip(_PARTS, parts, strict=True)))
+    return changed(table, splits=dict(zip(_PARTS, parts, strict=True)))
 
 
-def certain(table: ImageTable) -> Selection:
+def certain(table: ImageTable) -> ImageTable:
     """Leave out the cells that its experts were not sure about.
 
     Parameters
@@ -81,13 +78,10 @@ def certain(table: ImageTable) -> Selection:
 
     Returns
     -------
-    Selection
+    ImageTable
         Those whose probability of a defect is 0 or 1, 2 223 of them.
     """
-    sure = np.isin(table.attributes[DEFECT], (0, 1))
-    rows, labels = np.flatnonzero(sure), np.asarray(table.labels)
-    splits = renumber(table.splits, rows, len(table))
-    return Selection(table, rows, labels[rows], table.label_names, splits)
+    return table.select(np.flatnonzero(np.isin(table.attributes[DEFECT], (0, 1))))
 
 
 def train_elpv_decoder(
@@ -111,5 +105,5 @@ def train_elpv_decoder(
     Decoder
         In evaluation mode.
     """
-    mirrored = Mirrored(source, MIRRORS)
+    mirrored = source.mirrored(MIRRORS)
     return make_decoder(mirrored, mirrored.splits["train"], encoder, recipe, folder)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from didae.data.fashion_mnist import FashionMNIST
+from didae.data.fashion_mnist import fashion_mnist
 from didae.data.planted import Planted, TagConfig
-from didae.data.selection import Selection
 from didae.data.splits import complete
+from didae.data.table import Reading, changed
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.recipes.decoder import DecoderRecipe, make_decoder
@@ -54,10 +54,9 @@ def open_fashion(folder: Path | None, recipe: FashionRecipe) -> Planted:
     DidaeError
         If the files are not there.
     """
-    source = FashionMNIST.from_folder(folder)
-    splits = dict(complete(source.splits, source.ids, 0))
-    whole = FashionMNIST(source.files, source.ids, source.labels, splits)
-    return Planted(Selection.of_classes(whole, CLASSES), recipe.tag)
+    source = fashion_mnist(folder, Reading())
+    whole = changed(source, splits=complete(source.splits, source.ids, 0))
+    return Planted(whole.of_classes(CLASSES), recipe.tag)
 
 
 def train_fashion_decoder(

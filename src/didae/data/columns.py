@@ -1,0 +1,356 @@
+"""What the columns of a table say of images: paths, classes, numbers and splits.
+
+A cell is text, a number, true or false, or missing (nothing, blank, NaN). Whatever is wrong with
+one is said by table, row and column.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from didae.errors import DidaeError, nearest
+
+logger = logging.getLogger(__name__)
+
+TRUTH: Final = {"false": False, "no": False, "true": True, "yes": True}
+"""Words that count as 0 and 1, in any case."""
+
+# Integer labels count classes from 0; a larger one is an identifier or a measurement.
+_MAX_CLASSES: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """The cells of one column, and what its user calls each row.
+
+    `names` are those of the classes that the cells number, where the table knows them; -1 is then
+    a class that is unknown.
+    """
+
+    name: str
+    cells: Sequence[object]
+    place: Callable[[int], str]
+    names: tuple[str, ...] = ()
+
+    def missing(self) -> NDArray[np.bool_]:
+        """Say which cells hold nothing, shape (n,)."""
+        unknown = -1 if self.names else None
+        return np.array([_is_missing(cell) or cell == unknown for cell in self.cells], dtype=bool)
+
+    def paths(self) -> tuple[str, ...]:
+        """Read the cells as paths with `/`, each inside the folder and there only once."""
+        seen: dict[str, int] = {}
+        for row, cell in enumerate(self.cells):
+            text = cell if isinstance(cell, str) else ""
+            path, windows = PurePosixPath(text), PureWindowsPath(text)
+            if not path.name or "\0" in text:
+                raise self.error(row, "is no file name")
+            # Windows' rules too: a table must mean the same on every platform.
+            if path.is_absolute() or windows.anchor or ".." in (*path.parts, *windows.parts):
+                raise self.error(row, "leads out of the folder; use a path relative to it")
+            name = path.as_posix()
+            if name in seen:
+                raise self.error(
+                    row, f"is in {self.place(seen[name]).rpartition(', ')[2]} already; remove one"
+                )
+            seen[name] = row
+        return tuple(seen)
+
+    def classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Read the cells as classes, -1 where they are missing, and name each class.
+
+        Whole numbers (0, 1.0, ...) are the classes as they stand. Else the cells are names: numbers
+        in their order, then words in alphabetical order; false and no come before true and yes.
+        """
+        labels = np.full(len(self.cells), -1, dtype=np.int64)
+        rows = np.flatnonzero(~self.missing()).tolist()
+        texts = [self._class(row) for row in rows]
+        most = len(self.names) or _MAX_CLASSES
+        if self.names or all(re.fullmatch("[+-]?[0-9]{1,18}", text) for text in texts):
+            for row, text in zip(rows, texts, strict=True):
+                if not re.fullmatch("[+]?[0-9]{1,18}", text) or int(text) >= most:
+                    raise self.error(row, "is no class; count classes 0, 1, 2, ...")
+                labels[row] = int(text)
+            known = tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
+            return labels, self.names or known
+        truth = {text: TRUTH[text.lower()] for text in texts if text.lower() in TRUTH}
+        if len(truth) == len(set(texts)) and len(set(truth.values())) == 2:
+            labels[rows] = [truth[text] for text in texts]
+            return labels, tuple(
+                min(text for text in truth if truth[text] is value) for value in (False, True)
+            )
+        names = tuple(sorted(set(texts), key=_in_order))
+        number = {name: place for place, name in enumerate(names)}
+        labels[rows] = [number[text] for text in texts]
+        return labels, names
+
+    def _class(self, row: int) -> str:
+        cell = self.cells[row]
+        if not isinstance(cell, (str, int, float)):
+            raise self.error(row, "is no class; write a name or a number")
+        text = str(cell).strip()
+        # pandas writes a column of whole numbers that once had a gap as 0.0, 1.0, ...
+        return text.partition(".")[0] if re.fullmatch(r"[+-]?[0-9]{1,18}\.0*", text) else text
+
+    def numbers(self) -> NDArray[np.float64]:
+        """Read the cells as finite numbers; false and no are 0, true and yes are 1."""
+        values = np.empty(len(self.cells))
+        missing = self.missing()
+        for row, cell in enumerate(self.cells):
+            if missing[row]:
+                raise self.error(row, "is empty")
+            number = _number(cell)
+            if number is None:
+                raise self.error(row, "is not a number")
+            if not math.isfinite(number):
+                raise self.error(row, "is not a finite number")
+            values[row] = number
+        return values
+
+    def integers(self, highest: int) -> NDArray[np.int64]:
+        """Read the cells as whole numbers from 0 to `highest`."""
+        values = np.empty(len(self.cells), dtype=np.int64)
+        for row, cell in enumerate(self.cells):
+            text = str(cell).strip()
+            if not re.fullmatch("[0-9]{1,18}", text) or int(text) > highest:
+                raise self.error(row, f"is no whole number from 0 to {highest}")
+            values[row] = int(text)
+        return values
+
+    def error(self, row: int, what: str) -> DidaeError:
+        """Make the error of one cell: what is wrong, and what to do."""
+        cell = self.cells[row]
+        shown = repr("" if cell is None else cell)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        return DidaeError(f"{self.place(row)}, column {self.name!r}: {shown} {what}")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The columns of a table by name, and what its user calls each of its n rows."""
+
+    where: str
+    columns: Mapping[str, Sequence[object]]
+    place: Callable[[int], str]
+    class_names: Mapping[str, tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def column(self, name: str) -> Column:
+        """Give a column; an error names the nearest where there is none."""
+        if name not in self.columns:
+            hint = nearest(name, self.columns) or f"it has {', '.join(self.columns)}"
+            raise DidaeError(f"{self.where} has no column {name!r}; {hint}")
+        return Column(name, self.columns[name], self.place, self.class_names.get(name, ()))
+
+    @classmethod
+    def joined(cls, where: str, parts: Sequence[Frame]) -> Frame:
+        """Put the rows of several below each other; a column that one lacks is empty there."""
+        columns = dict.fromkeys(name for part in parts for name in part.columns)
+        ends = np.cumsum([len(part) for part in parts])
+
+        def place(row: int) -> str:
+            part = int(np.searchsorted(ends, row, side="right"))
+            return parts[part].place(row - int(ends[part]) + len(parts[part]))
+
+        return cls(
+            where,
+            {
+                name: [c for part in parts for c in part.columns.get(name, [None] * len(part))]
+                for name in columns
+            },
+            place,
+            {name: names for part in parts for name, names in part.class_names.items()},
+        )
+
+
+def choose_label(frame: Frame, wanted: str | None) -> str | None:
+    """Find the column of the class: `label`, or the only one that has classes or is called so."""
+    if wanted is not None or "label" in frame.columns:
+        return wanted or "label"
+    named = [name for name in frame.columns if re.search("(^|_)(labels?|class)$", name.lower())]
+    found = list(frame.class_names) or named
+    if len(found) > 1:
+        raise DidaeError(
+            f"{frame.where} has {len(found)} columns of classes ({', '.join(found)}): choose one "
+            f"with --label, such as --label {found[0]}"
+        )
+    return found[0] if found else None
+
+
+def read_labels(
+    frame: Frame, label: str | None, splits: Mapping[str, NDArray[np.int64]]
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """Read the column of the class; a split without any stays unlabelled, which is said."""
+    if label is None:
+        return None, ()
+    column = frame.column(label)
+    labels, names = column.classes()
+    unknown = labels < 0
+    parts = [(f"split {name}", rows) for name, rows in splits.items() if len(rows)]
+    loose = np.setdiff1d(np.arange(len(frame)), np.concatenate([[], *splits.values()]))
+    if len(loose):
+        parts.append((f"{len(loose)} images without split" if splits else frame.where, loose))
+    for where, rows in parts:
+        holes = rows[unknown[rows]]
+        if 0 < len(holes) < len(rows) and not column.names:
+            raise column.error(int(holes[0]), "is no class; fill it in or remove the row")
+        if len(holes):
+            logger.warning(
+                "%s: %d of %d images have no class in column %r and stay unlabelled",
+                *(where, len(holes), len(rows), label),
+            )
+    return (None, ()) if unknown.all() else (labels, names)
+
+
+def read_attributes(
+    frame: Frame, wanted: Sequence[str] | None, taken: Iterable[str | None]
+) -> dict[str, NDArray[np.float64]]:
+    """Read the attributes: those that are wanted, or every column of numbers without a hole.
+
+    What is left out is said.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    if wanted is not None:
+        for name in wanted:
+            column = frame.column(name)
+            try:
+                found[name] = column.numbers()
+            except DidaeError as error:
+                raise DidaeError(f"{error}; leave the column out of --attributes") from error
+        return found
+    reasons: list[str] = []
+    for name in frame.columns:
+        if name in taken:
+            continue
+        try:
+            if frame.class_names.get(name):
+                raise DidaeError(f"{frame.where}, column {name!r}: it has classes")
+            found[name] = frame.column(name).numbers()
+        except DidaeError as error:
+            reasons.append(str(error))
+    if reasons:
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        logger.warning(
+            "columns that are left out, for they do not have a number in every row: %s%s",
+            *("; ".join(reasons[:3]), more),
+        )
+    return found
+
+
+def read_frame(path: Path) -> Frame:
+    """Read a table: `.csv`, `.jsonl` or `.parquet`, with at least one row."""
+    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
+    try:
+        return read(path)
+    except OSError as error:
+        raise DidaeError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DidaeError(f"{path} is not UTF-8: {error}; save it as UTF-8") from error
+
+
+def _read_csv(path: Path) -> Frame:
+    """Read UTF-8 (a byte-order mark is fine), commas, one header line."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            table = [(reader.line_num, cells) for cells in reader if cells]
+        except csv.Error as error:
+            raise DidaeError(f"{path} is not a valid CSV file: {error}") from error
+    if len(table) < 2:
+        raise DidaeError(f"{path} lists no images; it needs a header line and one line per image")
+    header = [cell.strip() for cell in table.pop(0)[1]]
+    for number, name in enumerate(header):
+        # Tables that pandas wrote begin with a column of row numbers that has no name.
+        if not name and number:
+            raise DidaeError(f"{path}: column {number + 1} has no name; name it or leave it out")
+        if name in header[:number]:
+            raise DidaeError(f"{path}: there are two columns {name!r}; rename one")
+    for line, cells in table:
+        if len(cells) != len(header):
+            raise DidaeError(
+                f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; "
+                "put quotes around a cell that holds a comma"
+            )
+    columns = dict(zip(header, zip(*(cells for _, cells in table), strict=True), strict=True))
+    return Frame(str(path), columns, lambda row: f"{path}, line {table[row][0]}", {})
+
+
+def _read_jsonl(path: Path) -> Frame:
+    rows: list[tuple[int, dict[str, object]]] = []
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            row: object = json.loads(text, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split()) or "nested too deeply"
+            raise DidaeError(f"{path}, line {line} is not valid JSON: {reason}") from error
+        if not isinstance(row, dict):
+            raise DidaeError(f'{path}, line {line} is no object {{"file_name": ..., ...}}')
+        rows.append((line, row))
+    if not rows:
+        raise DidaeError(f"{path} lists no images; it needs one object per image")
+    names = dict.fromkeys(name for _, row in rows for name in row)
+    columns = {name: [row.get(name) for _, row in rows] for name in names}
+    return Frame(str(path), columns, lambda row: f"{path}, line {rows[row][0]}", {})
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found
+
+
+def _read_parquet(path: Path) -> Frame:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path).read()
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DidaeError(f"{path} is not a valid Parquet file: {reason}") from error
+    if not table.num_rows:
+        raise DidaeError(f"{path} lists no images; it needs one row per image")
+    for number, name in enumerate(table.column_names):
+        if name in table.column_names[:number]:
+            raise DidaeError(f"{path}: there are two columns {name!r}; rename one")
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Frame(str(path), columns, lambda row: f"{path}, row {row}", {})
+
+
+def _is_missing(cell: object) -> bool:
+    if isinstance(cell, str):
+        return cell.strip().lower() in ("", "nan")
+    return cell is None or cell != cell
+
+
+def _number(cell: object) -> float | None:
+    if not isinstance(cell, (str, int, float)):
+        return None
+    text = str(cell).strip().lower()
+    try:
+        # float() would read 1_000 as a number, spreadsheets do not.
+        return float(TRUTH[text]) if text in TRUTH else float(text.replace("_", "?"))
+    except ValueError:
+        return None
+
+
+def _in_order(text: str) -> tuple[bool, float, str]:
+    number = _number(text) if text.lower() not in TRUTH else None
+    return (True, 0.0, text) if number is None else (False, number, text)

@@ -1,0 +1,401 @@
+"""Folders of images: with a table, class folders, either of them for each split, images alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from didae.data.columns import Frame, choose_label, read_attributes, read_frame, read_labels
+from didae.data.images import IMAGE_SUFFIXES, check_image, read_image
+from didae.data.table import ImageTable, Reading, sift, stacked
+from didae.errors import DidaeError, ImageReadError
+
+logger = logging.getLogger(__name__)
+
+TABLES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Tables of a folder of one's own."""
+
+FILE_NAME: Final = "file_name"
+"""The column that every such table must have."""
+
+_SPLIT_WORDS: Final = {
+    **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel"), "validation"),
+    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout"), "test"),
+}
+# Words beside that of the split, and names of folders, that say nothing.
+_NEUTRAL: Final = (
+    *("data", "dataset", "set", "split", "part", "folder", "all"),
+    *("image", "images", "img", "imgs", "photos", "pictures"),
+    *("unlabeled", "unlabelled", "unknown"),
+)
+_SPLIT_COLUMNS: Final = ("split", "subset", "partition", "set", "phase")
+_ARCHIVES: Final = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_OTHER_TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+
+
+class _Entry(NamedTuple):
+    """An image of a folder: its name with `/`, its class and its split, where there are any."""
+
+    name: str
+    label: str | None
+    split: str | None = None
+
+
+def split_of(name: str) -> tuple[str, str] | None:
+    """Say which split a name means, and what else it says; None for a name that is none.
+
+    `Training` is ("train", ""), `test_set` is ("test", ""), `seg_train` is ("train", "seg").
+    """
+    joined = re.sub("(?i)(hold|held)[ _-]?out", "holdout", name)
+    words = [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+|[^\\W\\d_]+", joined)]
+    for place, word in enumerate(words):  # Also `trainset`, `testdata`.
+        short = re.sub(f"({'|'.join(_NEUTRAL)})$", "", word)
+        words[place] = short if short in _SPLIT_WORDS else word
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    rest = " ".join(word for word in words if word not in _SPLIT_WORDS and word not in _NEUTRAL)
+    return (found.pop(), rest) if len(found) == 1 else None
+
+
+def unwrapped(folder: Path, split: str | None = None) -> Path:
+    """Go into folders that only wrap the data: the one with images, which is no class or split."""
+    inside = _content(folder)
+    if inside.images or _tables(folder) or not inside.folders:
+        return folder
+    full = [name for name in inside.folders if _has_image(folder / name)]
+    if len(full) != 1:
+        return folder
+    named = split_of(full[0])
+    if named and named[1] == "" and named[0] != split:
+        return folder
+    inner = folder / full[0]
+    words = re.findall("[a-z]+", full[0].lower())
+    says_nothing = named is not None or (words and {*words} <= {*_NEUTRAL})
+    is_class = bool(_content(inner).images) and not _tables(inner) and not says_nothing
+    return folder if is_class else unwrapped(inner, split)
+
+
+def open_images(folder: Path, reading: Reading) -> ImageTable:
+    """Open a folder of one's own."""
+    tables = _tables(folder)
+    try:
+        if tables:
+            return _from_tables(folder, [(folder, "", tables[0])], reading)
+        splits = _split_folders(folder)
+        homes = {name: unwrapped(folder / name, split) for name, split in splits.items()}
+        listed = {name: _tables(home) for name, home in homes.items()}
+        if any(listed.values()):
+            missing = [name for name, found in listed.items() if not found]
+            if missing:
+                raise DidaeError(
+                    f"{folder / missing[0]} has no {TABLES[0]}, the other splits have a table; "
+                    "write one for every split, or a single one with a column split"
+                )
+            parts = [(homes[name], splits[name], found[0]) for name, found in listed.items()]
+            return _from_tables(folder, parts, reading)
+        if reading.label or reading.attributes:
+            raise DidaeError(f"label and attributes name columns, but {folder} has no {TABLES[0]}")
+        entries = _list_splits(folder, homes, splits) if splits else _list(folder)
+    except OSError as error:
+        raise DidaeError(f"cannot read folder {folder}: {error}") from error
+    return _from_entries(folder, entries, reading)
+
+
+def file_reader(folder: Path, names: Sequence[str], reading: Reading) -> Callable[..., Tensor]:
+    """Give what reads the images of rows from files below a folder."""
+
+    def read(rows: list[int]) -> Tensor:
+        chosen = [names[row] for row in rows]
+        batch = [read_image(folder / name, reading.size, reading.max_pixels) for name in chosen]
+        return stacked(batch, chosen, reading.size)
+
+    return read
+
+
+def checked(
+    table: ImageTable,
+    folder: Path,
+    reading: Reading,
+    late: bool = False,
+    place: Callable[[int], str] = lambda _: "",
+) -> ImageTable:
+    """Look at the files of a table as far as `reading` asks for; `place` says where one is listed.
+
+    `late` is whether broken files are left for later if `reading` does not say.
+    """
+    on_error = reading.on_error or ("late" if late else "raise")
+    if on_error == "late":
+        return table
+
+    def look(row: int) -> None:
+        path = folder / table.ids[row]
+        try:
+            if on_error == "skip":
+                read_image(path, reading.size, reading.max_pixels)
+            else:
+                check_image(path, reading.max_pixels)
+        except ImageReadError as error:
+            where = place(row).removeprefix(f"{folder}{os.sep}")
+            raise ImageReadError(f"{error} ({where})" if where else str(error)) from error
+
+    return sift(table, look, strict=on_error == "raise")
+
+
+def _from_tables(
+    folder: Path, parts: Sequence[tuple[Path, str, Path]], reading: Reading
+) -> ImageTable:
+    """Open what tables list: home of the paths in each, its split or nothing, the table."""
+    frames: list[Frame] = []
+    names: list[str] = []
+    splits: dict[str, NDArray[np.int64]] = {}
+    for home, split, path in parts:
+        frame = read_frame(path)
+        if "" in frame.columns:
+            raise DidaeError(f"{path}: column 1 has no name; name it or leave it out")
+        start, prefix = len(names), home.relative_to(folder).as_posix()
+        names += [
+            name if prefix == "." else f"{prefix}/{name}"
+            for name in frame.column(FILE_NAME).paths()
+        ]
+        if split:
+            splits[split] = np.arange(start, len(names))
+        frames.append(frame)
+    frame = frames[0] if len(frames) == 1 else Frame.joined(str(folder), frames)
+    label = choose_label(frame, reading.label)
+    column = None
+    if not splits:
+        column = _split_column(frame, (label, *(reading.attributes or ())))
+        splits = _splits_of_column(frame, column) if column else _splits_of_paths(names)
+    labels, label_names = read_labels(frame, label, splits)
+    if label is None:
+        logger.warning(
+            "%s has no column label: the images have no classes (--label chooses a column)",
+            frame.where,
+        )
+    taken = (FILE_NAME, label, column)
+    made = ImageTable(
+        tuple(names),
+        file_reader(folder, names, reading),
+        labels,
+        label_names,
+        read_attributes(frame, reading.attributes, taken),
+        splits,
+    )
+    return checked(made, folder, reading, place=frame.place)
+
+
+def _split_column(frame: Frame, taken: Sequence[str | None]) -> str | None:
+    """Find the column whose cells are words for splits; numbers in it make it an attribute."""
+    for name, cells in frame.columns.items():
+        if name.lower() in _SPLIT_COLUMNS and name not in taken:
+            known = [isinstance(cell, str) and split_of(cell) is not None for cell in cells]
+            if all(known) or (name == "split" and any(known)):
+                return name
+    return None
+
+
+def _splits_of_column(frame: Frame, name: str) -> dict[str, NDArray[np.int64]]:
+    column = frame.column(name)
+    rows: dict[str, list[int]] = {}
+    for row, cell in enumerate(column.cells):
+        found = split_of(cell) if isinstance(cell, str) else None
+        if found is None or found[1]:
+            raise column.error(row, "is no split; write train, validation or test")
+        rows.setdefault(found[0], []).append(row)
+    return {name: np.array(found, dtype=np.int64) for name, found in rows.items()}
+
+
+def _splits_of_paths(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Take the first folder of each path as its split, where all of them are splits."""
+    found = [split_of(name.partition("/")[0]) if "/" in name else None for name in names]
+    rows: dict[str, list[int]] = {}
+    for row, split in enumerate(found):
+        if split is None or split[1]:
+            return {}
+        rows.setdefault(split[0], []).append(row)
+    return {name: np.array(found, dtype=np.int64) for name, found in rows.items()}
+
+
+def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> ImageTable:
+    names = [entry.name for entry in entries]
+    label_names = sorted({entry.label for entry in entries if entry.label is not None})
+    number = {name: place for place, name in enumerate(label_names)}
+    labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
+    rows: dict[str, list[int]] = {}
+    for row, entry in enumerate(entries):
+        if entry.split:
+            rows.setdefault(entry.split, []).append(row)
+    if len(label_names) == 1:
+        logger.warning("%s: all images are of one class, %r", folder, label_names[0])
+    made = ImageTable(
+        tuple(names),
+        file_reader(folder, names, reading),
+        labels if label_names else None,
+        tuple(label_names),
+        splits={name: np.array(found, dtype=np.int64) for name, found in rows.items()},
+    )
+    return checked(made, folder, reading)
+
+
+def _split_folders(folder: Path) -> dict[str, str]:
+    """Find the folders of splits: name of the folder -> split; none, or all that hold images."""
+    inside = _content(folder)
+    found = {name: split for name in inside.folders if (split := split_of(name)) is not None}
+    rests = [rest for _, rest in found.values()]
+    # `seg_train` is a split beside `seg_test`, `test_tube` is a class.
+    found = {n: s for n, s in found.items() if not s[1] or rests.count(s[1]) > 1}
+    found = {name: split for name, split in found.items() if _has_image(folder / name)}
+    if not found:
+        return {}
+    others = [n for n in inside.folders if n not in found and _has_image(folder / n)]
+    splits = ", ".join(found)
+    if inside.images:
+        raise DidaeError(
+            f"{folder} holds images ({inside.images[0]}, ...) beside the splits {splits}; move "
+            f"them into a split or list all images in {TABLES[0]}"
+        )
+    if others:
+        raise DidaeError(
+            f"{folder} holds the splits {splits} beside other images ({', '.join(others[:3])}): "
+            "it is not clear which split these belong to; move them into a split or out of the "
+            "folder (a class that is called like a split needs another name)"
+        )
+    for split, _ in found.values():
+        same = [other for other, (kind, _) in found.items() if kind == split]
+        if len(same) > 1:
+            raise DidaeError(
+                f"{folder} holds {' and '.join(same)}, which all mean the {split} images; put "
+                "them into one folder"
+            )
+    return {name: split for name, (split, _) in found.items()}
+
+
+def _list_splits(
+    folder: Path, homes: Mapping[str, Path], splits: Mapping[str, str]
+) -> list[_Entry]:
+    parts = {
+        name: _list_classes(folder, home.relative_to(folder).as_posix())
+        for name, home in homes.items()
+    }
+    classes = {
+        name: {entry.label for entry in part if entry.label is not None}
+        for name, part in parts.items()
+    }
+    train = next((name for name in parts if splits[name] == "train"), None)
+    known = classes[train] if train else set[str]().union(*classes.values())
+    for name, found in classes.items():
+        if found - known:
+            raise DidaeError(
+                f"{folder / name} has the classes {_words(found)}, {folder / str(train)} has "
+                f"{_words(known)}; every split needs the same"
+            )
+        if known and not found:
+            logger.warning(
+                "%s: the images lie in no class folders and stay unlabelled", homes[name]
+            )
+        elif known - found:
+            logger.warning("%s: no images of %s", homes[name], _words(known - found))
+    return [entry._replace(split=splits[name]) for name, part in parts.items() for entry in part]
+
+
+def _words(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _list(folder: Path) -> list[_Entry]:
+    """List class folders, which may hold the splits inside, or images alone."""
+    entries = _list_classes(folder, "")
+    deeper = [_splits_of_paths([e.name.partition("/")[2]]) for e in entries]
+    if entries[0].label is not None and all(deeper):
+        return [e._replace(split=next(iter(s))) for e, s in zip(entries, deeper, strict=True)]
+    if entries[0].label is None:
+        tables = [
+            path.name
+            for path in sorted(folder.iterdir())
+            if path.suffix.lower() in _OTHER_TABLES and not path.name.startswith(".")
+        ]
+        if tables:
+            logger.warning(
+                "%s is not read, and the images have no labels: a table is read if it is called "
+                "%s and has a column %s",
+                *(folder / tables[0], " or ".join(TABLES), FILE_NAME),
+            )
+    return entries
+
+
+def _list_classes(home: Path, part: str) -> list[_Entry]:
+    """List `home / part`; the names are relative to `home`."""
+    folder = home / part
+    inside = _content(folder)
+    if inside.images and inside.folders:
+        raise DidaeError(
+            f"{folder} holds images ({inside.images[0]}, ...) beside class folders "
+            f"({inside.folders[0]}, ...); move the images into classes or list all of them in "
+            f"{TABLES[0]}"
+        )
+    if not inside.images and not inside.folders:
+        packed = [path.name for path in sorted(folder.iterdir()) if path.suffix in _ARCHIVES]
+        advice = f"; unpack {packed[0]}" if packed else ""
+        raise DidaeError(f"{folder} holds neither {TABLES[0]}, class folders nor images{advice}")
+    if inside.images:
+        return [_Entry((Path(part) / name).as_posix(), None) for name in inside.images]
+    entries: list[_Entry] = []
+    for name in inside.folders:
+        found = sorted(_walk(home, folder / name))
+        if not found:
+            raise DidaeError(f"class folder {folder / name} holds no images; remove it")
+        entries += [_Entry(file, name) for file in found]
+    return entries
+
+
+class _Content(NamedTuple):
+    images: list[str]
+    folders: list[str]
+
+
+def _content(folder: Path) -> _Content:
+    entries = sorted(folder.iterdir())
+    return _Content(
+        [path.name for path in entries if not path.is_dir() and _is_image(path.name)],
+        [path.name for path in entries if path.is_dir() and not _is_hidden(path.name)],
+    )
+
+
+def _tables(folder: Path) -> list[Path]:
+    found = [folder / name for name in TABLES if (folder / name).exists()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise DidaeError(f"{folder} holds {names}; keep one of them")
+    return found
+
+
+def _has_image(folder: Path) -> bool:
+    return next(iter(_walk(folder, folder)), None) is not None
+
+
+def _walk(folder: Path, start: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(start, onerror=_raise):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in files:
+            if _is_image(name):
+                yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,359 @@
+"""Images with ids, labels, attributes and splits: the one class of every data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from didae.data.images import MAX_PIXELS
+from didae.data.splits import Splits, renumber
+from didae.errors import DidaeError, ImageReadError, nearest
+from didae.runtime import progress
+
+Axis = Literal["horizontal", "vertical"]
+"""Along which an image is mirrored: horizontal exchanges left and right."""
+
+OnError = Literal["raise", "skip", "late"]
+"""What to do about an image that cannot be read."""
+
+_DIMENSION: Mapping[Axis, int] = {"vertical": 1, "horizontal": 2}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out of a table, and why, in one line."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: side of the squares, what broken ones do, columns, largest image."""
+
+    size: int | None = None
+    on_error: OnError | None = None
+    label: str | None = None
+    attributes: Sequence[str] | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.on_error not in (None, "raise", "skip", "late"):
+            raise DidaeError(f'on_error must be "raise", "skip" or "late", got {self.on_error!r}')
+        if self.size is not None and self.size < 1:
+            raise DidaeError(f"size must be at least 1 pixel, got {self.size}")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """Images and what is known of each; made by `ImageTable.from_folder`.
+
+    Only names and numbers are kept in memory; images are decoded when `images` asks for them.
+
+    Attributes
+    ----------
+    ids
+        Unique name of each of the n images.
+    read
+        Gives the images of rows that exist: uint8, shape (b, 3, height, width).
+    labels
+        Class of each image, int64 of shape (n,), -1 where it is unknown; None if all are.
+    label_names
+        Name of each class.
+    attributes
+        Further known quantities, each float64 of shape (n,).
+    splits
+        Rows of each split; empty if the data has none.
+    license
+        Licence of the images; empty if unknown.
+    skipped
+        The images that were left out, and why.
+    """
+
+    ids: tuple[str, ...]
+    read: Callable[[list[int]], Tensor]
+    labels: NDArray[np.int64] | None = None
+    label_names: tuple[str, ...] = ()
+    attributes: Mapping[str, NDArray[np.float64]] = field(
+        default_factory=dict[str, "NDArray[np.float64]"]
+    )
+    splits: Splits = field(default_factory=dict[str, "NDArray[np.int64]"])
+    license: str = ""
+    skipped: tuple[Skipped, ...] = ()
+
+    @staticmethod
+    def from_folder(
+        folder: str | Path,
+        size: int | None = None,
+        on_error: OnError | None = None,
+        *,
+        layout: str | None = None,
+        label: str | None = None,
+        attributes: Sequence[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> ImageTable:
+        """Read a folder of images.
+
+        These layouts are understood: a well-known data set as it unpacks
+        (`didae.data.known.DATASETS`), what `datasets` of Hugging Face saved or the Hub stores as
+        Parquet, a table `metadata.csv`, `.jsonl` or `.parquet` beside the images, class folders,
+        either of the two inside a folder for each split, and images alone. What becomes of images
+        that are missing or cannot be read is the caller's choice:
+
+        - "raise": every header is looked at when the table is made, and the first that is wrong is
+          an error. Damage behind the header shows only when `images` decodes the file.
+        - "skip": every image is decoded once when the table is made, and `skipped` is complete.
+        - "late": none is looked at before `images` asks for it. A sweep over the images then
+          records that one with the reason and goes on.
+
+        Parameters
+        ----------
+        folder
+            The folder.
+        size
+            Side of the squares that `images` returns, in pixels; None keeps the files' own size.
+        on_error
+            "raise", "skip" or "late". None takes "late" for well-known data sets, whose hundred
+            thousands of files nobody has changed, and for Hugging Face's, else "raise".
+        layout
+            Name of the data set that the folder is; None tells it from the files.
+        label
+            Column that holds the class; None takes the usual one.
+        attributes
+            Columns to keep as attributes; None takes all that hold a number in every row, and the
+            usual ones of a well-known data set.
+        max_pixels
+            Largest width x height that is decoded.
+
+        Returns
+        -------
+        ImageTable
+            The table, with at least one image.
+
+        Raises
+        ------
+        DidaeError
+            If the folder or its table is not as described, or no image is left.
+        """
+        from didae.data.known import open_folder
+
+        reading = Reading(size, on_error, label, attributes, max_pixels)
+        return open_folder(Path(folder), reading, layout)
+
+    def __len__(self) -> int:
+        """Return the number of images n."""
+        return len(self.ids)
+
+    def images(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
+        """Decode the images of these rows.
+
+        Parameters
+        ----------
+        indices
+            Rows, b of them, each from 0 to n - 1.
+
+        Returns
+        -------
+        Tensor
+            uint8, shape (b, 3, height, width).
+
+        Raises
+        ------
+        ImageReadError
+            If an image cannot be read; it is named.
+        DidaeError
+            If a row does not exist, or the images differ in size.
+        """
+        rows = [int(row) for row in indices]
+        for row in rows:
+            if not 0 <= row < len(self):
+                raise DidaeError(f"there is no image {row}; the table has {len(self)}")
+        return self.read(rows)
+
+    def select(self, rows: Sequence[int] | NDArray[Any]) -> ImageTable:
+        """Keep some images.
+
+        Parameters
+        ----------
+        rows
+            The rows that are kept, in their new order, each once.
+
+        Returns
+        -------
+        ImageTable
+            With the splits as far as they are kept.
+        """
+        kept = np.asarray(rows, dtype=np.int64)
+        numbers: list[int] = kept.tolist()
+        return ImageTable(
+            ids=tuple(self.ids[row] for row in numbers),
+            read=lambda chosen: self.read([numbers[row] for row in chosen]),
+            labels=None if self.labels is None else self.labels[kept],
+            label_names=self.label_names,
+            attributes={name: values[kept] for name, values in self.attributes.items()},
+            splits=renumber(self.splits, kept, len(self)),
+            license=self.license,
+            skipped=self.skipped,
+        )
+
+    def of_classes(self, names: Sequence[str]) -> ImageTable:
+        """Keep the images of some classes.
+
+        Parameters
+        ----------
+        names
+            Names of the classes; the first becomes class 0, and so on.
+
+        Returns
+        -------
+        ImageTable
+            In the order of the whole.
+
+        Raises
+        ------
+        DidaeError
+            If there are no labels, a class is unknown or named twice, or none has an image.
+        """
+        if self.labels is None:
+            raise DidaeError("classes cannot be chosen: the data has no labels")
+        for place, name in enumerate(names):
+            if name not in self.label_names:
+                hint = nearest(name, self.label_names) or f"known: {', '.join(self.label_names)}"
+                raise DidaeError(f"unknown class {name!r}; {hint}")
+            if name in names[:place]:
+                raise DidaeError(f"class {name!r} is chosen twice; name it once")
+        # The last place is that of the class -1, which is unknown.
+        new = np.full(len(self.label_names) + 1, -1, dtype=np.int64)
+        new[[self.label_names.index(name) for name in names]] = np.arange(len(names))
+        labels = new[self.labels]
+        rows = np.flatnonzero(labels >= 0)
+        if not len(rows):
+            raise DidaeError(f"no image is of the chosen classes ({', '.join(names)})")
+        return changed(self.select(rows), labels=labels[rows], label_names=tuple(names))
+
+    def labelled(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keep those of some rows whose class is known.
+
+        Parameters
+        ----------
+        rows
+            The rows.
+
+        Returns
+        -------
+        ndarray of int64
+            Those with a class, in their order.
+
+        Raises
+        ------
+        DidaeError
+            If none has.
+        """
+        known = rows[:0] if self.labels is None else rows[self.labels[rows] >= 0]
+        if not len(known):
+            which = "the data has" if self.labels is None else f"these {len(rows)} images have"
+            raise DidaeError(f"{which} no labels: use class folders or a column `label`.")
+        return known
+
+    def mirrored(self, axes: Sequence[Axis]) -> ImageTable:
+        """Add the mirror images: more to train on, where sides do not matter.
+
+        Parameters
+        ----------
+        axes
+            Along which; two axes give four forms of every image, one gives two.
+
+        Returns
+        -------
+        ImageTable
+            All images, then all of each further form, whose ids end in `#` and the axes. Labels,
+            attributes and splits are those of the image.
+        """
+        axes = tuple(dict.fromkeys(axes))
+        forms = [form for k in range(len(axes) + 1) for form in combinations(axes, k)]
+        total, count = len(self), len(forms)
+
+        def read(rows: list[int]) -> Tensor:
+            # A table may hand out images that it keeps.
+            images = self.read([row % total for row in rows]).clone()
+            for image, row in zip(images, rows, strict=True):
+                image.copy_(image.flip([_DIMENSION[axis] for axis in forms[row // total]]))
+            return images
+
+        ends = ["".join(f"#{axis}" for axis in form) for form in forms]
+        starts = total * np.arange(count)[:, None]
+        return ImageTable(
+            ids=tuple(f"{name}{end}" for end in ends for name in self.ids),
+            read=read,
+            labels=None if self.labels is None else np.tile(self.labels, count),
+            label_names=self.label_names,
+            attributes={name: np.tile(values, count) for name, values in self.attributes.items()},
+            splits={name: (starts + rows).ravel() for name, rows in self.splits.items()},
+            license=self.license,
+        )
+
+
+ImageSource = ImageTable
+"""The same class; what every part of didae needs of a data set."""
+
+
+def changed(table: ImageTable, **columns: Any) -> ImageTable:
+    """Give the same images with other columns; of a subclass, a plain table of its images."""
+    known: dict[str, Any] = {part.name: getattr(table, part.name) for part in fields(ImageTable)}
+    return ImageTable(**{**known, **columns})
+
+
+def sift(table: ImageTable, look: Callable[[int], object], strict: bool) -> ImageTable:
+    """Leave out the images that `look` cannot read; raise at the first where it is strict."""
+    kept: list[int] = []
+    skipped: list[Skipped] = []
+    for row, name in enumerate(progress(table.ids, "looking at the images")):
+        reason = "" if strict else _failure(look, row)
+        if strict:
+            look(row)
+        if reason:
+            skipped.append(Skipped(name, reason.rpartition(f"{name}: ")[2]))
+        else:
+            kept.append(row)
+    if not kept:
+        raise DidaeError(
+            f"none of the {len(skipped)} images can be read; the first, {skipped[0].path}: "
+            f"{skipped[0].reason}"
+        )
+    return changed(table.select(kept), skipped=tuple(skipped))
+
+
+def _failure(look: Callable[[int], object], row: int) -> str:
+    try:
+        look(row)
+    except ImageReadError as error:
+        return str(error)
+    return ""
+
+
+def stacked(images: Sequence[Tensor], names: Sequence[str], size: int | None) -> Tensor:
+    """Stack images (3, h, w) of equal size to (b, 3, h, w); `size` is the side of an empty batch.
+
+    Others are an error that calls them by these names.
+    """
+    if not images:
+        return torch.empty((0, 3, size or 0, size or 0), dtype=torch.uint8)
+    for name, image in zip(names, images, strict=True):
+        if image.shape != images[0].shape:
+            raise DidaeError(
+                f"images differ in size: {names[0]} is {_extent(images[0])}, "
+                f"{name} is {_extent(image)}; choose a size for the table"
+            )
+    return torch.stack(list(images))
+
+
+def _extent(image: Tensor) -> str:
+    return f"{image.shape[2]} x {image.shape[1]}"
