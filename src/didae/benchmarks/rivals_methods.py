@@ -14,7 +14,7 @@ from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.square import FAITHFUL, STRENGTH
 from didae.counterfactuals import Components
 from didae.data.square import FACTORS
-from didae.decoders.base import Decoder
+from didae.decoders.base import Decoder, SamplerConfig
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.explainers import (
@@ -44,6 +44,9 @@ PGD_TO_FLIP = PGDConfig(radius=1, step=1 / 255, iterations=255, stop=True)
 ACE_AUTHORS = ACEConfig(depth=15, iterations=100, dilation=17, threshold=0.7)
 """ACE as the DiDAE paper's authors run it."""
 
+DIFFUSION = SamplerConfig(method="euler", steps=20)
+"""The decoder as a diffusion model; the default sampler is one step, a regression with residual."""
+
 CONFIGS = (ACEConfig(), ACE_AUTHORS, DiMEConfig(), FastDiMEConfig(), SCEConfig(), PGD_TO_FLIP)
 
 GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0.98)
@@ -52,6 +55,7 @@ GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0
 NAMES = {
     "didae": "**DiDAE**, Algorithm 2",
     "faithful": "DiDAE, Heun 5",
+    "diffusion": "DiDAE, Euler 20 there and 20 back",
     "sweep": "DiDAE, all four directions",
     "ace": "ACE",
     "ace_authors": "ACE, as the DiDAE authors run it",
@@ -71,6 +75,7 @@ RIVALS = ("ace", "ace_authors", "dime", "fastdime", "sce")
 FULL = {
     "didae": (200, 2),
     "faithful": (200, 1),
+    "diffusion": (200, 1),
     "sweep": (200, len(ORDER)),
     "gradient": (200, 1),
     "pgd": (200, 1),
@@ -258,6 +263,7 @@ class Methods:
         made: dict[str, Callable[[], Explainer]] = {
             "didae": lambda: edit(crosses(ORDER[:2])),
             "faithful": lambda: edit(crosses(ORDER[:1]), parts.sampling(FAITHFUL)),
+            "diffusion": lambda: edit(crosses(ORDER[:1]), parts.sampling(DIFFUSION)),
             "sweep": lambda: edit(crosses(ORDER), once=True),
             "gradient": lambda: ProbeGradient(parts.encoder, parts.decoder, self.probe),
             "pgd": lambda: PGD(PGD_TO_FLIP),
