@@ -27,6 +27,7 @@ def pair(**values: Any) -> Pair:
     sound = {
         "name": "a", "label": "cat", "factual": image(100), "counterfactual": image(150),
         "classes": ("cat", "dog"), "probabilities": (0.98, 0.034), "standing": "verified",
+        "wrong": False, "flipped": True,
     }  # fmt: skip
     return Pair(**(sound | values))
 
@@ -43,7 +44,8 @@ def words(html: str) -> str:
 
 
 def test_every_pair_says_label_predictions_and_how_sure_the_classifier_is():
-    said = words(draw(pair(), pair(label="dog", classes=("cat", "cat"), standing="no flip")))
+    kept = pair(label="dog", classes=("cat", "cat"), standing="no flip", flipped=False)
+    said = words(draw(pair(), kept))
     assert "predicted cat label: cat now dog verified cat 98 % → 3 %" in said
     assert "predicted cat label: dog still cat no flip" in said
     assert "label" not in words(draw(pair(label="")))
@@ -51,7 +53,7 @@ def test_every_pair_says_label_predictions_and_how_sure_the_classifier_is():
 
 def test_a_wrong_prediction_stands_out():
     assert 'class="wrong"' not in draw(pair())
-    assert 'class="wrong"' in draw(pair(label="dog"))
+    assert 'class="wrong"' in draw(pair(label="dog", wrong=True))
 
 
 def test_a_funnel_is_as_wide_as_its_shares():
@@ -112,9 +114,13 @@ def test_labels_and_classes_beyond_the_names_are_numbers(tmp_path: Path):
         save(image(1), tmp_path / name)
     files = {"factual_file": "a.png", "file": "b.png"}
     unknown = load_pair(tmp_path, make_row(**files, label=-1), ("cat", "dog"))
-    assert (unknown.label, unknown.classes) == ("", ("cat", "dog"))
+    assert (unknown.label, unknown.classes, unknown.wrong) == ("", ("cat", "dog"), False)
     beyond = load_pair(tmp_path, make_row(**files, label=7), ())
     assert (beyond.label, beyond.classes) == ("class 7", ("class 0", "class 1"))
+    # Two classes of one name are two classes.
+    same = load_pair(tmp_path, make_row(**files, label=1), ("cat", "cat"))
+    assert same.flipped
+    assert same.wrong
 
 
 def test_a_table_of_another_kind_is_one_clear_line(tmp_path: Path):

@@ -83,14 +83,14 @@ def remedy(folder: Path, kind: Remedy) -> Advice | None:
         )
     if kind == "train longer":
         return Advice(
-            "Train the decoder longer (`didae train decoder`), or ask again for what is missing",
+            "Train the decoder longer (didae train decoder), or ask again for what is missing",
             run.again("closed-loop", "--closed-loop", "4"),
         )
     if kind == "more directions" and audit:
         count = f"{2 * run.number('audit.directions', 10):.0f}"
         return Advice("Try more directions", run.again("more", "--audit.directions", count))
     if kind == "more directions":
-        return Advice("Try a dictionary of other directions (`didae fit`)")
+        return Advice("Try a dictionary of other directions (didae fit)")
     return Advice("Make the run again", run.again("again")) if kind else None
 
 
@@ -104,7 +104,7 @@ def onward(folder: Path) -> list[Advice]:
     repair += ["--folder", str(folder.with_name(f"{folder.name}-repaired"))]
     found = [
         Advice("Judge every direction on a page", shlex.join(["didae", "app", str(folder)])),
-        Advice("or in the terminal", shlex.join(["didae", "label", str(folder)])),
+        Advice("Or judge in the terminal", shlex.join(["didae", "label", str(folder)])),
         Advice("Repair the classifier with these verdicts", shlex.join(repair)),
     ]
     if audit:

@@ -43,8 +43,9 @@ Image = NDArray[np.uint8]
 class Pair:
     """An image and what became of it along one direction, (h, w, 3) each.
 
-    ``label`` is empty where it is unknown; ``probabilities`` are of the class predicted first, on
-    the image and on the counterfactual.
+    ``label`` is empty where it is unknown, and ``wrong`` says that the image was not predicted as
+    such; ``probabilities`` are of the class predicted first, on the image and on the
+    counterfactual.
     """
 
     name: str
@@ -54,11 +55,8 @@ class Pair:
     classes: tuple[str, str]
     probabilities: tuple[float, float]
     standing: str
-
-    @property
-    def flipped(self) -> bool:
-        """Whether the classifier changed its decision."""
-        return self.classes[0] != self.classes[1]
+    wrong: bool
+    flipped: bool
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -93,18 +91,18 @@ def varied(rows: Sequence[Row], count: int) -> list[Row]:
 
 def load_pair(folder: Path, row: Row, labels: tuple[str, ...]) -> Pair:
     """Read the images of a row with a counterfactual."""
-    label = row["label"]
+    label = -1 if row["label"] is None else row["label"]
+    before, after = row["prediction_before"], row["prediction_after"]
     return Pair(
         name=str(row["image_id"]),
-        label="" if label is None or label < 0 else _class_name(label, labels),
+        label=_class_name(label, labels) if label >= 0 else "",
         factual=read_picture(folder, row["factual_file"]),
         counterfactual=read_picture(folder, row["file"]),
-        classes=(
-            _class_name(row["prediction_before"], labels),
-            _class_name(row["prediction_after"], labels),
-        ),
+        classes=(_class_name(before, labels), _class_name(after, labels)),
         probabilities=(float(row["probability_before"]), float(row["probability_after"])),
         standing=STANDINGS[_passed(row)],
+        wrong=0 <= label != before,
+        flipped=before != after,
     )
 
 

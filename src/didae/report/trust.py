@@ -120,4 +120,4 @@ def _finding(summary: Summary, direction: DirectionSummary) -> _Finding:
         return _MIXED if flips else (*_MIXED[:3], "train longer")
     if realised < REALISED:
         return _PARTLY
-    return _FRAGILE if stability is not None and stability < STABLE else _GOOD
+    return _FRAGILE if flips and stability is not None and stability < STABLE else _GOOD
