@@ -6,25 +6,26 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.data.failures import Unread, read_some
+from didae.data.selection import draw
 from didae.data.table import ImageSource
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, suited_config
-from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
+from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_against_rest
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
 from didae.errors import DidaeError
-from didae.randomness import generator
 from didae.recipes.square import SURROGATES
 from didae.runtime import progress
 from didae.students import (
@@ -34,11 +35,14 @@ from didae.students import (
     StudentLike,
     agreement,
     check_student,
+    class_names,
     fit_probe,
     load_student,
     logits,
     margin,
+    margins_of,
     train_surrogate,
+    warn_of_constant,
 )
 from didae.students.zero_shot import probe_of
 from didae.training import TrainingConfig
@@ -61,8 +65,6 @@ class AuditConfig(Config):
         Directions of the dictionary where the data has no attributes.
     components : int
         Principal components of z_sem that the decoder gets, at most.
-    pair : tuple of int or None
-        The two classes whose boundary is crossed; None where there are only two.
     decoder : TrainingConfig
         How long and how fast the decoder is trained.
     surrogate : TrainingConfig
@@ -71,9 +73,14 @@ class AuditConfig(Config):
         How counterfactuals are made and when they count.
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_pair(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Read settings from before each image had a pair of its own."""
+        return {k: v for k, v in values.items() if k != "pair" or v is not None}
+
     directions: int = Field(default=10, ge=1)
     components: int = Field(default=128, ge=1)
-    pair: tuple[int, int] | None = None
     decoder: TrainingConfig = TrainingConfig(steps=8000, batch_size=16, weight_decay=0)
     surrogate: TrainingConfig = TrainingConfig(steps=600, learning_rate=1e-3, ema_decay=0.98)
     explain: ExplainConfig = ExplainConfig(sampler=EXACT, closed_loop=CLOSED_LOOP)
@@ -188,13 +195,15 @@ def make_components(
     check_student(student, sample.images[:2])
     z = cached_embed(encoder, source, sample.rows)
     judged = logits(student, sample.images)
-    held_out = torch.zeros(len(z), dtype=torch.bool)
-    held_out[torch.randperm(len(z), generator=generator(0, "audit"))[: len(z) // 5]] = True
-    margins = margin(judged, config.pair)
+    apart = draw(source, sample.rows, len(z) // 5, seed=1, proportional=True)
+    held_out = torch.from_numpy(np.isin(sample.rows, apart))
+    margins = margins_of(judged)
+    names = class_names(source.label_names, judged.shape[1])
+    warn_of_constant(judged.argmax(1).tolist(), names)
     labels = None if source.labels is None else torch.from_numpy(source.labels[sample.rows])
-    dictionary = _dictionary(z, margins, labels, encoder, config, factors)
+    dictionary = _dictionary(z, judged, labels, encoder, config, factors, names)
     dictionary.save(folder / "dictionary")
-    probe = _probe(student, z, margins, held_out, encoder.fingerprint, config.pair)
+    probe = _probe(student, z, margins, held_out, encoder.fingerprint)
     probe.save(folder / "probe")
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
     if labels is not None and bool((labels >= 0).any()):
@@ -222,7 +231,7 @@ def make_components(
         measures[f"surrogate_{kind}_agreement"] = float(same.double().mean())
         surrogates.append(surrogate)
     if not _exists(folder / "decoder"):
-        shape = _decoder_config(sample.images, encoder, config)
+        shape = _decoder_config(sample.images, z, config)
         checkpoint = folder / "training" / "decoder"
         own, training = encoder.fingerprint, config.decoder
         decoder = fit_decoder(sample.images, z, shape, training, own, checkpoint, watch)
@@ -231,47 +240,42 @@ def make_components(
     return Components(encoder, dictionary, decoder, student, probe, tuple(surrogates)), measures
 
 
-def _decoder_config(images: Tensor, encoder: Encoder, config: AuditConfig) -> DecoderConfig:
-    shape = suited_config(images, encoder.dim, config.components)
+def _decoder_config(images: Tensor, z: Tensor, config: AuditConfig) -> DecoderConfig:
+    shape = suited_config(images, z, config.components)
     sampler = config.explain.sampler or shape.sampler
     return shape.model_copy(update={"sampler": sampler})
 
 
 def _dictionary(
     z: Tensor,
-    margins: Tensor,
+    judged: Tensor,
     labels: Tensor | None,
     encoder: Encoder,
     config: AuditConfig,
     factors: tuple[NDArray[np.float64], tuple[str, ...]] | None,
+    names: Sequence[str],
 ) -> Dictionary:
     """Fit the directions that the data allows: its attributes, its classes, or variance alone."""
+    own, count = encoder.fingerprint, min(config.directions, *z.shape)
     if factors is not None:
-        return Procrustes().fit(z, *factors, encoder.fingerprint)
-    count = min(config.directions, *z.shape)
-    if labels is not None and count > 2 and len(labels[labels >= 0].unique()) > 1:
-        known = labels >= 0
-        return fit_guided(z[known], margins[known], labels[known], count, encoder.fingerprint)
-    return SVD(count).fit(z, encoder_fingerprint=encoder.fingerprint)
+        return Procrustes().fit(z, *factors, own)
+    known = torch.zeros(len(z), dtype=torch.bool) if labels is None else labels >= 0
+    if labels is None or not 3 <= count <= known.sum() or len(labels[known].unique()) < 2:
+        return SVD(count).fit(z, encoder_fingerprint=own)
+    margins = margin(judged) if judged.shape[1] == 2 else one_against_rest(judged)
+    return fit_guided(z[known], margins[known], labels[known], count, own, names)
 
 
-def _probe(
-    student: StudentLike,
-    z: Tensor,
-    margins: Tensor,
-    held_out: Tensor,
-    own: str,
-    pair: tuple[int, int] | None,
-) -> Probe:
+def _probe(student: StudentLike, z: Tensor, margins: Tensor, held_out: Tensor, own: str) -> Probe:
     """Distil a student; one that is linear in z already is its own probe."""
     if isinstance(student, LinearHead) and student.encoder.fingerprint == own:
-        return probe_of(student, pair)
+        return probe_of(student)
     known = z[~held_out], margins[~held_out]
 
     def score(ridge: float) -> float:
         return agreement(fit_probe(*known, ridge), z[held_out], margins[held_out])
 
-    return fit_probe(*known, max(_RIDGES, key=score), own, pair or (0, 1))
+    return fit_probe(*known, max(_RIDGES, key=score), own)
 
 
 def _exists(folder: Path) -> bool:

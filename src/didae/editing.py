@@ -40,7 +40,8 @@ def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tupl
     margin
         The probe's margin w·z + b of each image, shape (b,).
     slope
-        Change of the margin for one unit of code, w·ω, shape (k,).
+        Change of the margin for one unit of code, w·ω, shape (k,), or (b, k) where images have
+        margins between different classes.
     strength
         1 reaches the boundary, 2 mirrors the margin.
 
@@ -52,7 +53,7 @@ def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tupl
         ``|slope|`` is at most 1e-6 of the larger of 1 and the steepest slope.
     """
     slope = slope.nan_to_num(0, 0, 0)
-    steep = slope.abs() > _SMALLEST_SLOPE * slope.abs().amax().clamp_min(1)
+    steep = slope.abs() > _SMALLEST_SLOPE * slope.abs().amax(-1, keepdim=True).clamp_min(1)
     divisor = torch.where(steep, slope, torch.ones_like(slope))
     change = -strength * margin[:, None] / divisor
     feasible = steep & change.isfinite()

@@ -71,12 +71,13 @@ def _drawing(
     few: Tensor, explained: int, asking: float, encoder: Encoder, config: AuditConfig
 ) -> dict[str, float]:
     """Forecast the decoder's training and the sweep; `asking` are the seconds for an image."""
-    shape = suited_config(few, encoder.dim, config.components)
-    decoder = Decoder(shape.model_copy(update={"sampler": config.explain.sampler or shape.sampler}))
-    size = config.decoder.batch_size
-    batch = to_float(few).repeat(-(-size // len(few)), 1, 1, 1)[:size]
-    z = torch.randn(size, encoder.dim, generator=generator(0, "forecast"))
     random = generator(0, "forecast")
+    size = config.decoder.batch_size
+    z = torch.randn(max(size, config.components + 1), encoder.dim, generator=random)
+    shape = suited_config(few, z, config.components)
+    decoder = Decoder(shape.model_copy(update={"sampler": config.explain.sampler or shape.sampler}))
+    batch = to_float(few).repeat(-(-size // len(few)), 1, 1, 1)[:size]
+    z = z[:size]
 
     def learn() -> None:
         flow_loss(decoder, decoder.pixels(batch), z, random).backward()

@@ -161,6 +161,11 @@ class Summary(BaseModel):
         In the order of their `rank`, in whatever order they are given.
     failures
         Reason -> number of rows.
+    classes
+        Name of a class -> images of this label; those without one as ``unlabelled``. Empty where
+        no image has a label.
+    pairs
+        Name of a predicted class -> name of the class that images were to be moved to -> images.
     disentanglement
         (directions, codes): mean absolute change of each code, in its std, on re-encoded images;
         row i is the direction with the i-th smallest index. Empty if never measured.
@@ -189,6 +194,8 @@ class Summary(BaseModel):
     round_trip_psnr: float | None = None
     directions: tuple[DirectionSummary, ...] = ()
     failures: dict[str, int] = {}
+    classes: dict[str, int] = {}
+    pairs: dict[str, dict[str, int]] = {}
     disentanglement: Matrix = ()
     factors: tuple[str, ...] = ()
     code_factor_correlation: Matrix = ()
@@ -340,6 +347,7 @@ def summarise(
     failures: Counter[str] = Counter()
     psnr: dict[str, float | None] = {}
     images: dict[str, tuple[int, str]] = {}
+    classes: dict[str, tuple[int, int, int]] = {}
     for row in rows:
         index = int(row["direction"])
         if index not in tallies:
@@ -350,6 +358,8 @@ def summarise(
             failures[str(row["reason"]).partition(":")[0] or "unknown"] += 1
         psnr[str(row["image_id"])] = row["round_trip_psnr"]
         images[str(row["image_id"])] = int(row.get("label", -1)), str(row["reason"])
+        of_image = (row.get(name, -1) for name in ("label", "prediction_before", "target"))
+        classes[str(row["image_id"])] = tuple(of_image)
     measured = [p for p in psnr.values() if p is not None and math.isfinite(p)]
     ordered = [tallies[index] for index in sorted(tallies)]
     correlations = [_strongest(factors, row) for row in code_factor_correlation]
@@ -363,6 +373,7 @@ def summarise(
         round_trip_psnr=sum(measured) / len(measured) if measured else None,
         directions=tuple(directions),
         failures=dict(failures.most_common()),
+        **_count_classes(classes.values(), facts.get("label_names", ())),
         disentanglement=tuple(tuple(row) for row in disentanglement),
         factors=tuple(factors),
         code_factor_correlation=tuple(tuple(row) for row in code_factor_correlation),
@@ -378,6 +389,25 @@ def _unread(images: Mapping[str, tuple[int, str]], names: Sequence[str]) -> dict
         if reason.startswith(f"{UNREADABLE}: "):
             reasons[place] = reason
     return {EXPLAINED: Unread.of(reasons, list(images), labels, names)} if reasons else {}
+
+
+def _count_classes(
+    images: Iterable[tuple[int, int, int]], known: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Count images by label, and by predicted class and target: see `Summary`."""
+
+    def name(number: int) -> str:
+        return known[number] if number < len(known) else f"class {number}"
+
+    labels: Counter[int] = Counter()
+    pairs: dict[str, dict[str, int]] = {}
+    for label, predicted, target in sorted(images):
+        labels[label] += 1
+        if predicted >= 0 and target >= 0:
+            found = pairs.setdefault(name(predicted), {})
+            found[name(target)] = found.get(name(target), 0) + 1
+    named = {name(k) if k >= 0 else "unlabelled": n for k, n in labels.items()}
+    return {"classes": named if max(labels, default=-1) >= 0 else {}, "pairs": pairs}
 
 
 def _strongest(factors: Sequence[str], row: Sequence[float]) -> tuple[tuple[str, float], ...]:

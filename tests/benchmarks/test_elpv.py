@@ -59,7 +59,7 @@ def case(tmp_path_factory) -> Iterator[ElpvCase]:
     splits = {"train": rows[:1800], "validation": rows[1800:2000], "test": rows[2000:]}
     source = cells(rows % 2, rows // 2 % 2, splits, tuple(f"{row}" for row in rows))
     encoder = Pooled()
-    config = suited_config(source.images(range(8)), 16, 16, width=8, canvas=4)
+    config = suited_config(source.images(range(8)), torch.randn(8, 16), 16, width=8, canvas=4)
     torch.manual_seed(0)
     decoder = Decoder(config, encoder.fingerprint).eval()
     with pytest.MonkeyPatch.context() as patch:

@@ -52,7 +52,7 @@ def case(tmp_path_factory) -> FashionCase:
     splits = {"train": rows[:2900], "validation": rows[2900:3000], "test": rows[3000:]}
     source = Planted(bars(rows % 2, splits, tuple(f"{row}" for row in rows)))
     encoder = Pooled()
-    config = suited_config(source.images(range(8)), 16, 16, width=8, canvas=4)
+    config = suited_config(source.images(range(8)), torch.randn(8, 16), 16, width=8, canvas=4)
     torch.manual_seed(0)
     decoder = Decoder(config, encoder.fingerprint).eval()
     return FashionCase(source, encoder, decoder, 0, tmp_path_factory.mktemp("fashion"))

@@ -25,7 +25,7 @@ from didae.data.images import read_image, to_float
 from didae.decoders.base import SamplerConfig
 from didae.report import write_report
 from didae.storage import read_json
-from didae.students import logits, margin
+from didae.students import Probe, logits, margin
 from didae.summary import Summary
 from failures import one_line
 
@@ -174,7 +174,8 @@ def test_the_boundary_is_crossed_from_the_side_where_the_student_stands(
     stands = margin(logits(components.student, images))
     wrong = 0
     for offset in (-100, 100):
-        probe = dataclasses.replace(components.probe, bias=components.probe.bias + offset)
+        weight, bias = components.probe.between()
+        probe = Probe.of_margin(weight, bias + offset)
         parts, folder = dataclasses.replace(components, probe=probe), tmp_path / str(offset)
         explain(Images(), range(12), parts, BOUNDARY, folder)
         own = probe.margin(components.encoder(to_float(images)))
@@ -191,7 +192,7 @@ def test_direction_that_the_probe_ignores_is_infeasible(
     components: Components, tmp_path: Path
 ) -> None:
     assert components.probe is not None
-    blind = dataclasses.replace(components.probe, weight=torch.zeros(6), bias=1.0)
+    blind = Probe.of_margin(torch.zeros(6), 1.0)
     parts = dataclasses.replace(components, probe=blind)
     summary = explain(Images(), range(6), parts, BOUNDARY, tmp_path)
     assert {row["reason"] for row in read_rows(tmp_path)} == {"infeasible"}

@@ -130,7 +130,7 @@ def test_a_z_that_hardly_varies_is_one_line(rows: int, rank: int):
 def test_the_decoder_fits_images_and_encoder(side, grey, width, patch, given):
     images = torch.randint(256, (100 if given == 99 else 300, 3, side, side), dtype=torch.uint8)
     images = images[:, :1].expand_as(images) if grey else images
-    config = suited_config(images, width)
+    config = suited_config(images, torch.randn(len(images), width))
     network = config.network
     assert (network.channels, network.patch, network.dim) == (1 if grey else 3, patch, given)
     assert config.z_dim == (None if width <= 128 else width)
@@ -138,8 +138,19 @@ def test_the_decoder_fits_images_and_encoder(side, grey, width, patch, given):
     assert built.invert(images[:2] / 255, torch.randn(2, width)).noise.shape[-1] == side
 
 
+def test_the_decoder_gets_as_many_components_as_z_has_directions():
+    images = torch.randint(256, (80, 3, 32, 32), dtype=torch.uint8)
+    z = torch.randn(80, 7) @ torch.randn(7, 300) + 3
+    config = suited_config(images, z)
+    assert config.network.dim == 7
+    training = TrainingConfig(steps=1, batch_size=2)
+    assert fit_decoder(images, z, config, training, "x").config.network.dim == 7
+    copies = torch.randn(79, 300)[[0, *range(79)]]
+    assert suited_config(images, copies).network.dim == 78
+
+
 def test_images_that_are_no_squares_are_refused():
     for height, width in ((32, 64), (30, 30)):
         images = torch.zeros(60, 3, height, width, dtype=torch.uint8)
         with pytest.raises(DidaeError, match=f"{height} x {width} pixels"):
-            suited_config(images, 4)
+            suited_config(images, torch.randn(60, 4))

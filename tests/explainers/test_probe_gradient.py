@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -31,14 +33,14 @@ def explain(components, strength: float = 2.0, **changes):
 def test_the_edit_mirrors_the_margin_and_nothing_else():
     source = torch.Generator().manual_seed(0)
     z = torch.randn(6, 4, dtype=torch.float64, generator=source)
-    probe = Probe(torch.randn(4, generator=source), 0.3)
+    probe = Probe.of_margin(torch.randn(4, generator=source), 0.3)
     margin = probe.margin(z)
     away = (margin < 0).long()
     for strength in (0.0, 1.0, 2.0, 3.0):
         edited = crossed(z, probe, away, strength)
         torch.testing.assert_close(probe.margin(edited), (1 - strength) * margin)
         # Nothing moves but along the weight.
-        along = probe.weight.double() / probe.weight.double().norm()
+        along = probe.between()[0].double() / probe.between()[0].double().norm()
         rest = (edited - z) - ((edited - z) @ along)[:, None] * along
         assert rest.abs().max() < 1e-12
     assert torch.equal(crossed(z, probe, 1 - away, 2.0), z)
@@ -81,7 +83,7 @@ def test_a_student_without_gradients_will_do(components):
 
 
 def test_a_probe_or_decoder_of_another_encoder_is_refused(components):
-    probe = Probe(components.probe.weight, 0.0, "0123456789abcdef")
+    probe = dataclasses.replace(components.probe, encoder_fingerprint="0123456789abcdef")
     with pytest.raises(DidaeError, match="probe: it belongs to encoder 0123456789abcdef"):
         ProbeGradient(components.encoder, components.decoder, probe)
     other = make_components()

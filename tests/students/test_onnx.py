@@ -352,9 +352,10 @@ def test_a_head_can_learn_by_gradients_too(tmp_path: Path):
 def test_its_probe_is_exact(tmp_path: Path):
     path = Classifier().save(tmp_path / "net.onnx")
     head = onnx_head(str(path))
-    probe = probe_of(head, (0, 1))
+    probe = probe_of(head)
     close(
-        probe.margin(head.encoder(IMAGES)), margin(OnnxStudent(str(path))(IMAGES), (0, 1)).numpy()
+        probe.margin(head.encoder(IMAGES), (0, 1)),
+        margin(OnnxStudent(str(path))(IMAGES), (0, 1)).numpy(),
     )
 
 

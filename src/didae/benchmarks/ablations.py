@@ -288,7 +288,7 @@ class _Bench:
     def _blame(self, probe: Probe) -> float:
         """Give the background's share of what all directions change in the probe's margin."""
         dictionary = self.components.dictionary
-        effect = (dictionary.atoms @ probe.weight * dictionary.code_std).abs()
+        effect = (dictionary.atoms @ probe.between()[0] * dictionary.code_std).abs()
         return float(effect[SPURIOUS] / effect.sum())
 
     def add(self, name: str, run: Callable[[], Measurement], seed: int = 0) -> None:

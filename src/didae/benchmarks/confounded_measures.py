@@ -196,7 +196,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     before = [logits(judge, images).argmax(1) for judge in judges]
     decoder = components.sampling(EXACT)
     stochastic = invert(decoder, images, z)
-    student_margin, slope = margin(logits(case.biased, images), probe.pair), atoms @ probe.weight
+    student_margin, slope = margin(logits(case.biased, images)), atoms @ probe.between()[0]
     margins = probe.standing(z, student_margin)
 
     def drawn(step: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
 
     def chosen(candidates: list[Tensor]) -> Tensor:
         seen = torch.stack([embedded(components, made) for made in candidates])
-        across = -margins.sign() * (margins + (seen - z) @ probe.weight)
+        across = -margins.sign() * (margins + (seen - z) @ probe.between()[0])
         return torch.stack(candidates)[across.argmax(0), torch.arange(len(images))]
 
     single = editing.cross_boundary(margins, slope, STRENGTH)[0]

@@ -156,7 +156,7 @@ class Edit(Explainer):
         counting = self.draws.network.register_forward_hook(evaluated)
         try:
             z = ask(self.encoder, work.images)
-            asked = margin(work.logits(work.images), self.probe.pair)
+            asked = margin(work.logits(work.images))
             edited = self.edits(z, self.probe.standing(z, asked), work)
             edited = edited if self.once else edited[:, [attempt]]
             image = torch.arange(len(z)).repeat_interleave(edited.shape[1])
@@ -187,7 +187,7 @@ def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) ->
     """
     chosen = list(directions)
     atoms = dictionary.atoms[chosen]
-    slope = atoms @ probe.weight
+    slope = atoms @ probe.between()[0]
     low, high = dictionary.code_low[chosen], dictionary.code_high[chosen]
 
     def edits(z: Tensor, stands: Tensor, _: Work) -> Tensor:

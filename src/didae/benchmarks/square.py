@@ -347,9 +347,9 @@ def _judge(
     students = (student, *surrogates)
     before = [logits(judge, audit.images).argmax(1) for judge in students]
     spurious = FACTORS.index("background")
-    slope = (dictionary.atoms @ probe.weight)[spurious : spurious + 1]
+    slope = (dictionary.atoms @ probe.between()[0])[spurious : spurious + 1]
     codes = dictionary.encode(audit.z)[:, spurious : spurious + 1]
-    student_margin = margin(logits(student, audit.images), probe.pair)
+    student_margin = margin(logits(student, audit.images))
     standing = probe.standing(audit.z, student_margin)
     change, _ = editing.cross_boundary(standing, slope, STRENGTH)
     low = dictionary.code_low[spurious : spurious + 1]

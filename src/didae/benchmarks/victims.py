@@ -131,7 +131,7 @@ class Victim:
     @cached_property
     def margins(self) -> Tensor:
         """Tensor, shape (n,): how far from the boundary the factual images stand."""
-        own = margin(logits(self.student, self.audit.images), self.probe.pair)
+        own = margin(logits(self.student, self.audit.images))
         return self.probe.standing(self.audit.z, own)
 
     @cached_property
@@ -143,7 +143,7 @@ class Victim:
     def change(self) -> Tensor:
         """Tensor, shape (n,): change of the background's code that Algorithm 2 asks for."""
         dictionary, one = self.audit.components.dictionary, slice(SPURIOUS, SPURIOUS + 1)
-        slope = (dictionary.atoms @ self.probe.weight)[one]
+        slope = (dictionary.atoms @ self.probe.between()[0])[one]
         codes = dictionary.encode(self.audit.z)[:, one]
         wanted, _ = editing.cross_boundary(self.margins, slope, STRENGTH)
         low, high = dictionary.code_low[one], dictionary.code_high[one]
@@ -195,7 +195,7 @@ class Victim:
         spilt = (moved / dictionary.code_std).abs()
         spilt[:, SPURIOUS] = 0
         limits = ExplainConfig()
-        foreseen = self.margins + (z - audit.z) @ self.probe.weight
+        foreseen = self.margins + (z - audit.z) @ self.probe.between()[0]
         latent = (foreseen > 0) != (self.margins > 0)
         verified = latent & (judged.argmax(1) == self.targets)
         verified &= moved[:, SPURIOUS] / self.change >= limits.realised_share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from didae.forecast import forecast
 from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
-from didae.students import StudentLike
+from didae.students import StudentLike, check_student
 from didae.summary import LEARNT
 
 COMPONENTS = "components"
@@ -83,6 +84,7 @@ class Audit(Command):
         encoder.to(resolve_device(self.device))
         source = self.source.model_copy(update={"data": self.images}).open()
         chosen = draw(source, rows(source, "test"), self.explained, self.sample_seed)
+        self.audit.explain.resolve(source.label_names)
         learnt = draw(source, rows(source, "train"), self.most, self.sample_seed)
         times = forecast(source, learnt, len(chosen), encoder, student, self.audit)
         _announce(times, len(learnt))
@@ -98,8 +100,11 @@ class Audit(Command):
         student: StudentLike,
     ) -> None:
         sample = Sample.read(source, learnt)
+        classes = check_student(student, sample.images[:2])
+        explained = self.audit.explain.resolve(source.label_names, classes)
         known = factors(source, sample.rows) if source.attributes else None
         open_run(self, self.folder)
+        _announce_classes(source.label_names, classes)
         # The sample begins with images of every class.
         z = cached_embed(encoder, source, sample.rows[:SAMPLES])
         watch = SampleSheets(self.folder, sample.images[:SAMPLES], z, self.audit.decoder)
@@ -107,7 +112,7 @@ class Audit(Command):
             source, sample, encoder, student, self.audit, self.folder / COMPONENTS, known, watch
         )
         components.to(resolve_device(self.device))
-        summary = explain(source, chosen, components, self.audit.explain, self.folder)
+        summary = explain(source, chosen, components, explained, self.folder)
         unread = {} if sample.unread is None else {LEARNT: sample.unread}
         further = {
             "measures": {**summary.measures, **measures},
@@ -117,6 +122,17 @@ class Audit(Command):
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
         finish(self.folder, summary)
         console().print(f"judge the directions: didae app {self.folder}")
+
+
+def _announce_classes(names: Sequence[str], classes: int) -> None:
+    """Say how the classes of the data are taken to be numbered by the student."""
+    if names:
+        order = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        console().print(
+            f"classes, as the classifier is taken to number them: {order}; else --classes"
+        )
+    if names and len(names) != classes:
+        console().print(f"the classifier has {classes} classes, the data {len(names)}")
 
 
 def _announce(times: dict[str, float], images: int) -> None:

@@ -23,7 +23,7 @@ from didae.metrics.groups import GroupAccuracies
 from didae.repair.base import Labelled, judge
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder, write_json
-from didae.students import check_student
+from didae.students import check_student, logits, warn_of_constant
 
 Indices = NDArray[np.int64]
 
@@ -67,6 +67,7 @@ class Evaluate(Command):
         chosen = draw(source, source.labelled(rows(source, "test")), self.images, proportional=True)
         data = labelled(source, chosen, self.attribute)
         check_student(student, data.images[:1])
+        warn_of_constant(logits(student, data.images).argmax(1).tolist(), source.label_names)
         measured = judge(student, data)
         console().print(groups_table({"student": measured}, self.attribute))
         if self.json_file is not None:

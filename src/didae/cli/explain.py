@@ -82,7 +82,10 @@ class Explain(Command):
         # Before the folder is taken, so that a misfit does not bind it to wrong settings. An image
         # that cannot be read is the sweep's to record.
         components.check(self.explain)
-        with contextlib.suppress(ImageReadError):
-            components.check_image(source.images(chosen[:1].tolist()), self.explain)
+        config = self.explain.resolve(source.label_names)
+        for row in chosen.tolist():
+            with contextlib.suppress(ImageReadError):
+                components.check_image(source.images([row]), config)
+                break
         open_run(self, self.folder)
         finish(self.folder, explain(source, chosen, components, self.explain, self.folder))

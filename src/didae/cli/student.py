@@ -22,9 +22,10 @@ from didae.students import (
     agreement,
     fit_probe,
     logits,
-    margin,
+    margins_of,
     train_student,
     train_surrogate,
+    warn_of_constant,
 )
 from didae.training import TrainingConfig
 
@@ -82,11 +83,12 @@ class TrainStudent(Command):
             self.folder / "student",
         )
         student.save(self.folder / "student")
-        if shape.classes == 2:
-            margins = margin(logits(student, images))
-            probe = fit_probe(z, margins, encoder_fingerprint=encoder.fingerprint)
-            probe.save(self.folder / "probe")
-            console().print(f"the probe agrees on {agreement(probe, z, margins):.1%} of images")
+        judged = logits(student, images)
+        warn_of_constant(judged.argmax(1).tolist(), source.label_names)
+        margins = margins_of(judged)
+        probe = fit_probe(z, margins, encoder_fingerprint=encoder.fingerprint)
+        probe.save(self.folder / "probe")
+        console().print(f"the probe agrees on {agreement(probe, z, margins):.1%} of images")
         for number, kind in enumerate(SURROGATES, start=1):
             place = self.folder / f"surrogate_{kind}"
             training = self.training.model_copy(update={"seed": self.training.seed + 1000 * number})

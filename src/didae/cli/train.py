@@ -114,7 +114,7 @@ class TrainDecoder(Command):
         z = cached_embed(encoder, source, chosen)
         open_run(self, self.folder)
         images = source.images(chosen.tolist())
-        config = suited_config(images, encoder.dim, self.components, self.width, self.canvas)
+        config = suited_config(images, z, self.components, self.width, self.canvas)
         if self.objective == "noise":
             config = config.model_copy(update={"objective": "noise", "sampler": _NOISE})
         few = np.flatnonzero(np.isin(chosen, draw(source, chosen, SAMPLES)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -28,6 +30,10 @@ class ExplainConfig(Config):
     algorithm : {"boundary", "reflection"}
         ``boundary`` crosses the probe's boundary along each direction (Algorithm 2); ``reflection``
         mirrors each code at the mean (Algorithm 1).
+    target : str, int or None
+        Class to move images to, by name or number; an image of this class goes to its runner-up.
+        By default each image goes from its predicted class to the runner-up. A flip counts to
+        whatever class it leads.
     strength : float
         Of the edit, at least 0: 2 mirrors the probe's margin with ``boundary``, 1 mirrors the code
         with ``reflection``.
@@ -49,6 +55,7 @@ class ExplainConfig(Config):
     """
 
     algorithm: Literal["boundary", "reflection"] = "boundary"
+    target: Annotated[str | int | None, tyro.conf.arg(prefix_name=False)] = None
     strength: float = Field(default=2.0, ge=0)
     closed_loop: int = Field(default=0, ge=0)
     fidelity: float = Field(default=1.0, ge=0, le=1)
@@ -56,6 +63,39 @@ class ExplainConfig(Config):
     batch_size: int = Field(default=32, ge=1)
     realised_share: float = Field(default=0.5, ge=0)
     spill_limit: float = Field(default=0.5, gt=0)
+
+    def resolve(self, names: Sequence[str], classes: int | None = None) -> ExplainConfig:
+        """Turn the name of the target into its number.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of the classes in the student's order; a name that is a number goes first.
+        classes : int, optional
+            How many classes the student has.
+
+        Returns
+        -------
+        ExplainConfig
+            The same with a number, or without a target as before.
+
+        Raises
+        ------
+        DidaeError
+            If there is no such class.
+        """
+        target = self.target
+        if isinstance(target, str):
+            target = names.index(target) if target in names else target
+            target = int(target) if str(target).isdecimal() else target
+        if isinstance(target, str) or (target or 0) < 0 or (classes and (target or 0) >= classes):
+            known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
+            count = f" of {classes}" if classes else ""
+            raise DidaeError(
+                f"target: there is no class {self.target!r}{count}; give a name or number"
+                + (f": {known}." if known else ".")
+            )
+        return self.model_copy(update={"target": target})
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +207,7 @@ class Components:
                     "or choose algorithm reflection."
                 )
             return
-        if self.probe.encoder_fingerprint not in ("", own) or self.probe.weight.shape != (
+        if self.probe.encoder_fingerprint not in ("", own) or self.probe.weight.shape[1:] != (
             self.encoder.dim,
         ):
             raise DidaeError(
@@ -194,6 +234,12 @@ class Components:
         pixels = to_float(image)
         self.encoder.check(pixels)
         classes = check_student(self.student, image)
+        config.resolve((), classes)
+        if self.probe is not None and len(self.probe.weight) != classes:
+            raise DidaeError(
+                f"probe: it has {len(self.probe.weight)} classes, the student {classes}; "
+                "fit it on this student."
+            )
         for surrogate in self.surrogates:
             if check_student(surrogate, image) != classes:
                 raise DidaeError(

@@ -60,6 +60,7 @@ from didae.storage import (
     write_json,
     write_shard,
 )
+from didae.students import warn_of_constant
 from didae.summary import UNREADABLE, Summary, summarise
 
 ROUND_TRIPS = 8
@@ -111,6 +112,7 @@ def explain(
         images that have changed; nothing has been written then.
     """
     chosen = _indices(source, indices)
+    config = config.resolve(source.label_names)
     components.check(config)
     first = _first_readable(source, chosen)
     if first is not None:
@@ -253,6 +255,8 @@ class _Run:
             settings=self.settings,
         )
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
+        predictions = table.column("prediction_before").to_pylist()[::directions]
+        warn_of_constant([p for p in predictions if p >= 0], summary.label_names)
         return summary
 
     def _manifest(self) -> Manifest | None:

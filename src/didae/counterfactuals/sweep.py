@@ -16,7 +16,7 @@ from didae.data.images import to_float, to_uint8
 from didae.decoders.base import StochasticCode
 from didae.editing import clamp, cross_boundary, reflect
 from didae.runtime import AutoBatch
-from didae.students import logits, margin
+from didae.students import Probe, logits, margin
 from didae.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE
 
 # Mean squared error of a round trip that is exact but for rounding, to keep its PSNR finite.
@@ -118,14 +118,15 @@ class Sweep:
         code = self._invert(look)
         trips = (to_float(look.images) - code.residual.cpu() / 2).nan_to_num()
         probability, prediction = look.judged.softmax(1).max(1)
+        target = _targets(look.judged, prediction, self.config.target)
         cells.put(
             (look.rows,),
             round_trip_psnr=_psnr(code.residual.cpu() / 2),
             probability_before=probability,
             prediction_before=prediction,
-            target=_runner_up(look.judged, prediction),
+            target=target,
         )
-        change, chosen = self._edit(look, cells)
+        change, chosen = self._edit(look, torch.stack([prediction, target], 1), cells)
         drawn = self._deliver(look, code, change, chosen, cells) if chosen.any() else {}
         trips = dict(zip(look.rows.tolist(), to_uint8(trips), strict=True))
         return Pictures(factuals, trips, drawn)
@@ -162,15 +163,29 @@ class Sweep:
 
         return StochasticCode(*self.batches.map(invert, look.images, look.z))
 
-    def _edit(self, look: Factuals, cells: Cells) -> tuple[Tensor, Tensor]:
+    def _boundary(self, probe: Probe, look: Factuals, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Say how far images stand from the boundary of their pair, (m,), and its slopes, (m, k).
+
+        The margin is that of the class with the higher number.
+        """
+        own, slope = look.z.new_empty(len(pairs)), look.z.new_empty(len(pairs), len(self.atoms))
+        ordered = pairs.sort(1)[0]
+        # Pair by pair, so that an image's numbers do not hang on those beside it.
+        for first, second in ordered.unique(dim=0).tolist():
+            pair = first, second
+            rows = (ordered == torch.tensor(pair)).all(1)
+            own[rows] = probe.standing(look.z[rows], margin(look.judged[rows], pair), pair)
+            slope[rows] = self.atoms @ probe.between(pair)[0].to(self.atoms)
+        return own, slope
+
+    def _edit(self, look: Factuals, pairs: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
         """Choose the change of every code, and which edits to decode: (m, k) both."""
         config, probe = self.config, self.components.probe
         codes = self._codes(look.z)
         feasible = latent = torch.ones_like(codes, dtype=torch.bool)
         change = clamp(codes, reflect(codes, config.strength), self.low, self.high)
         if probe is not None:
-            own = probe.standing(look.z, margin(look.judged, probe.pair))
-            slope = self.atoms @ probe.weight.to(self.atoms)
+            own, slope = self._boundary(probe, look, pairs)
             if config.algorithm == "boundary":
                 change, feasible = cross_boundary(own, slope, config.strength)
                 change = clamp(codes, change, self.low, self.high)
@@ -264,9 +279,12 @@ class Sweep:
         )
 
 
-def _runner_up(judged: Tensor, prediction: Tensor) -> Tensor:
-    """Give the class that comes next after the predicted one, shape (m,)."""
-    return judged.scatter(1, prediction[:, None], -torch.inf).argmax(1)
+def _targets(judged: Tensor, prediction: Tensor, wanted: int | str | None) -> Tensor:
+    """Give the class to move to, (m,): the one wanted, or else next after the predicted one."""
+    runner_up = judged.scatter(1, prediction[:, None], -torch.inf).argmax(1)
+    if wanted is None:
+        return runner_up
+    return torch.where(prediction == int(wanted), runner_up, int(wanted))
 
 
 def _psnr(error: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from didae.training import Forward, TrainingConfig, train
 
 
 def suited_config(
-    images: Tensor, z_width: int, components: int = 128, width: int = 48, canvas: int = 32
+    images: Tensor, z: Tensor, components: int = 128, width: int = 48, canvas: int = 32
 ) -> DecoderConfig:
     """Choose the shape of a decoder for images and an encoder.
 
@@ -26,10 +26,11 @@ def suited_config(
     ----------
     images : Tensor, uint8, shape (n, 3, h, w)
         What it shall draw.
-    z_width : int
-        Width d of z_sem.
+    z : Tensor, float, shape (n, d)
+        z_sem of the images.
     components : int
-        Principal components of z_sem that the network gets, at most.
+        Principal components of z_sem that the network gets, at most: no more than the directions
+        in which z varies.
     width : int
         Channels of the U-Net's first level.
     canvas : int
@@ -51,16 +52,17 @@ def suited_config(
             f"decoder: images are {height} x {side} pixels; read them as squares whose side is a "
             "multiple of 4, for instance with --image-size 64."
         )
-    wide = z_width > components
+    wide = z.shape[1] > components
+    directions = _principal(z - z.mean(0))[0] if wide else z[0]
     network = NetworkConfig(
         image_size=side,
         channels=1 if bool((images == images[:, :1]).all()) else 3,
-        dim=min(components, len(images) - 1) if wide else z_width,
+        dim=min(components, max(1, len(directions))),
         canvas=canvas,
         width=width,
         patch=next((p for p in (8, 4, 2) if side >= 16 * p and side % (2 * p) == 0), 2),
     )
-    return DecoderConfig(network=network, z_dim=z_width if wide else None, sampler=EXACT)
+    return DecoderConfig(network=network, z_dim=z.shape[1] if wide else None, sampler=EXACT)
 
 
 def fit_decoder(
@@ -137,16 +139,24 @@ def _normalise(decoder: Decoder, z: Tensor) -> Tensor:
             f"decoder: {kept} components of z_sem are wanted, but {len(z)} images with z_sem of "
             f"width {z.shape[1]} have at most {min(z.shape)}; lower network.dim."
         )
-    standard = (centred / decoder.z_scale).double()
-    variances, axes = torch.linalg.eigh(standard.T @ standard / len(z))
-    variances, axes = variances.flip(0)[:kept], axes.flip(1)[:, :kept]
-    if variances[-1] <= 1e-9 * variances[0]:
+    variances, axes = _principal(centred / decoder.z_scale)
+    variances, axes = variances[:kept], axes[:, :kept]
+    if len(variances) < kept:
         raise DidaeError(
             f"decoder: z_sem of these images varies in fewer than {kept} directions; "
             "lower network.dim."
         )
     decoder.z_basis.copy_((axes / variances.sqrt()).T)
     return decoder.z_scale * (axes * variances.sqrt()).T.float()
+
+
+def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the variances, largest first, and the axes (d, k) of the k directions that vary."""
+    standard = centred.double()
+    variances, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
+    variances, axes = variances.flip(0), axes.flip(1)
+    varying = variances > 1e-9 * variances[0]
+    return variances[varying], axes[:, varying]
 
 
 def flow_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:

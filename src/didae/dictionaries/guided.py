@@ -7,6 +7,8 @@ shows what else it looks at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,14 +26,14 @@ def parted(margins: Tensor, labels: Tensor) -> Tensor:
 
     Parameters
     ----------
-    margins : Tensor, shape (n,)
+    margins : Tensor, shape (n,) or (n, classes)
         The student's.
     labels : Tensor, int64, shape (n,)
         True class of each image.
 
     Returns
     -------
-    Tensor, float64, shape (n, 2)
+    Tensor, float64, shape (n, 2) or (n, classes, 2)
         Mean margin of the image's class, and the rest; their sum is the margin, and they are
         uncorrelated.
     """
@@ -39,49 +41,78 @@ def parted(margins: Tensor, labels: Tensor) -> Tensor:
     explained = torch.zeros_like(values)
     for label in labels.unique():
         here = labels == label
-        explained[here] = values[here].mean()
-    return torch.stack([explained, values - explained], 1)
+        explained[here] = values[here].mean(0)
+    return torch.stack([explained, values - explained], -1)
+
+
+def one_against_rest(logits: Tensor) -> Tensor:
+    """Give the log-odds of each class against all others together, (n, classes), in float64."""
+    values = logits.double()
+    others = values.logsumexp(1, keepdim=True) + torch.log1p(-values.softmax(1))
+    # Beside a class of nearly all probability the others would be lost in rounding.
+    top = values.argmax(1, keepdim=True)
+    rest = values.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)
+    return values - others.scatter(1, top, rest)
 
 
 def fit_guided(
-    z: Tensor, margins: Tensor, labels: Tensor, directions: int, encoder_fingerprint: str
+    z: Tensor,
+    margins: Tensor,
+    labels: Tensor,
+    directions: int,
+    encoder_fingerprint: str,
+    classes: Sequence[str] = (),
 ) -> Procrustes:
     """Fit the class, what the student looks at beyond it, and the main variation of z_sem.
 
     Orthogonal directions of whitened z_sem (`Procrustes`) that follow the two parts of the margin
-    and the leading SVD codes.
+    and the leading SVD codes. A student of more than two classes has a margin for each, its
+    log-odds against the rest (`one_against_rest`): those of up to a third of the directions are
+    followed, in the order of how much they vary within the labels. All of them but one, at most,
+    because the last follows from the others.
 
     Parameters
     ----------
     z : Tensor, shape (n, d)
         Embeddings.
-    margins : Tensor, shape (n,)
-        The student's.
+    margins : Tensor, shape (n,) or (n, classes)
+        The student's: of class 1 against class 0 where there are two, else of each class.
     labels : Tensor, int64, shape (n,)
         True class of each image.
     directions : int
         How many in all, at least 3.
     encoder_fingerprint : str
         The encoder that gave ``z``.
+    classes : sequence of str
+        Names of the classes, where there are more than two.
 
     Returns
     -------
     Procrustes
-        Directions ``what separates the labels``, ``beyond the class``, ``variation 1`` and so on.
+        Directions `CLASS`, `BEYOND`, ``variation 1`` and so on; with more than two classes
+        `CLASS` and `BEYOND` of each class that is followed, with its name.
 
     Raises
     ------
     DidaeError
         If the student says the same of all images of each class, or of all classes.
     """
-    parts = parted(margins, labels)
-    if bool((parts.std(0) <= 1e-9).any()):
+    parts = parted(margins if margins.ndim == 2 else margins[:, None], labels)
+    spread = parts.std(0)
+    followed = [k for k in range(len(spread)) if bool((spread[k] > 1e-9).all())]
+    followed = sorted(followed, key=lambda k: -float(spread[k, 1]))
+    most = min(max(1, (directions - 1) // 3), max(1, len(spread) - 1))
+    chosen = followed[:most]
+    if not chosen:
         raise DidaeError(
             "dictionary: the student's margin does not vary between classes and within them; "
             "give labels of at least two classes, or use SVD."
         )
-    others = SVD(directions - 2).fit(z, encoder_fingerprint=encoder_fingerprint).encode(z)
-    factors = torch.cat([parts, others.double()], 1)
+    rest = directions - 2 * len(chosen)
+    others = SVD(rest).fit(z, encoder_fingerprint=encoder_fingerprint).encode(z)
+    factors = torch.cat([*parts[:, chosen].unbind(1), others.double()], 1)
     factors = (factors - factors.mean(0)) / factors.std(0)
-    names = (CLASS, BEYOND, *(f"variation {k + 1}" for k in range(directions - 2)))
+    ends = [""] if margins.ndim == 1 else [f": {classes[k]}" for k in chosen]
+    names = [f"{part}{end}" for end in ends for part in (CLASS, BEYOND)]
+    names += [f"variation {k + 1}" for k in range(rest)]
     return Procrustes().fit(z, factors.numpy(), names, encoder_fingerprint)

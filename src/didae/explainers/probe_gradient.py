@@ -115,7 +115,7 @@ def crossed(z: Tensor, probe: Probe, targets: Tensor, strength: float) -> Tensor
     Tensor, shape (b, d)
         Edited z; the same where the margin has the target's sign already.
     """
-    margin, weight = probe.margin(z), probe.weight.to(z)
+    margin, weight = probe.margin(z), probe.between()[0].to(z)
     wrong = (margin > 0) != (targets > 0)
     change = torch.where(wrong, -strength * margin, 0.0) / weight.dot(weight)
     return z + change[:, None] * weight

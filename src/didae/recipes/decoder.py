@@ -69,7 +69,7 @@ def make_decoder(
     if not (folder / "decoder" / "config.json").exists():
         save_yaml(recipe, folder / "recipe.yaml")
         z, images = cached_embed(encoder, source, rows), source.images(rows.tolist())
-        config = suited_config(images, encoder.dim, recipe.components, recipe.width)
+        config = suited_config(images, z, recipe.components, recipe.width)
         fit_decoder(
             images,
             z,

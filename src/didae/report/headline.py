@@ -16,6 +16,9 @@ JUDGE_LABELS = (
 )
 """What to say beside the direction `CLASS`: in confounded data it is the confounder."""
 
+MOST = 10
+"""Classes that are listed by name."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -40,7 +43,7 @@ def headline(summary: Summary) -> Headline:
         f"In {percent(best.verified_share)} of images the flip is verified: the saved image shows "
         "this change and little else."
     ]
-    if best.name == CLASS:
+    if best.name.startswith(CLASS):
         more.append(JUDGE_LABELS)
     if others and others[0].ambient_flips:
         after = trust(summary, others[0])
@@ -71,11 +74,37 @@ def _nothing(summary: Summary) -> Headline:
     return Headline(first, (meaning,), "more directions")
 
 
+def _classes(summary: Summary) -> list[tuple[str, str]]:
+    """Say how many images each class has, and which class they were to become."""
+    found: list[tuple[str, str]] = []
+    if summary.classes:
+        counts = [f"{name} {count:,}" for name, count in summary.classes.items()]
+        found.append(("images by class", _listed(counts, MOST)))
+    if len({name for pair in summary.pairs.items() for name in (pair[0], *pair[1])}) < 3:
+        return found  # Of two classes there is only one pair.
+    chosen = summary.settings.get("target") is not None
+    predicted = sorted(summary.pairs.items(), key=lambda pair: -sum(pair[1].values()))
+    for name, targets in predicted[:MOST]:
+        ordered = sorted(targets.items(), key=lambda pair: -pair[1])
+        shares = [f"{other} {percent(n / sum(targets.values()))}" for other, n in ordered]
+        words = f"{name} against" + ("" if chosen else " its runner-up")
+        found.append((words, _listed(shares, MOST)))
+    if len(predicted) > MOST:
+        found.append(("further predicted classes", f"{len(predicted) - MOST:,}"))
+    return found
+
+
+def _listed(parts: list[str], most: int) -> str:
+    more = [f"and {len(parts) - most:,} more"] if len(parts) > most else []
+    return ", ".join([*parts[:most], *more])
+
+
 def key_figures(summary: Summary) -> list[tuple[str, str]]:
     """List what else a run measured, words and number."""
     measures = summary.measures.items()
     return [
         ("images", f"{summary.n_images:,}"),
+        *_classes(summary),
         ("directions", f"{summary.n_directions:,}"),
         ("counterfactuals per second", number(summary.counterfactuals_per_second)),
         ("network evaluations per counterfactual", number(summary.nfe_per_counterfactual)),

@@ -4,9 +4,12 @@ from didae.students.base import (
     LinearHead,
     StudentLike,
     check_student,
+    class_names,
     identity,
     logits,
     margin,
+    margins_of,
+    warn_of_constant,
 )
 from didae.students.networks import (
     PatchMLP,
@@ -33,12 +36,15 @@ __all__ = [
     "agreement",
     "build_student",
     "check_student",
+    "class_names",
     "fit_probe",
     "identity",
     "label_agreement",
     "load_student",
     "logits",
     "margin",
+    "margins_of",
     "train_student",
     "train_surrogate",
+    "warn_of_constant",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from didae.errors import DidaeError, reason
 from didae.randomness import generator
 from didae.runtime import AutoBatch
 from didae.storage import fingerprint, load_component, save_component
+
+logger = logging.getLogger(__name__)
 
 HEAD = "head"
 """Kind of component that a saved `LinearHead` is."""
@@ -303,6 +306,29 @@ def margin(logits: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
             f"margin: {pair} are not two different classes of 0..{classes - 1}; choose others."
         )
     return logits[:, second] - logits[:, first]
+
+
+def margins_of(logits: Tensor) -> Tensor:
+    """Give the margin of each class against class 0, shape (b, classes - 1)."""
+    return logits[:, 1:] - logits[:, :1]
+
+
+def class_names(known: Sequence[str], classes: int) -> tuple[str, ...]:
+    """Name each class of a student: as the data does, or by its number."""
+    return tuple(known[:classes]) + tuple(f"class {k}" for k in range(len(known), classes))
+
+
+def warn_of_constant(predictions: Iterable[int], known: Sequence[str]) -> None:
+    """Warn where a student gives all images one class; there is nothing to explain then."""
+    found = Counter(int(prediction) for prediction in predictions)
+    if len(found) == 1 and found.total() > 1:
+        (only,) = found
+        logger.warning(
+            "the classifier gives all %d images the same class, %s: check that its input is what "
+            "it was trained on (range, channels, size)",
+            found.total(),
+            class_names(known, only + 1)[only],
+        )
 
 
 class LinearHead(nn.Module):

@@ -1,4 +1,4 @@
-"""The probe: a student's margin as a linear function of z_sem."""
+"""The probe: a student's margins as linear functions of z_sem."""
 
 from __future__ import annotations
 
@@ -7,48 +7,91 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from didae.errors import DidaeError
 from didae.storage import load_component, save_component
+from didae.students.base import margin
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A student, distilled to one direction of z_sem and a threshold.
+    """A student, distilled to one linear read-out of z_sem for each class.
+
+    The read-outs tell the margin of each class against class 0, whose own is zero. The margin
+    between any two classes is the difference of two read-outs.
 
     Attributes
     ----------
-    weight : Tensor, float32, shape (d,)
-        Change of the margin per unit of z.
-    bias : float
-        Margin at z = 0.
+    weight : Tensor, float32, shape (classes, d)
+        Change of each class's margin per unit of z.
+    bias : Tensor, float64, shape (classes,)
+        Each class's margin at z = 0.
     encoder_fingerprint : str
         Which encoder gave z; empty if unknown.
-    pair : tuple of int
-        Classes (a, b) of the student whose margin it is.
     """
 
     weight: Tensor
-    bias: float
+    bias: Tensor
     encoder_fingerprint: str = ""
-    pair: tuple[int, int] = (0, 1)
 
-    def margin(self, z: Tensor) -> Tensor:
-        """Predict the student's margin.
+    @classmethod
+    def of_margin(cls, weight: Tensor, bias: float, encoder_fingerprint: str = "") -> Probe:
+        """Make the probe of a student of two classes from its margin.
+
+        Parameters
+        ----------
+        weight : Tensor, float32, shape (d,)
+            Change of the margin of class 1 per unit of z.
+        bias : float
+            The margin at z = 0.
+        encoder_fingerprint : str
+            Which encoder gave z.
+
+        Returns
+        -------
+        Probe
+            The probe.
+        """
+        both = torch.tensor([0, bias], dtype=torch.float64)
+        return cls(torch.stack([torch.zeros_like(weight), weight]), both, encoder_fingerprint)
+
+    def between(self, pair: tuple[int, int] | None = None) -> tuple[Tensor, float]:
+        """Give weight and bias of the margin between two classes.
+
+        Parameters
+        ----------
+        pair : tuple of int, optional
+            Classes (a, b), as for `didae.students.margin`.
+
+        Returns
+        -------
+        weight : Tensor, shape (d,)
+            Change of the margin per unit of z.
+        bias : float
+            The margin at z = 0.
+        """
+        return margin(self.weight.T, pair), float(margin(self.bias[None], pair))
+
+    def margin(self, z: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
+        """Predict the student's margin between two classes.
 
         Parameters
         ----------
         z : Tensor, float, shape (..., d)
             z_sem.
+        pair : tuple of int, optional
+            Classes (a, b), as for `didae.students.margin`.
 
         Returns
         -------
         Tensor, float, shape (...)
             w · z + b.
         """
-        return z @ self.weight.to(z) + self.bias
+        weight, bias = self.between(pair)
+        return z @ weight.to(z) + bias
 
-    def standing(self, z: Tensor, margins: Tensor) -> Tensor:
+    def standing(self, z: Tensor, margins: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
         """Say how far from the boundary images stand, on the side where the student sees them.
 
         Crossing the boundary from the other side would lead away from it.
@@ -58,14 +101,16 @@ class Probe:
         z : Tensor, float, shape (n, d)
             z_sem.
         margins : Tensor, float, shape (n,)
-            The student's margins on the same images.
+            The student's margins on the same images, between the same classes.
+        pair : tuple of int, optional
+            Classes (a, b), as for `didae.students.margin`.
 
         Returns
         -------
         Tensor, float, shape (n,)
             The probe's margin, or the student's where the two are on different sides.
         """
-        own = self.margin(z)
+        own = self.margin(z, pair)
         return torch.where((own > 0) == (margins > 0), own, margins)
 
     def save(self, folder: str | Path) -> None:
@@ -76,11 +121,7 @@ class Probe:
         folder : str or Path
             Gets ``config.json`` and ``model.safetensors``.
         """
-        config = {
-            "bias": self.bias,
-            "encoder_fingerprint": self.encoder_fingerprint,
-            "pair": list(self.pair),
-        }
+        config = {"bias": self.bias.tolist(), "encoder_fingerprint": self.encoder_fingerprint}
         save_component(folder, "probe", config, {"weight": self.weight})
 
     @classmethod
@@ -104,24 +145,32 @@ class Probe:
         """
         config, tensors = load_component(folder, "probe")
         try:
-            first, second = config.get("pair", (0, 1))
-            own = str(config["encoder_fingerprint"])
-            return cls(tensors["weight"], float(config["bias"]), own, (int(first), int(second)))
+            weight, bias, own = (
+                tensors["weight"],
+                config["bias"],
+                str(config["encoder_fingerprint"]),
+            )
+            if weight.ndim == 1:  # As written before there were more than two classes.
+                if tuple(config.get("pair", (0, 1))) != (0, 1):
+                    raise ValueError("it knows two of the classes only")
+                return cls.of_margin(weight, float(bias), own)
+            biases = torch.tensor(bias, dtype=torch.float64)
+            if weight.ndim != 2 or biases.shape != weight.shape[:1]:
+                raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(biases.shape)}")
+            return cls(weight, biases, own)
         except (KeyError, TypeError, ValueError) as error:
             raise DidaeError(f"{folder} is damaged ({error}); fit the probe again.") from error
 
 
 def fit_probe(
-    z: Tensor,
-    margins: Tensor,
-    ridge: float = 1e-4,
-    encoder_fingerprint: str = "",
-    pair: tuple[int, int] = (0, 1),
+    z: Tensor, margins: Tensor, ridge: float = 1e-4, encoder_fingerprint: str = ""
 ) -> Probe:
     """Distil a student to a probe by ridge least squares with intercept.
 
     With s = (z - mean) / std per coordinate, it minimises
-    mean (s · v + c - margin)² + ridge ‖v‖² in float64, so that scaling z changes nothing.
+    mean (s · v + c - margin)² + ridge ‖v‖² for each class in float64, so that scaling z changes
+    nothing. The fit is linear in the margins: the difference of two read-outs is the fit of the
+    margin between their classes.
     This is the distillation of Bender & Morik (arXiv 2601.21851), Algorithm 2, in closed form and
     with an intercept. Fit it on broad unlabelled images: on a student's own poisoned training set
     correlated factors share the blame.
@@ -130,14 +179,13 @@ def fit_probe(
     ----------
     z : Tensor, float, shape (n, d)
         z_sem of broad images.
-    margins : Tensor, float, shape (n,)
-        The student's margins on them.
+    margins : Tensor, float, shape (n,) or (n, classes - 1)
+        The student's margins on them: of class 1, or of each class, against class 0, as
+        `didae.students.margins_of` gives them.
     ridge : float
         Strength of the penalty, positive.
     encoder_fingerprint : str
         Which encoder gave z.
-    pair : tuple of int
-        Classes that the margins compare.
 
     Returns
     -------
@@ -147,29 +195,32 @@ def fit_probe(
     Raises
     ------
     DidaeError
-        If the shapes do not fit, values are not finite, or the student has the same margin
+        If the shapes do not fit, values are not finite, or the student has the same margins
         everywhere.
     """
     sample, target = _pair(z, margins)
     if ridge <= 0:
         raise DidaeError(f"probe: ridge is {ridge}; give a positive number.")
-    if bool((target == target[0]).all()):
+    if bool((target == target[:1]).all()):
         raise DidaeError("probe: the student has the same margin on all images; give broader ones.")
     mean, std = sample.mean(0), sample.std(0, correction=0)
     # A coordinate that never moves tells nothing; its weight is to be 0 and not 0 / 0.
     scale = torch.where(std > 1e-12 * sample.abs().amax(0), std, torch.inf)
     standard = (sample - mean) / scale
     penalty = ridge * torch.eye(sample.shape[1], dtype=torch.float64)
-    covariance = standard.T @ (target - target.mean()) / len(sample)
-    weight = torch.linalg.solve(standard.T @ standard / len(sample) + penalty, covariance) / scale
-    # float() first: the stored weight and the intercept must belong to each other.
-    stored = weight.float()
-    bias = float(target.mean() - mean @ stored.double())
-    return Probe(stored, bias, encoder_fingerprint, pair)
+    gram = standard.T @ standard / len(sample) + penalty
+    weights, biases = [torch.zeros_like(mean).float()], [0.0]
+    for column in target.T.contiguous():
+        covariance = standard.T @ (column - column.mean()) / len(sample)
+        # float() first: the stored weight and the intercept must belong to each other.
+        weights.append((torch.linalg.solve(gram, covariance) / scale).float())
+        biases.append(float(column.mean() - mean @ weights[-1].double()))
+    bias = torch.tensor(biases, dtype=torch.float64)
+    return Probe(torch.stack(weights), bias, encoder_fingerprint)
 
 
 def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:
-    """Measure how often probe and student are on the same side, on held-out images.
+    """Measure how often probe and student predict the same class, on held-out images.
 
     Parameters
     ----------
@@ -177,13 +228,13 @@ def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:
         The probe.
     z : Tensor, float, shape (n, d)
         z_sem of images the probe was not fitted on.
-    margins : Tensor, float, shape (n,)
-        The student's margins on them.
+    margins : Tensor, float, shape (n,) or (n, classes - 1)
+        The student's margins on them, as for `fit_probe`.
 
     Returns
     -------
     float
-        Share of equal signs, in [0, 1]; a margin of 0 counts as class 0, as in the student's
+        Share of equal predictions, in [0, 1]; a margin of 0 counts as class 0, as in the student's
         arg max.
 
     Raises
@@ -192,16 +243,20 @@ def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:
         If the shapes do not fit or values are not finite.
     """
     sample, target = _pair(z, margins)
-    return float(((probe.margin(sample) > 0) == (target > 0)).double().mean())
+    own = [probe.margin(sample, (0, number)) for number in range(1, len(probe.weight))]
+    first, second = (
+        functional.pad(values, (1, 0)).argmax(1) for values in (torch.stack(own, 1), target)
+    )
+    return float((first == second).double().mean())
 
 
 def _pair(z: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
-    if z.ndim != 2 or len(z) == 0 or margins.shape != z.shape[:1]:
+    if z.ndim != 2 or len(z) == 0 or margins.ndim not in (1, 2) or len(margins) != len(z):
         raise DidaeError(
             f"probe: z has shape {tuple(z.shape)} and margins {tuple(margins.shape)}; "
-            "give (n, d) and (n,) of the same images, at least one."
+            "give (n, d) and (n,) or (n, classes - 1) of the same images, at least one."
         )
     sample, target = z.detach().cpu().double(), margins.detach().cpu().double()
     if not bool(sample.isfinite().all() and target.isfinite().all()):
         raise DidaeError("probe: z or margins are not finite; leave those images out.")
-    return sample, target
+    return sample, target.reshape(len(z), -1)

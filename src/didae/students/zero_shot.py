@@ -12,7 +12,7 @@ from torch.nn import functional
 from didae.encoders.open_clip import Clip, image_encoder, load_clip
 from didae.encoders.pretrained import quiet
 from didae.errors import DidaeError, reason
-from didae.students.base import LinearHead, margin
+from didae.students.base import LinearHead
 from didae.students.probe import Probe
 
 
@@ -117,26 +117,18 @@ def text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
     return LinearHead(image_encoder(clip), weight, shift.reshape(()).expand(len(texts)))
 
 
-def probe_of(head: LinearHead, pair: tuple[int, int] | None = None) -> Probe:
+def probe_of(head: LinearHead) -> Probe:
     """Give the probe of a student that is linear in z_sem anyway: it is exact, nothing is fitted.
 
     Parameters
     ----------
     head : LinearHead
         The student.
-    pair : tuple of int, optional
-        Classes to compare, as for `didae.students.margin`.
 
     Returns
     -------
     Probe
-        Its margin is the student's.
-
-    Raises
-    ------
-    DidaeError
-        If there are more than two classes and no pair, or the pair names no two classes.
+        Its margins are the student's.
     """
-    weight = margin(head.weight.detach().T, pair).cpu()
-    bias = float(margin(head.bias.detach()[None], pair))
-    return Probe(weight, bias, head.encoder.fingerprint, pair or (0, 1))
+    weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
+    return Probe(weight - weight[:1], (bias - bias[:1]).double(), head.encoder.fingerprint)
