@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -328,57 +326,6 @@ def test_hostile_names_stay_text(chromium, shots, tmp_path, work) -> None:
         visitor.open("Repair")
         visitor.sees("not judged")
         visitor.leave()
-
-
-@pytest.mark.parametrize("name", ["run.yaml", "verdicts.json", "images/test/00000.png"])
-def test_no_file_is_served(address, folder, name: str) -> None:
-    (folder / "run.yaml").write_text("secret")
-    (folder / "verdicts.json").touch()
-    for path in (folder / name, Path("/etc/passwd"), Path.cwd() / "pyproject.toml"):
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{address}gradio_api/file={path}", timeout=10)
-        assert caught.value.code in (403, 404)
-
-
-def test_the_page_listens_on_this_machine_only(address) -> None:
-    assert address.startswith("http://127.0.0.1:")
-
-
-def test_uploads_are_limited_while_they_come_in(folder, work) -> None:
-    limits = UploadLimits(archive_bytes=1000)
-    with serve(Desk(folder, work.actions, limits)) as address:
-        for size, code in ((900, 200), (1_000_000, 413)):
-            body = (
-                b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.zip"\r\n\r\n'
-                + bytes(size)
-                + b"\r\n--x--\r\n"
-            )
-            request = urllib.request.Request(
-                f"{address}gradio_api/upload",
-                body,
-                {"Content-Type": "multipart/form-data; boundary=x"},
-            )
-            try:
-                status = urllib.request.urlopen(request, timeout=10).status
-            except urllib.error.HTTPError as error:
-                status = error.code
-            assert status == code
-
-
-def test_nothing_is_left_behind(folder, work) -> None:
-    import os
-
-    with serve(Desk(folder, work.actions, UploadLimits())):
-        scratch = Path(os.environ["GRADIO_TEMP_DIR"])
-        assert scratch.is_dir()
-    assert not scratch.exists()
-
-
-def test_a_port_that_is_taken(address, folder, work) -> None:
-    port = int(address.rstrip("/").rpartition(":")[2])
-    desk = Desk(folder, work.actions, UploadLimits())
-    with pytest.raises(DidaeError, match="taken"), serve(desk, port):
-        pass
 
 
 def test_events_are_an_audit(visit, folder) -> None:

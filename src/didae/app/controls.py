@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import gradio as gr
-
 from didae.app import views
 from didae.app.limits import UploadLimits
+from didae.app.toolkit import gr
 from didae.teachers import VERDICTS, Verdict
 
 POLL_SECONDS = 0.5
 
 JUDGE, REPAIR, OWN = "judge", "repair", "own"
-DOWNLOADS = {
-    "model": "Download the model",
-    "verdicts": "Download the verdicts",
-    "report": "Download the report",
-}
-"""File that `Desk.downloads` lists -> words on its button."""
 
 
 class Controls:
@@ -36,6 +29,7 @@ class Controls:
             )
         # What is on this screen: sent along with every click.
         self.place = gr.Textbox(visible="hidden", elem_id="place")
+        self.window = gr.Textbox(visible="hidden", elem_id="window")
         self.clock = gr.Timer(POLL_SECONDS, active=False)
         with gr.Tabs(elem_id="tabs") as self.tabs:
             with gr.Tab("Judge", id=JUDGE, elem_id="tab-judge") as self.judge_tab:
@@ -66,11 +60,7 @@ class Controls:
             self.judged = gr.HTML()
             self.repair = gr.Button("Repair the classifier", elem_id="repair", variant="primary")
             self.outcome = gr.HTML(elem_id="outcome")
-            with gr.Row(elem_id="downloads"):
-                self.downloads = {
-                    name: gr.DownloadButton(words, elem_id=f"download-{name}", visible=False)
-                    for name, words in DOWNLOADS.items()
-                }
+            self.downloads = gr.HTML(elem_id="downloads")
 
     def _lay_out_own(self, limits: UploadLimits) -> None:
         with gr.Column(elem_id="own"):

@@ -24,6 +24,11 @@ from didae.report import write_report
 from didae.report.html import REPORT_FILE
 from didae.report.repair import REPAIR_FOLDER
 from didae.teachers import VERDICTS_FILE, Verdict
+from didae.teachers.verdicts import Event
+
+
+WINDOWS = 256
+"""Windows whose verdicts can be taken back."""
 
 
 class Desk(Runs):
@@ -52,22 +57,13 @@ class Desk(Runs):
         super().__init__(home)
         self.actions, self.limits, self.teacher = actions, limits, teacher
         self.jobs = Jobs()
+        self._windows: dict[tuple[str, str], list[Event]] = {}
         self._lock = threading.Lock()
 
-    def judge(self, place: str, verdict: Verdict) -> str:
-        """Judge the direction on the screen.
+    def judge(self, place: str, verdict: Verdict, window: str = "") -> str:
+        """Judge the direction on the screen of a window.
 
-        Parameters
-        ----------
-        place : str
-            The direction.
-        verdict : str
-            What it is.
-
-        Returns
-        -------
-        str
-            The place of the next direction to judge; the same where none is left.
+        Gives the place of the next direction to judge; the same where none is left.
         """
         with self._lock:
             run, direction = self.locate(place)
@@ -76,29 +72,31 @@ class Desk(Runs):
             verdicts = run.verdicts()
             if verdicts[direction] != verdict:
                 verdicts.judge(direction, verdict, self.teacher)
+                self._own(window, place).append(verdicts.events[-1])
             following = run.next_open(direction)
             return self._at(place, direction if following is None else following)
 
-    def undo(self, place: str) -> str | None:
-        """Take back the last verdict.
+    def undo(self, place: str, window: str = "") -> str | None:
+        """Take back the last verdict that was given in a window and still stands.
 
-        Parameters
-        ----------
-        place : str
-            What is on the screen.
-
-        Returns
-        -------
-        str or None
-            The place of the direction that it was about; None where there was none.
+        Gives the place of the direction that it was about; None where there is none.
         """
         with self._lock:
             run, _ = self.locate(place)
-            direction = run.verdicts().undo(self.teacher)
+            own = self._own(window, place)
+            direction = run.verdicts().undo(self.teacher, own)
             if direction is None:
                 return None
-            # Another teacher may have judged a direction that has no screen.
-            return self._at(place, direction) if direction in run.order else place
+            own.remove(next(event for event in reversed(own) if event.direction == direction))
+            return self._at(place, direction)
+
+    def _own(self, window: str, place: str) -> list[Event]:
+        """Give what was judged in a window, of the run on its screen; forgotten ones stay judged."""
+        name = (window, place.rpartition(":")[0])
+        self._windows[name] = self._windows.pop(name, [])
+        if len(self._windows) > WINDOWS:
+            del self._windows[next(iter(self._windows))]
+        return self._windows[name]
 
     def step(self, place: str, by: int) -> str:
         """Go to a neighbouring screen.

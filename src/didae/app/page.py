@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 import tempfile
+import webbrowser
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import gradio as gr
-from gradio.themes import Base
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse
 from markupsafe import escape
 
 from didae.app import views
 from didae.app.controls import JUDGE, REPAIR, Controls
 from didae.app.desk import Desk
+from didae.app.server import HOST, Guard, bound, listening
+from didae.app.toolkit import Base, gr
 from didae.errors import DidaeError
 from didae.report.template import SHARED_STYLE
 from didae.teachers import Verdict
 
-HOST = "127.0.0.1"
+logger = logging.getLogger(__name__)
+
 TITLE = "didae"
 _FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 
+_WINDOW = "() => (sessionStorage.window ??= crypto.randomUUID())"
 _TO_TOP = "() => window.scrollTo({ top: 0 })"
 
 _Updates = dict[Any, Any]
@@ -33,95 +38,77 @@ _Updates = dict[Any, Any]
 
 
 @contextmanager
-def serve(desk: Desk, port: int | None = None, browser: bool = False) -> Generator[str]:
+def serve(desk: Desk, port: int = 0, browser: bool = False) -> Generator[str]:
     """Serve the page on this machine only, for as long as the context lasts.
 
-    Parameters
-    ----------
-    desk : Desk
-        What the page works on.
-    port : int, optional
-        Of the address; a free one by default.
-    browser : bool
-        Whether to open a browser.
-
-    Yields
-    ------
-    str
-        The address.
-
-    Raises
-    ------
-    DidaeError
-        If the port is taken.
+    Gives the address, with the token that opens it. Port 0 is any that is free.
     """
-    with tempfile.TemporaryDirectory(prefix="didae-") as scratch:
-        # Uploads and downloads pass through here and are gone afterwards.
+    with tempfile.TemporaryDirectory(prefix="didae-") as scratch, bound(port) as found:
+        # Uploads pass through here and are gone afterwards.
         os.environ["GRADIO_TEMP_DIR"] = scratch
-        page = build(desk, Path(scratch))
-        try:
-            _, address, _ = page.launch(
-                server_name=HOST,
-                server_port=port,
-                inbrowser=browser,
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                ssr_mode=False,
-                max_file_size=desk.limits.archive_bytes,
-                # The system's fonts, so that nothing is fetched from the network.
-                theme=Base(font=_FONTS, font_mono=_FONTS),
-                css=views.asset(SHARED_STYLE) + views.asset("page.css"),
-                js=views.asset("page.js"),
-            )
-        except OSError as error:
-            raise DidaeError(f"port {port} is taken: choose another with --port.") from error
-        try:
+        port = found.getsockname()[1]
+        guard = Guard(mounted(desk), port, Path(scratch), desk.limits.archive_bytes)
+        with listening(guard, found):
+            address = f"http://{HOST}:{port}/?token={guard.token}"
+            if browser:
+                webbrowser.open(address)
             yield address
-        finally:
-            page.close(verbose=False)
 
 
-def build(desk: Desk, scratch: Path) -> gr.Blocks:
-    """Lay the page out and connect it.
-
-    Parameters
-    ----------
-    desk : Desk
-        What the page works on.
-    scratch : Path
-        Folder for the copies that are downloaded.
-
-    Returns
-    -------
-    gr.Blocks
-        The page, not served yet.
-    """
+def mounted(desk: Desk) -> FastAPI:
+    """Lay the page out, connect it, and set it beside the files to take home."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        _Page(desk, scratch).connect(page)
-    return page
+        _Page(desk).connect(page)
+    # More clicks cannot be waiting.
+    page.queue(max_size=64, api_open=False)
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/download/{run}/{name}")
+    def download(run: str, name: str) -> FileResponse:
+        try:
+            path = desk.downloads(desk.run(run))[name]
+        except (DidaeError, KeyError) as error:
+            raise HTTPException(404) from error
+        return FileResponse(path, filename=path.name, headers={"Cache-Control": "no-store"})
+
+    return gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        server_name=HOST,
+        footer_links=[],
+        run_history=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        root_path="",
+        ssr_mode=False,
+        show_error=False,
+        max_file_size=desk.limits.archive_bytes,
+        # The system's fonts, so that nothing is fetched from the network.
+        theme=Base(font=_FONTS, font_mono=_FONTS),
+        css=views.asset(SHARED_STYLE) + views.asset("page.css"),
+        js=views.asset("page.js"),
+    )
 
 
 class _Page(Controls):
     """What the controls do."""
 
-    def __init__(self, desk: Desk, scratch: Path) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__(desk.limits)
-        self.desk, self.scratch = desk, scratch
+        self.desk = desk
 
     def connect(self, page: gr.Blocks) -> None:
         judge = [self.place, self.screen, *self.verdicts.values(), self.onward]
-        repair = [self.judged, self.outcome, self.repair, *self.downloads.values()]
+        repair = [self.judged, self.outcome, self.repair, self.downloads]
         work = [self.clock, self.explaining, self.explain]
         everything = [*judge, *repair, *work, self.runs, self.tabs]
+        here = [self.place, self.window]
         on = _Events(self.place)
-        on(page.load, self._load, everything, inputs=None)
+        on(page.load, self._load, [*everything, self.window], inputs=[self.window], js=_WINDOW)
         for verdict, button in self.verdicts.items():
-            on(button.click, partial(self._judge, verdict), judge)
-        on(self.undo.click, self._undo, judge)
+            on(button.click, partial(self._judge, verdict), judge, inputs=here)
+        on(self.undo.click, self._undo, judge, inputs=here)
         on(self.previous.click, partial(self._step, by=-1), judge)
         on(self.next.click, partial(self._step, by=1), judge)
         on(self.onward.click, self._to_repair, [self.tabs])
@@ -137,19 +124,19 @@ class _Page(Controls):
         )
         on(self.clock.tick, self._poll, everything)
 
-    def _load(self) -> _Updates:
-        return self._everything(self.desk.first(self.desk.opened))
+    def _load(self, window: str) -> _Updates:
+        return self._everything(self.desk.first(self.desk.opened)) | {self.window: window}
 
     def _open(self, name: str) -> _Updates:
         return self._everything(self.desk.first(name))
 
-    def _judge(self, verdict: Verdict, place: str) -> _Updates:
-        return self._judging(self.desk.judge(place, verdict))
+    def _judge(self, verdict: Verdict, place: str, window: str) -> _Updates:
+        return self._judging(self.desk.judge(place, verdict, window))
 
-    def _undo(self, place: str) -> _Updates:
-        earlier = self.desk.undo(place)
+    def _undo(self, place: str, window: str) -> _Updates:
+        earlier = self.desk.undo(place, window)
         if earlier is None:
-            gr.Info("There is nothing to undo.", duration=3)
+            gr.Info("There is nothing to undo: no verdict of this window stands.", duration=3)
         return self._judging(earlier or place)
 
     def _step(self, place: str, by: int) -> _Updates:
@@ -238,24 +225,12 @@ class _Page(Controls):
     def _repairs(self, place: str) -> _Updates:
         run, _ = self.desk.locate(place)
         possible = not self.desk.obstacle(run) and not self.desk.jobs.running
-        files = self.desk.downloads(run)
         return {
             self.judged: views.verdicts_view(run),
             self.outcome: views.repair_view(self.desk, run, place.rpartition(":")[0]),
             self.repair: gr.Button(interactive=possible),
-            **{
-                button: gr.DownloadButton(
-                    value=str(self._copy(files[name])) if name in files else None,
-                    visible=name in files,
-                )
-                for name, button in self.downloads.items()
-            },
+            self.downloads: views.downloads_view(self.desk, place.rpartition(":")[0]),
         }
-
-    def _copy(self, path: Path) -> Path:
-        # Gradio serves from its own folder only, so the run folder stays closed to it.
-        folder = Path(tempfile.mkdtemp(dir=self.scratch))
-        return Path(shutil.copy(path, folder))
 
 
 class _Events:
@@ -271,17 +246,24 @@ class _Events:
         outputs: list[Any],
         *,
         inputs: list[Any] | Literal["place"] | None = "place",
+        js: str | None = None,
     ) -> None:
         def handle(*values: Any) -> _Updates:
             try:
                 return method(*values)
             except DidaeError as error:
                 raise gr.Error(escape(str(error)), print_exception=False) from error
+            # A request that no click of this page sends; whoever looks must learn of a true fault.
+            except Exception as error:
+                logger.exception("the page failed")
+                words = f"This did not work ({type(error).__name__}): reload the page."
+                raise gr.Error(words, print_exception=False) from error
 
         event(
             handle,
             [self.place] if inputs == "place" else inputs,
             outputs,
+            js=js,
             show_progress="hidden",
             api_visibility="private",
         )

@@ -169,6 +169,11 @@ def own_intro(limits: UploadLimits) -> str:
     return _render("own.html.jinja", limits=limits)
 
 
+def downloads_view(desk: Desk, name: str) -> str:
+    """Draw the links to the files of a run that can be taken home."""
+    return _render("downloads.html.jinja", run=name, files=desk.downloads(desk.run(name)))
+
+
 def _preview(run: Run, preview: Preview) -> dict[str, Any]:
     return {
         "said": preview,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, get_args
@@ -202,13 +202,15 @@ class Verdicts:
             )
         self._record(direction, check_verdict(verdict), teacher, note)
 
-    def undo(self, teacher: str) -> int | None:
+    def undo(self, teacher: str, among: Collection[Event] | None = None) -> int | None:
         """Take back the last verdict that still stands.
 
         Parameters
         ----------
         teacher : str
             Who takes it back.
+        among : collection of Event, optional
+            The only ones that may be; those that were replaced since stay.
 
         Returns
         -------
@@ -221,6 +223,9 @@ class Verdicts:
             If it cannot be saved.
         """
         standing = self._standing()
+        if among is not None:
+            latest = {event.direction: event for event in standing}
+            standing = [e for e in standing if e is latest[e.direction] and e in among]
         if not standing:
             return None
         last = standing[-1]
