@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import builtins
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from app.client import Client
 from cli.parts import explain_flags, make_parts
 from didae.app.limits import UploadLimits
 from didae.cli import main
@@ -98,6 +105,44 @@ def test_a_run_of_the_demo_is_repaired_with_its_own_images(run, steps, accepted)
     page = (run / "report.html").read_text()
     assert ("After the repair" in page) == accepted
     assert ("The repair was refused" in page) != accepted
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_the_middle_of_a_repair_ends_all_of_it(run, tmp_path, number, code) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'didae[app]'")
+    judge(run)
+    (tmp_path / "scratch").mkdir()
+    flags = ["--port=0", "--no-browser", "--device=cpu", "--repair.cfkd.training.steps=100000"]
+    program = "import sys; from didae.cli import main; sys.exit(main())"
+    proxies = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9"}
+    page = subprocess.Popen(
+        [sys.executable, "-u", "-c", program, "app", str(run), *flags],
+        env=os.environ | proxies | {"TMPDIR": str(tmp_path / "scratch")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        client = Client(page.stdout.readline().split()[0])
+        config = json.loads(client.ask("/config")[2])
+        button = next(
+            c["id"] for c in config["components"] if c["props"].get("elem_id") == "repair"
+        )
+        click = next(d for d in config["dependencies"] if [button, "click"] in d["targets"])
+        event = {"data": ["main:1"], "fn_index": click["id"], "session_hash": "x"}
+        kind = "application/json"
+        assert client.ask("/gradio_api/queue/join", "POST", json.dumps(event).encode(),
+                          Content_Type=kind)[0] == 200  # fmt: skip
+        while page.poll() is None and not (run / REPAIR_FOLDER).exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        page.send_signal(number)
+        _, said = page.communicate(timeout=60)
+    finally:
+        page.kill()
+    assert page.returncode == code, said
+    assert "Traceback" not in said
+    assert "interrupted" in said
+    assert list((tmp_path / "scratch").glob("didae-*")) == []
 
 
 def test_verdicts_of_another_dictionary_are_not_followed(run) -> None:

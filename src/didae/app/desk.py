@@ -26,7 +26,6 @@ from didae.report.repair import REPAIR_FOLDER
 from didae.teachers import VERDICTS_FILE, Verdict
 from didae.teachers.verdicts import Event
 
-
 WINDOWS = 256
 """Windows whose verdicts can be taken back."""
 
@@ -91,7 +90,7 @@ class Desk(Runs):
             return self._at(place, direction)
 
     def _own(self, window: str, place: str) -> list[Event]:
-        """Give what was judged in a window, of the run on its screen; forgotten ones stay judged."""
+        """Give what was judged in a window of the run on its screen; what is forgotten stays."""
         name = (window, place.rpartition(":")[0])
         self._windows[name] = self._windows.pop(name, [])
         if len(self._windows) > WINDOWS:

@@ -52,6 +52,8 @@ class Jobs:
         self._lock = threading.Lock()
         self._status: Status | None = None
         self._started = 0.0
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
 
     @property
     def status(self) -> Status | None:
@@ -88,8 +90,16 @@ class Jobs:
                 raise DidaeError(f"the {self._status.kind} is still running: wait until it ends.")
             self._status = Status(kind, run, words="starting")
             self._started = time.monotonic()
-        # A daemon, so that Ctrl-C ends the program at once; all writes are atomic.
-        threading.Thread(target=self._run, args=(work,), daemon=True).start()
+        # A daemon: `stop` ends it, and what does not listen must not keep the program.
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 15.0) -> bool:
+        """End the work as Ctrl-C does, at its next report; say whether it has ended in time."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
 
     def _run(self, work: Callable[[Progress], None]) -> None:
         error = ""
@@ -97,6 +107,8 @@ class Jobs:
             work(self._report)
         except DidaeError as problem:
             error = str(problem)
+        except KeyboardInterrupt:
+            error = "it was stopped; started again, it goes on."
         except Exception as problem:
             # The thread has no caller: who looks at the page must learn of it.
             logger.exception("the work of the page failed")
@@ -105,6 +117,8 @@ class Jobs:
         self._change(running=False, share=None, words="", seconds=seconds, error=error)
 
     def _report(self, share: float | None, words: str) -> None:
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
         self._change(share=share, words=words)
 
     def _change(self, **values: bool | float | str | None) -> None:

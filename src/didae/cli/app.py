@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
+from didae.cli.audit import Audit
 from didae.cli.command import RUN_FILE, Command, console
 from didae.cli.components import load_judges
 from didae.cli.demo import Demo
 from didae.cli.explain import Explain
+from didae.cli.repair import RepairRun
 from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import load_summary
 from didae.cli.runs import load_run_components
@@ -23,11 +29,13 @@ from didae.data.square import Square
 from didae.errors import DidaeError
 from didae.repair.run import RepairConfig
 from didae.report import write_report
-from didae.report.repair import REPAIR_FOLDER, RepairDocument
+from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
 from didae.runtime import resolve_device, watched
+from didae.storage import FolderLock
 from didae.teachers import VERDICTS_FILE, Verdicts
 
 if TYPE_CHECKING:
+    from didae.app.jobs import Jobs
     from didae.app.results import Progress, RepairResult
 
 
@@ -73,63 +81,78 @@ class App(Command):
 
         actions = Actions(obstacle, self.repair_run, explain_own)
         desk = Desk(self.folder, actions, UploadLimits(), self.teacher)
-        with serve(desk, self.port or None, self.browser) as address:
-            console().print(f"{address} (Ctrl-C ends it)", style="bold")
-            threading.Event().wait()
+        try:
+            with serve(desk, self.port, self.browser) as address:
+                console().print(f"{address} (Ctrl-C ends it)", style="bold")
+                threading.Event().wait()
+        finally:
+            _end(desk.jobs)
 
     def repair_run(self, folder: Path, progress: Progress) -> RepairResult:
-        """Repair the student of a run of ``didae demo`` as its verdicts ask for.
-
-        Parameters
-        ----------
-        folder : Path
-            The run folder; gets the repair in ``repair``, and its report again.
-        progress : callable
-            Called with the share that is done, or None, and with what is being done.
-
-        Returns
-        -------
-        RepairResult
-            For the page.
-
-        Raises
-        ------
-        DidaeError
-            If the verdicts belong to another dictionary, or the repair fails.
-        """
-        progress(None, "Making counterfactuals and training")
+        """Repair the student of a run as its verdicts ask for; the run gets its report again."""
+        progress(None, "Reading what the run used")
         home = folder / REPAIR_FOLDER
+        with watched(progress):
+            if _demo(folder) is None:
+                audit = load_yaml(Audit, folder / RUN_FILE)
+                source = audit.source.model_copy(update={"data": audit.images})
+                RepairRun(
+                    explained=folder,
+                    folder=home,
+                    source=source,
+                    device=self.device,
+                    repair=self.repair,
+                ).execute()
+            else:
+                self._repair_demo(folder, home)
+        write_report(folder, load_summary(folder))
+        return _result(read_repair(home))
+
+    def _repair_demo(self, folder: Path, home: Path) -> None:
         components = load_run_components(folder).to(resolve_device(self.device))
         verdicts = Verdicts.load(folder / VERDICTS_FILE)
         recipe = load_yaml(Demo, folder / RUN_FILE).recipe
-        data = RepairData.of_square(Square(recipe.size, recipe.seed), recipe)
-        with watched(progress):
-            document = repair_and_measure(components, data, verdicts, self.repair, home)
-        write_report(folder, load_summary(folder))
-        return _result(document)
+        home.mkdir(exist_ok=True)
+        with FolderLock(home):
+            data = RepairData.of_square(Square(recipe.size, recipe.seed), recipe)
+            repair_and_measure(components, data, verdicts, self.repair, home)
+
+
+def _end(jobs: Jobs) -> None:
+    """Stop the work of the page: Python would abort if it ended beside a thread that computes."""
+    interrupt = sys.exc_info()[1]
+    with contextlib.suppress(KeyboardInterrupt):
+        if jobs.stop():
+            return
+    number = interrupt.args[0] if interrupt is not None and interrupt.args else signal.SIGINT
+    sys.stderr.write("didae: interrupted in the middle of work that goes on when it is repeated.\n")
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 def obstacle(folder: Path) -> str:
-    """Say why the page cannot repair the student of a run.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    str
-        A sentence; empty for runs of ``didae demo``, whose training images are known.
-    """
+    """Say why the page cannot repair the student of a run; nothing for demos and audits."""
+    if _demo(folder) is not None:
+        return ""
     try:
-        load_yaml(Demo, folder / RUN_FILE)
+        images = load_yaml(Audit, folder / RUN_FILE).images
     except DidaeError:
         return (
             "The images that this classifier was trained on are not known here: "
-            "repair it with `didae repair` and these verdicts."
+            f"repair it with `didae repair {folder} --data FOLDER`, which follows these verdicts."
+        )
+    if not Path(images.rpartition(":")[2]).exists():
+        return (
+            f"The images of this audit, {images}, are not found from here: end this page and start "
+            f"`didae app` where `didae audit` was started, or put them there again."
         )
     return ""
+
+
+def _demo(folder: Path) -> Demo | None:
+    with contextlib.suppress(DidaeError):
+        return load_yaml(Demo, folder / RUN_FILE)
+    return None
 
 
 def explain_own(images: Path, student: str, folder: Path, progress: Progress) -> None:
