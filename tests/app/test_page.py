@@ -49,6 +49,7 @@ class Visitor:
     def __init__(self, chromium, address: str, size: tuple[int, int], shots: Path) -> None:
         from playwright.sync_api import expect
 
+        expect.set_options(timeout=20_000)
         self.expect, self.shots, self.size = expect, shots, size
         self.context = chromium.new_context(
             viewport={"width": size[0], "height": size[1]},
@@ -57,7 +58,7 @@ class Visitor:
         )
         self.problems: list[str] = []
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(30_000)
         self.page.on("request", self._only_here)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("dialog", lambda dialog: self.problems.append(dialog.message))
