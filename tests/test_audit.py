@@ -27,5 +27,5 @@ def test_what_cannot_be_read_is_left_out():
     sample = Sample.read(Holes(), range(100))
     assert sample.rows.tolist() == [row for row in range(100) if row % 7]
     assert sample.images.equal(Square(200).images(sample.rows))
-    with pytest.raises(DidaeError, match="only 42 of 50 images"):
+    with pytest.raises(DidaeError, match="42 images to learn from are too few"):
         Sample.read(Holes(), range(50))

@@ -1,0 +1,434 @@
+"""Folders and tables as people have them: read right, or refused with the way on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+
+import pytest
+
+from cases.inputs import AUDIT, classes, flat, network, picture
+from didae.cli import main
+from didae.cli.sources import SourceConfig
+from didae.data.folder import split_of
+from didae.errors import DidaeError
+
+
+def opened(folder, **options):
+    return SourceConfig(data=str(folder), image_size=16, **options).open()
+
+
+def refusal(folder, **options):
+    with pytest.raises(DidaeError) as caught:
+        opened(folder, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def sizes(source):
+    """Count the images of each split."""
+    return {name: len(rows) for name, rows in source.splits.items()}
+
+
+def told(source, split):
+    """Return file and class of each image of a split."""
+    names = source.label_names
+    return [
+        (source.ids[row], names[source.labels[row]] if source.labels[row] >= 0 else None)
+        for row in source.splits[split]
+    ]
+
+
+def audited(tmp_path, capsys, folder, *flags, student="plain.onnx"):
+    if not (tmp_path / student).exists():
+        network(tmp_path / student)
+    run = [f"--student={tmp_path / student}", f"--folder={tmp_path / 'run'}", *AUDIT, *flags]
+    status = main(["audit", str(folder), *run])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+# Splits
+
+
+@pytest.mark.parametrize("case", ["split_folders_capital"], indirect=True)
+def test_training_and_testing_are_splits(case):
+    source = opened(case / "data")
+    assert source.label_names == ("cat", "dog")
+    assert sizes(source) == {"train": 54, "validation": 6, "test": 60}
+    assert all(name.startswith("Testing/") for name, _ in told(source, "test"))
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("Train", "Test"), ("train", "test")),
+        (("TRAIN", "VALID", "TEST"), ("train", "validation", "test")),
+        (("trn", "dev", "holdout"), ("train", "validation", "test")),
+        (("training_set", "test_set"), ("train", "test")),
+        (("train-images", "hold-out"), ("train", "test")),
+        (("TrainData", "EvalData"), ("train", "test")),
+        (("seg_train", "seg_test"), ("train", "test")),
+        (("train2017", "val2017"), ("train", "validation")),
+        (("train", "evaluation"), ("train", "test")),
+    ],
+)
+def test_the_usual_names_of_splits(tmp_path, names, splits):
+    for name in names:
+        classes(tmp_path / name, n=2)
+    source = opened(tmp_path)
+    assert source.label_names == ("cat", "dog")
+    for name, split in zip(names, splits, strict=True):
+        found = told(source, split)
+        assert all(file.startswith(f"{name}/") for file, _ in found)
+        assert all(f"/{label}/" in file for file, label in found)
+        assert len(found) == 4 or split == "train"
+
+
+@pytest.mark.parametrize(
+    "name", ["tests", "test_tube", "trainer", "cat", "evaluate", "Steam train", "valley", "pretest"]
+)
+def test_words_that_only_sound_like_splits_are_classes(tmp_path, name):
+    classes(tmp_path, (name, "zebra"), n=2)
+    assert opened(tmp_path).label_names == tuple(sorted((name, "zebra")))
+
+
+@pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        (("train/cat", "test/cat", "extra/cat"), ["splits test, train", "(extra)", "which split"]),
+        (("train/cat", "cat", "dog"), ["splits train", "(cat, dog)", "another name"]),
+        (("train", "car"), ["splits train", "(car)", "another name"]),
+        (("train/cat", "val/cat", "valid/cat"), ["val and valid", "validation", "one folder"]),
+        (("train/cat", "test/cow"), ["test has the classes cow", "train has cat"]),
+    ],
+)
+def test_what_is_ambiguous_beside_splits_is_refused_with_the_way_on(tmp_path, folders, parts):
+    for place, folder in enumerate(folders):
+        (tmp_path / folder).mkdir(parents=True)
+        picture(place).save(tmp_path / folder / "a.png")
+    text = refusal(tmp_path)
+    for part in parts:
+        assert part in text
+
+
+def test_images_beside_splits_are_refused(tmp_path):
+    classes(tmp_path / "train", n=1)
+    picture(1).save(tmp_path / "loose.png")
+    assert "images (loose.png, ...) beside the splits train" in refusal(tmp_path)
+
+
+def test_one_split_alone_is_no_class(tmp_path):
+    classes(tmp_path / "train", n=2)
+    assert opened(tmp_path).label_names == ("cat", "dog")
+    shutil.move(tmp_path / "train", tmp_path / "test")
+    source = opened(tmp_path)
+    assert source.label_names == ("cat", "dog")
+    assert sizes(source) == {"test": 4}
+
+
+def test_test_images_without_classes_are_kept_unlabelled_and_said(tmp_path, caplog):
+    classes(tmp_path / "train", n=5)
+    flat(tmp_path / "test" / "images", 3)
+    source = opened(tmp_path)
+    assert [label for _, label in told(source, "test")] == [None] * 3
+    assert "stay unlabelled" in caplog.text
+    assert opened(tmp_path, classes=("dog", "cat")).label_names == ("dog", "cat")
+    assert sizes(opened(tmp_path, classes=("dog", "cat"), split_seed=3)).get("test") == 0
+
+
+def test_splits_inside_the_classes_are_splits(tmp_path):
+    for name in ("cat", "dog"):
+        classes(tmp_path / name, ("Train", "Test"), n=3)
+    source = opened(tmp_path)
+    assert source.label_names == ("cat", "dog")
+    assert [name for name, _ in told(source, "test")] == [
+        f"{kind}/Test/Test00{i}.png" for kind in ("cat", "dog") for i in range(3)
+    ]
+
+
+@pytest.mark.parametrize("junk", [False, True])
+@pytest.mark.parametrize("inner", ["PetImages", "archive/PetImages", "data"])
+def test_folders_that_only_wrap_the_data(tmp_path, inner, junk):
+    classes(tmp_path / inner, n=2)
+    if junk:
+        flat(tmp_path / "__MACOSX" / "PetImages" / "cat", 2)
+        (tmp_path / "__MACOSX" / "._PetImages").write_bytes(b"\0")
+        for name in (".DS_Store", "Thumbs.db", "README.txt", "._cat.png"):
+            (tmp_path / name).write_bytes(b"\0")
+            (tmp_path / inner / name).write_bytes(b"\0")
+        (tmp_path / ".ipynb_checkpoints").mkdir()
+        (tmp_path / "models").mkdir()
+    source = opened(tmp_path)
+    assert source.label_names == ("cat", "dog")
+    assert source.ids[0] == "cat/cat000.png"
+
+
+def test_a_wrapper_around_splits_and_inside_each(tmp_path):
+    for split in ("training_set", "test_set"):
+        classes(tmp_path / "archive" / split / split, n=2)
+        (tmp_path / "archive" / split / split / ".DS_Store").write_bytes(b"\0")
+    source = opened(tmp_path)
+    assert source.label_names == ("cat", "dog")
+    assert told(source, "test")[0] == ("test_set/test_set/cat/cat000.png", "cat")
+
+
+def test_an_archive_is_refused_with_what_to_do(tmp_path):
+    classes(tmp_path / "photos", n=1)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        for path in (tmp_path / "photos").rglob("*.png"):
+            file.write(path, path.relative_to(tmp_path))
+    text = refusal(tmp_path / "photos.zip")
+    assert "unpack it (python -m zipfile -e photos.zip photos" in text
+    (tmp_path / "only").mkdir()
+    (tmp_path / "photos.zip").rename(tmp_path / "only" / "photos.zip")
+    assert "unpack photos.zip" in refusal(tmp_path / "only")
+
+
+def test_split_of():
+    assert split_of("Training") == ("train", "")
+    assert split_of("seg_train") == ("train", "seg")
+    assert split_of("held_out") == ("test", "")
+    assert split_of("train_test") is None
+    assert split_of("trainset") == ("train", "")
+
+
+# Tables
+
+
+@pytest.mark.parametrize("case", ["metadata_jsonl"], indirect=True)
+def test_metadata_jsonl(case):
+    source = opened(case / "data")
+    assert source.label_names == ("a", "b")
+    assert source.labels.tolist() == [0, 1] * 30
+    assert source.attributes["water"].tolist() == [0, 1, 2] * 20
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_table_in_each_split_is_that_of_the_split(tmp_path, kind):
+    for split, count in (("Train", 6), ("test", 4)):
+        flat(tmp_path / split, count)
+        rows = [
+            {"file_name": f"{i}.png", "label": "ba"[i % 2], "age": i, "wet": i > 1}
+            for i in range(count)
+        ]
+        write_table(tmp_path / split, kind, rows)
+    source = opened(tmp_path)
+    assert source.label_names == ("a", "b")
+    assert told(source, "test")[:2] == [("test/0.png", "b"), ("test/1.png", "a")]
+    assert source.attributes["wet"][source.splits["test"]].tolist() == [0, 0, 1, 1]
+    assert list(source.attributes) == ["age", "wet"]
+    (tmp_path / "test" / f"metadata.{kind}").unlink()
+    assert f"{tmp_path / 'test'} has no metadata.csv" in refusal(tmp_path)
+
+
+def write_table(folder, kind, rows):
+    if kind == "csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        (folder / "metadata.csv").write_text("\n".join(lines))
+    elif kind == "jsonl":
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    else:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.Table.from_pylist(rows), folder / "metadata.parquet")
+
+
+def test_splits_in_the_paths_or_in_another_column_are_followed(tmp_path):
+    for split in ("train", "test"):
+        flat(tmp_path / split, 3)
+    rows = [{"file_name": f"{s}/{i}.png", "label": i} for s in ("train", "test") for i in range(3)]
+    write_table(tmp_path, "jsonl", rows)
+    assert [name for name, _ in told(opened(tmp_path), "test")] == [
+        f"test/{i}.png" for i in range(3)
+    ]
+    for row in rows:
+        row["Subset"] = "Testing" if row["label"] == 1 else "Training"
+    write_table(tmp_path, "jsonl", rows)
+    assert sizes(opened(tmp_path))["test"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('{"file_name": "0.png", "label": 1', "line 1 is not valid JSON"),
+        ('{"file_name": "0.png"}\n\n[1]', "line 3 is no object"),
+        ('{"file_name": "0.png", "age": 1, "age": 2}', "line 1 is not valid JSON: 'age' is there"),
+        ('{"file": "0.png"}', "no column 'file_name'"),
+        ('{"file_name": "../0.png"}', "line 1, column 'file_name': '../0.png' leads out"),
+        ('{"file_name": 7}', "line 1, column 'file_name': 7 is no file name"),
+        ('{"file_name": "0.png", "label": [1]}', "line 1, column 'label': [1] is no class"),
+        ("", "lists no images"),
+        ("\xe9".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_mistakes_in_a_jsonl_are_named(tmp_path, text, part):
+    flat(tmp_path, 1)
+    content = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "metadata.jsonl").write_bytes(content)
+    assert part in refusal(tmp_path)
+
+
+def test_a_parquet_that_is_none_and_two_tables(tmp_path):
+    flat(tmp_path, 1)
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
+    assert "metadata.parquet is not a valid Parquet file" in refusal(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name\n0.png\n")
+    assert "holds metadata.csv and metadata.parquet; keep one" in refusal(tmp_path)
+
+
+def test_a_table_that_is_not_read_is_said(tmp_path, caplog):
+    flat(tmp_path, 2)
+    (tmp_path / "labels.csv").write_text("name,label\n0.png,a\n1.png,b\n")
+    assert opened(tmp_path).labels is None
+    assert "labels.csv is not read" in caplog.text
+
+
+@pytest.mark.parametrize("case", ["text_column_no_number"], indirect=True)
+def test_a_text_column_is_left_out_with_a_word(case, capsys):
+    status, said = audited(case, capsys, case / "data")
+    assert status == 0
+    assert "left out" in said
+    assert "column 'caption': 'a photo no 0' is not a number" in said
+
+
+@pytest.mark.parametrize("case", ["text_column_no_number"], indirect=True)
+def test_attributes_none_and_a_text_column_that_is_asked_for(case, caplog):
+    assert opened(case / "data", attributes=("none",)).attributes == {}
+    assert caplog.text == ""
+    assert "leave the column out of --attributes" in refusal(case / "data", attributes=("caption",))
+
+
+def test_columns_with_holes_and_words_for_truth(tmp_path, caplog):
+    flat(tmp_path, 4)
+    rows = [
+        {"file_name": f"{i}.png", "age": None if i == 2 else i, "wet": wet, "far": far, "n": 2.5}
+        for i, (wet, far) in enumerate(
+            [("yes", True), ("No", False), ("TRUE", True), ("false", True)]
+        )
+    ]
+    for kind in ("jsonl", "csv", "parquet"):
+        write_table(tmp_path, kind, rows)
+        source = opened(tmp_path)
+        assert list(source.attributes) == ["wet", "far", "n"]
+        assert source.attributes["wet"].tolist() == [1, 0, 1, 0]
+        assert source.attributes["far"].tolist() == [1, 0, 1, 1]
+        assert "column 'age'" in caplog.text
+        caplog.clear()
+        assert "column 'age'" in refusal(tmp_path, attributes=("age",))
+        (tmp_path / f"metadata.{kind}").unlink()
+
+
+# Labels
+
+
+@pytest.mark.parametrize("case", ["labels_as_floats"], indirect=True)
+def test_labels_as_floats(case):
+    source = opened(case / "data")
+    assert source.label_names == tuple(map(str, range(12)))
+    assert source.labels.tolist() == [i % 12 for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["0.0", "10.0", "2.0"], tuple(map(str, range(11)))),
+        (["2", "10.0", "0"], tuple(map(str, range(11)))),
+        (["0.5", "10.5", "2.5"], ("0.5", "2.5", "10.5")),
+        (["other", "10", "2"], ("2", "10", "other")),
+        (["10.0", "b", "2.0", "a"], ("2", "10", "a", "b")),
+        (["True", "false", "TRUE"], ("false", "TRUE")),
+        (["yes", "no"], ("no", "yes")),
+        (["class10", "class2"], ("class10", "class2")),
+        (["-1.5", "1.5", "0"], ("-1.5", "0", "1.5")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_the_order_of_labels(tmp_path, cells, names, kind):
+    flat(tmp_path, len(cells))
+    rows = [{"file_name": f"{i}.png", "label": cell} for i, cell in enumerate(cells)]
+    write_table(tmp_path, kind, rows)
+    source = opened(tmp_path)
+    assert source.label_names == names
+    shown = [names[label].lower() for label in source.labels]
+    assert shown == [cell.removesuffix(".0").lower() for cell in cells]
+
+
+def test_numbers_and_truth_of_json_as_labels(tmp_path):
+    flat(tmp_path, 3)
+    for values, names in (
+        ([11.0, 2, 0], tuple(map(str, range(12)))),
+        ([True, False, True], ("False", "True")),
+        ([0.5, 10, "x"], ("0.5", "10", "x")),
+    ):
+        rows = [{"file_name": f"{i}.png", "label": value} for i, value in enumerate(values)]
+        write_table(tmp_path, "jsonl", rows)
+        assert opened(tmp_path).label_names == names
+
+
+@pytest.mark.parametrize("names", [("coarse_label", "fine_label"), ("class", "labels")])
+def test_two_columns_that_may_be_the_label(tmp_path, names):
+    flat(tmp_path, 2)
+    rows = [{"file_name": f"{i}.png", **dict.fromkeys(names, i)} for i in range(2)]
+    write_table(tmp_path, "csv", rows)
+    text = refusal(tmp_path)
+    assert f"({', '.join(names)}): choose one with --label, such as --label {names[0]}" in text
+    assert opened(tmp_path, label=names[1]).label_names == ("0", "1")
+
+
+def test_a_split_without_labels_stays_and_a_hole_in_another_is_named(tmp_path, caplog):
+    flat(tmp_path, 4)
+    rows = [
+        {"file_name": f"{i}.png", "label": "ab"[i] if i < 2 else "", "split": split}
+        for i, split in enumerate(["train", "train", "test", "test"])
+    ]
+    write_table(tmp_path, "csv", rows)
+    source = opened(tmp_path)
+    assert source.labels.tolist() == [0, 1, -1, -1]
+    assert "split test: 2 of 2 images have no class" in caplog.text
+    rows[3]["label"] = "a"
+    write_table(tmp_path, "csv", rows)
+    assert "line 4, column 'label': '' is no class; fill it in" in refusal(tmp_path)
+
+
+# CelebA of Kaggle
+
+
+@pytest.mark.parametrize("case", ["celeba_csv"], indirect=True)
+def test_celeba_of_kaggle(case):
+    for data in (case / "data", f"celeba:{case / 'data'}"):
+        source = opened(data)
+        assert source.label_names == ("not Blond_Hair", "Blond_Hair")
+        assert source.labels.tolist() == [1, 0] * 30
+        assert list(source.attributes) == ["Blond_Hair", "Male"]
+        assert source.attributes["Male"].tolist() == [0] * 60
+        assert sizes(source) == {"train": 20, "validation": 20, "test": 20}
+        assert source.ids[3] == "img_align_celeba/img_align_celeba/000003.jpg"
+        assert source.images([3]).shape == (1, 3, 16, 16)
+    (case / "archive").mkdir()
+    (case / "data").rename(case / "archive" / "data")
+    assert len(opened(case / "archive")) == 60
+
+
+@pytest.mark.parametrize("case", ["celeba_csv"], indirect=True)
+@pytest.mark.parametrize(
+    ("file", "old", "new", "part"),
+    [
+        ("list_attr_celeba.csv", "000003.jpg,-1", "000003.jpg,0", "line 5, column 'Blond_Hair'"),
+        ("list_eval_partition.csv", "000003.jpg,0", "x.jpg,0", "does not list 000003.jpg"),
+        ("list_eval_partition.csv", "000003.jpg,0", "000003.jpg,3", "line 5, column 'partition'"),
+    ],
+)
+def test_broken_tables_of_kaggle(case, file, old, new, part):
+    path = case / "data" / file
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    assert part in refusal(case / "data")
+
+
+@pytest.mark.parametrize("case", ["celeba_csv"], indirect=True)
+def test_kaggle_without_its_partition(case):
+    (case / "data" / "list_eval_partition.csv").unlink()
+    assert "has no list_eval_partition" in refusal(case / "data")
