@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.dictionaries.guided import CLASS
-from didae.report.headline import JUDGE_LABELS, headline, key_figures
+from didae.report.headline import JUDGE_LABELS, class_lines, headline, key_figures, label_hint
 from didae.report.trust import trust
 from didae.summary import DirectionSummary, Summary
 
@@ -106,6 +106,21 @@ def test_the_headline_names_the_first_direction_and_says_nothing_only_of_nothing
 def test_what_separates_the_labels_comes_with_how_to_judge_it():
     assert JUDGE_LABELS in said(direction(CLASS, 44))
     assert JUDGE_LABELS not in said(direction("background", 44))
+    assert label_hint(f"{CLASS}, cat") == JUDGE_LABELS
+
+
+def test_classes_are_counted_and_pairs_named_where_there_is_a_choice():
+    run = summary(direction()).model_copy(update={"classes": {"cat": 1200, "dog": 50}})
+    assert class_lines(run) == [("images by class", "cat 1,200, dog 50")]
+    two = {"pairs": {"cat": {"dog": 9}, "dog": {"cat": 3}}}
+    assert len(class_lines(run.model_copy(update=two))) == 1
+    three = {"pairs": {"cat": {"dog": 3, "owl": 1}, "dog": {"cat": 9}}}
+    shown = [f"{words}: {value}" for words, value in class_lines(run.model_copy(update=three))]
+    assert [line.replace("\u202f", " ") for line in shown[1:]] == [
+        "dog against its runner-up: cat 100 %",
+        "cat against its runner-up: dog 75 %, owl 25 %",
+    ]
+    assert class_lines(summary(direction())) == []
 
 
 def test_figures_are_rounded_in_one_place():

@@ -172,6 +172,14 @@ def test_a_sheet_that_leads_out_of_the_folder_is_refused(tmp_path: Path):
         write_report(folder, summary)
 
 
+def test_images_are_counted_by_class(run: tuple[Path, Summary]):
+    folder, summary = run
+    counted = summary.model_copy(update={"classes": {HOSTILE: 7, "dog": 5}})
+    page = Page(write_report(folder, counted))
+    assert f"images by class {' '.join(HOSTILE.split())} 7, dog 5" in page.text
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
 def test_what_separates_the_labels_comes_with_how_to_judge_it(tmp_path: Path):
     page = Page(write_report(*single(tmp_path, direction_name=CLASS)))
     assert page.text.count(JUDGE_LABELS) == 2

@@ -9,9 +9,8 @@ from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.state import Run
-from didae.dictionaries.guided import CLASS
 from didae.report.advice import remedy
-from didae.report.headline import JUDGE_LABELS
+from didae.report.headline import label_hint
 from didae.report.pairs import drawn_pairs, picture
 from didae.report.pictures import read_picture
 from didae.report.repair import Preview
@@ -62,7 +61,7 @@ def judge_view(run: Run, direction: int) -> str:
         **drawn_pairs(screen.pairs),
         trust=found,
         advice=remedy(run.folder, found.remedy),
-        hint=JUDGE_LABELS if screen.direction.name == CLASS else "",
+        hint=label_hint(screen.direction.name),
         factors=FACTORS,
     )
 

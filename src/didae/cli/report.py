@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from didae.cli.command import Command, console
 from didae.report import write_report
 from didae.report.advice import remedy
-from didae.report.headline import headline, key_figures
+from didae.report.headline import class_lines, headline, key_figures
 from didae.report.numbers import NARROW, accuracy
 from didae.report.repair import Figure, Group, RepairDocument, find_repair, read_repair
 from didae.report.trust import trust
@@ -94,7 +94,7 @@ def tell(folder: Path, summary: Summary) -> None:
         counts = (f"{getattr(direction, stage):,}" for stage, _ in stages)
         table.add_row(direction.name, trust(summary, direction).word, *counts)
     terminal.print(table)
-    for words, value in key_figures(summary):
+    for words, value in (*key_figures(summary), *class_lines(summary)):
         terminal.print(_plain(f"{words}: {value}"))
 
 

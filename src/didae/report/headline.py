@@ -43,8 +43,7 @@ def headline(summary: Summary) -> Headline:
         f"In {percent(best.verified_share)} of images the flip is verified: the saved image shows "
         "this change and little else."
     ]
-    if best.name.startswith(CLASS):
-        more.append(JUDGE_LABELS)
+    more += [hint] if (hint := label_hint(best.name)) else []
     if others and others[0].ambient_flips:
         after = trust(summary, others[0])
         doubt = f", but {after.reason}" if after.reason else ""
@@ -74,7 +73,12 @@ def _nothing(summary: Summary) -> Headline:
     return Headline(first, (meaning,), "more directions")
 
 
-def _classes(summary: Summary) -> list[tuple[str, str]]:
+def label_hint(name: str) -> str:
+    """Say how to judge a direction that follows the labels; empty for any other."""
+    return JUDGE_LABELS if name.startswith(CLASS) else ""
+
+
+def class_lines(summary: Summary) -> list[tuple[str, str]]:
     """Say how many images each class has, and which class they were to become."""
     found: list[tuple[str, str]] = []
     if summary.classes:
@@ -104,7 +108,6 @@ def key_figures(summary: Summary) -> list[tuple[str, str]]:
     measures = summary.measures.items()
     return [
         ("images", f"{summary.n_images:,}"),
-        *_classes(summary),
         ("directions", f"{summary.n_directions:,}"),
         ("counterfactuals per second", number(summary.counterfactuals_per_second)),
         ("network evaluations per counterfactual", number(summary.nfe_per_counterfactual)),

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from didae.dictionaries.guided import CLASS
 from didae.report import trust
 from didae.report.advice import dotted, onward, remedy
-from didae.report.headline import JUDGE_LABELS, headline, key_figures
+from didae.report.headline import class_lines, headline, key_figures, label_hint
 from didae.report.pairs import (
     Row,
     delivered_rows,
@@ -89,6 +88,7 @@ def write_report(
             advice=remedy(folder, said.remedy),
             first=_first(folder, delivered, summary),
             key_figures=key_figures(summary),
+            class_lines=class_lines(summary),
             cards=[_card(folder, d, delivered, summary) for d in summary.directions[:CARDS]],
             thresholds=trust,
             trusts={d.index: trust.trust(summary, d) for d in summary.directions},
@@ -124,7 +124,7 @@ def _card(
         **drawn_pairs(pairs),
         "direction": direction,
         "delivered": len(rows),
-        "hint": JUDGE_LABELS if direction.name == CLASS else "",
+        "hint": label_hint(direction.name),
         "advice": remedy(folder, trust.trust(summary, direction).remedy),
     }
 

@@ -27,36 +27,15 @@ def read_picture(folder: Path, name: str) -> NDArray[np.uint8]:
 def difference_map(
     factual: NDArray[np.uint8], counterfactual: NDArray[np.uint8], gain: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Show a signed difference around grey: brighter where the counterfactual is brighter.
-
-    Parameters
-    ----------
-    factual, counterfactual
-        (h, w, 3) uint8.
-    gain
-        Amplification; at 1 the whole range -255..255 fits, at 2 half of it, the rest is cut off.
-
-    Returns
-    -------
-    ndarray
-        (h, w, 3) uint8: 128 + gain · (counterfactual - factual) / 2, rounded and cut to 0..255.
-    """
+    """Show a signed difference around grey: 128 + gain · (after - before) / 2, cut off."""
     change = counterfactual.astype(np.float64) - factual.astype(np.float64)
     return np.rint(128 + gain * change / 2).clip(0, 255).astype(np.uint8)
 
 
 def common_gain(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> int:
-    """Choose one amplification for several pairs, so that their maps can be compared.
+    """Choose one gain for several pairs, so that their maps can be compared.
 
-    Parameters
-    ----------
-    pairs
-        (factual, counterfactual) arrays, each (h, w, 3) uint8.
-
-    Returns
-    -------
-    int
-        The largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
+    It is the largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
     """
     peaks = [np.quantile(np.abs(b.astype(np.int16) - a.astype(np.int16)), 0.999) for a, b in pairs]
     peak = max((float(p) for p in peaks), default=0.0)
@@ -64,20 +43,7 @@ def common_gain(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) ->
 
 
 def thumbnail(image: NDArray[np.uint8], side: int = THUMBNAIL) -> NDArray[np.uint8]:
-    """Reduce an image so that its longest side is at most `side`; smaller images stay as they are.
-
-    Parameters
-    ----------
-    image
-        (h, w, 3) uint8.
-    side
-        Longest side allowed, in pixels.
-
-    Returns
-    -------
-    ndarray
-        (h', w', 3) uint8.
-    """
+    """Reduce an image so that its longest side is at most `side`; smaller ones stay as they are."""
     height, width = image.shape[:2]
     if max(height, width) <= side:
         return image
@@ -87,18 +53,7 @@ def thumbnail(image: NDArray[np.uint8], side: int = THUMBNAIL) -> NDArray[np.uin
 
 
 def data_uri(image: NDArray[np.uint8]) -> str:
-    """Write an image as a PNG inside a `data:` address.
-
-    Parameters
-    ----------
-    image
-        (h, w, 3) uint8.
-
-    Returns
-    -------
-    str
-        `data:image/png;base64,...`
-    """
+    """Write an image as a PNG inside a `data:` address."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
