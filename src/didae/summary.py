@@ -26,7 +26,7 @@ NO_LATENT_FLIP = "no latent flip"
 NOT_FINITE = "not finite"
 UNREADABLE = "unreadable"
 
-EXPLAINED, LEARNT = "explained", "learnt from"
+READ, LEARNT, EXPLAINED = "read", "learnt from", "explained"
 """What images are for that could not be read, see `Summary.unread`."""
 
 FUNNEL: tuple[tuple[str, str], ...] = (
@@ -182,7 +182,8 @@ class Summary(BaseModel):
     settings
         The resolved configuration.
     unread
-        Images that could not be read, by what they were for: explained, learnt from.
+        Images that could not be read, by what they were for: read (and left
+        out at once), learnt from, explained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -175,7 +175,7 @@ def test_a_broken_image_in_the_middle_fails_alone():
     assert [skipped.path for skipped in kept.skipped] == ["all/00000002"]
     nothing = make(2, broken=[0, 1])
     text = message(lambda: open_dataset(nothing, on_error="skip"))
-    assert "none of the 2 images can be read" in text
+    assert "no image is left: 2 of 2 images cannot be read" in text
 
 
 def test_an_image_without_content_is_refused():

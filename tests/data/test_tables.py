@@ -133,7 +133,7 @@ def test_folders_that_are_none(tmp_path):
     with pytest.raises(DidaeError, match=r"neither metadata\.csv, class folders nor images"):
         ImageTable.from_folder(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DidaeError, match="cat holds no images"):
+    with pytest.raises(DidaeError, match="cat is empty; put images into it"):
         ImageTable.from_folder(tmp_path)
     image(tmp_path / "loose.png")
     with pytest.raises(DidaeError, match=r"images \(loose.png, ...\) beside class folders \(cat"):
@@ -200,7 +200,7 @@ def test_skip_keeps_class_numbers_when_a_class_is_lost(classes):
 
 def test_skip_with_nothing_left(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(DidaeError, match=r"none of the 1 images .* a.png: the file is empty"):
+    with pytest.raises(DidaeError, match=r"no image is left: 1 of 1 images .* a.png: the file is empty"):
         ImageTable.from_folder(tmp_path, on_error="skip")
 
 

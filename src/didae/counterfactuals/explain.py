@@ -61,7 +61,7 @@ from didae.storage import (
     write_shard,
 )
 from didae.students import warn_of_constant
-from didae.summary import UNREADABLE, Summary, summarise
+from didae.summary import READ, UNREADABLE, Summary, summarise
 
 ROUND_TRIPS = 8
 """Images of a run whose round trip is saved as a picture."""
@@ -254,6 +254,9 @@ class _Run:
             label_names=tuple(self.source.label_names),
             settings=self.settings,
         )
+        if self.source.unread is not None:
+            unread = {READ: self.source.unread, **summary.unread}
+            summary = summary.model_copy(update={"unread": unread})
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
         predictions = table.column("prediction_before").to_pylist()[::directions]
         warn_of_constant([p for p in predictions if p >= 0], summary.label_names)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.columns import Frame, choose_label, read_attributes, read_frame, read_labels
-from didae.data.images import IMAGE_SUFFIXES, check_image, read_image
+from didae.data.images import check_image, read_image
+from didae.data.listing import identifier, is_hidden, is_image, leads_back, left_out, walk
 from didae.data.table import ImageTable, Reading, sift, stacked
 from didae.errors import DidaeError, ImageReadError
 
@@ -38,7 +39,6 @@ _NEUTRAL: Final = (
     *("unlabeled", "unlabelled", "unknown"),
 )
 _SPLIT_COLUMNS: Final = ("split", "subset", "partition", "set", "phase")
-_ARCHIVES: Final = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 _OTHER_TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
 
 
@@ -106,47 +106,45 @@ def open_images(folder: Path, reading: Reading) -> ImageTable:
         entries = _list_splits(folder, homes, splits) if splits else _list(folder)
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
+    rest = left_out(folder)
+    if rest:
+        logger.warning("%s: left out %s", folder, rest)
     return _from_entries(folder, entries, reading)
 
 
-def file_reader(folder: Path, names: Sequence[str], reading: Reading) -> Callable[..., Tensor]:
-    """Give what reads the images of rows from files below a folder."""
-
-    def read(rows: list[int]) -> Tensor:
-        chosen = [names[row] for row in rows]
-        batch = [read_image(folder / name, reading.size, reading.max_pixels) for name in chosen]
-        return stacked(batch, chosen, reading.size)
-
-    return read
-
-
-def checked(
-    table: ImageTable,
+def table_of_files(
     folder: Path,
+    names: Sequence[str],
     reading: Reading,
     late: bool = False,
     place: Callable[[int], str] = lambda _: "",
+    **columns: Any,
 ) -> ImageTable:
-    """Look at the files of a table as far as `reading` asks for; `place` says where one is listed.
+    """Make a table of files below a folder, and look at them as far as `reading` asks for.
 
-    `late` is whether broken files are left for later if `reading` does not say.
+    `late` is whether broken files are left for later if `reading` does not say, and `place` says
+    where a file is listed. What UTF-8 cannot hold of a name is an escape in its id.
     """
-    on_error = reading.on_error or ("late" if late else "raise")
-    if on_error == "late":
-        return table
+    ids = tuple(identifier(name) for name in names)
+
+    def read(rows: list[int]) -> Tensor:
+        paths = [folder / names[row] for row in rows]
+        batch = [read_image(path, reading.size, reading.max_pixels) for path in paths]
+        return stacked(batch, [ids[row] for row in rows], reading.size)
 
     def look(row: int) -> None:
-        path = folder / table.ids[row]
         try:
             if on_error == "skip":
-                read_image(path, reading.size, reading.max_pixels)
+                read_image(folder / names[row], reading.size, reading.max_pixels)
             else:
-                check_image(path, reading.max_pixels)
+                check_image(folder / names[row], reading.max_pixels)
         except ImageReadError as error:
             where = place(row).removeprefix(f"{folder}{os.sep}")
             raise ImageReadError(f"{error} ({where})" if where else str(error)) from error
 
-    return sift(table, look, strict=on_error == "raise")
+    table = ImageTable(ids, read, **columns)
+    on_error = reading.on_error or ("late" if late else "raise")
+    return table if on_error == "late" else sift(table, look, strict=on_error == "raise")
 
 
 def _from_tables(
@@ -181,15 +179,16 @@ def _from_tables(
             frame.where,
         )
     taken = (FILE_NAME, label, column)
-    made = ImageTable(
-        tuple(names),
-        file_reader(folder, names, reading),
-        labels,
-        label_names,
-        read_attributes(frame, reading.attributes, taken),
-        splits,
+    return table_of_files(
+        folder,
+        names,
+        reading,
+        place=frame.place,
+        labels=labels,
+        label_names=label_names,
+        attributes=read_attributes(frame, reading.attributes, taken),
+        splits=splits,
     )
-    return checked(made, folder, reading, place=frame.place)
 
 
 def _split_column(frame: Frame, taken: Sequence[str | None]) -> str | None:
@@ -225,7 +224,6 @@ def _splits_of_paths(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
 
 
 def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> ImageTable:
-    names = [entry.name for entry in entries]
     label_names = sorted({entry.label for entry in entries if entry.label is not None})
     number = {name: place for place, name in enumerate(label_names)}
     labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
@@ -235,14 +233,14 @@ def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> 
             rows.setdefault(entry.split, []).append(row)
     if len(label_names) == 1:
         logger.warning("%s: all images are of one class, %r", folder, label_names[0])
-    made = ImageTable(
-        tuple(names),
-        file_reader(folder, names, reading),
-        labels if label_names else None,
-        tuple(label_names),
+    return table_of_files(
+        folder,
+        [entry.name for entry in entries],
+        reading,
+        labels=labels if label_names else None,
+        label_names=tuple(label_names),
         splits={name: np.array(found, dtype=np.int64) for name, found in rows.items()},
     )
-    return checked(made, folder, reading)
 
 
 def _split_folders(folder: Path) -> dict[str, str]:
@@ -342,17 +340,22 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
             f"{TABLES[0]}"
         )
     if not inside.images and not inside.folders:
-        packed = [path.name for path in sorted(folder.iterdir()) if path.suffix in _ARCHIVES]
-        advice = f"; unpack {packed[0]}" if packed else ""
-        raise DidaeError(f"{folder} holds neither {TABLES[0]}, class folders nor images{advice}")
+        rest = left_out(folder)
+        but = f", but {rest}" if rest else ""
+        raise DidaeError(f"{folder} holds neither {TABLES[0]}, class folders nor images{but}")
     if inside.images:
         return [_Entry((Path(part) / name).as_posix(), None) for name in inside.images]
     entries: list[_Entry] = []
     for name in inside.folders:
-        found = sorted(_walk(home, folder / name))
+        paths = (path for path in walk(folder / name) if is_image(path.name))
+        found = sorted(path.relative_to(home).as_posix() for path in paths)
         if not found:
-            raise DidaeError(f"class folder {folder / name} holds no images; remove it")
-        entries += [_Entry(file, name) for file in found]
+            rest = left_out(folder / name)
+            holds = f"holds no images but {rest}" if rest else "is empty"
+            raise DidaeError(
+                f"class folder {folder / name} {holds}; put images into it, or move it out of here"
+            )
+        entries += [_Entry(file, identifier(name)) for file in found]
     return entries
 
 
@@ -364,8 +367,12 @@ class _Content(NamedTuple):
 def _content(folder: Path) -> _Content:
     entries = sorted(folder.iterdir())
     return _Content(
-        [path.name for path in entries if not path.is_dir() and _is_image(path.name)],
-        [path.name for path in entries if path.is_dir() and not _is_hidden(path.name)],
+        [path.name for path in entries if not path.is_dir() and is_image(path.name)],
+        [
+            path.name
+            for path in entries
+            if path.is_dir() and not is_hidden(path.name) and not leads_back(path)
+        ],
     )
 
 
@@ -378,24 +385,4 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _has_image(folder: Path) -> bool:
-    return next(iter(_walk(folder, folder)), None) is not None
-
-
-def _walk(folder: Path, start: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(start, onerror=_raise):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in files:
-            if _is_image(name):
-                yield (Path(parent) / name).relative_to(folder).as_posix()
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _raise(error: OSError) -> None:
-    raise error
+    return any(is_image(path.name) for path in walk(folder))

@@ -76,7 +76,12 @@ FOREIGN: Final = (
     Foreign("DICOM", (".dcm",), rb".{128}DICM", "save it as PNG, with the window that readers use"),
     Foreign("NumPy", (".npy", ".npz"), rb"\x93NUMPY", "save each array as PNG"),
     Foreign("video", (".mp4", ".mov", ".avi", ".mkv"), rb".{4}ftyp", "save its frames as PNG"),
-    Foreign("zip", (".zip", ".gz", ".tar", ".7z"), rb"PK\x03\x04|\x1f\x8b", "unpack it"),
+    Foreign(
+        "archive",
+        (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"),
+        rb"PK\x03\x04|\x1f\x8b",
+        "unpack it",
+    ),
     Foreign("web page", (".htm", ".html"), rb"(?i)\s*<(!doctype|html)", "download the image anew"),
     Foreign("Git LFS pointer", (), rb"version https://git-lfs", "fetch it with `git lfs pull`"),
     Foreign("TIFF of other pixels", (), rb"II\*\0|MM\0\*", "save it with 8 bits a channel"),

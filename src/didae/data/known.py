@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from didae.data.columns import Column, Frame, read_frame
 from didae.data.fashion_mnist import fashion_mnist, has_idx_files
-from didae.data.folder import checked, file_reader, open_images, unwrapped
+from didae.data.folder import open_images, table_of_files, unwrapped
 from didae.data.huggingface import holds_dataset, open_saved
 from didae.data.splits import Splits
 from didae.data.table import ImageTable, Reading
@@ -76,16 +76,18 @@ class _Catalogue:
                 f"{self.table}: column {label!r} goes from {values.min():g} to {values.max():g} "
                 "and is no label; choose one of values from 0 to 1"
             )
-        made = ImageTable(
+        return table_of_files(
+            folder,
             self.names,
-            file_reader(folder, self.names, reading),
-            (values > 0.5).astype(np.int64),
-            self.class_names.get(label, (f"not {label}", label)),
-            {name: self.columns[name] for name in chosen},
-            self.splits,
-            self.license,
+            reading,
+            late=True,
+            place=self.place,
+            labels=(values > 0.5).astype(np.int64),
+            label_names=self.class_names.get(label, (f"not {label}", label)),
+            attributes={name: self.columns[name] for name in chosen},
+            splits=self.splits,
+            license=self.license,
         )
-        return checked(made, folder, reading, late=True, place=self.place)
 
 
 def open_folder(folder: Path, reading: Reading, name: str | None = None) -> ImageTable:

@@ -25,6 +25,12 @@ def is_image(name: str) -> bool:
     return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def leads_back(folder: Path) -> bool:
+    """Tell whether a folder is a link to one that the link itself lies in."""
+    home = Path(os.path.realpath(folder.parent))
+    return folder.is_symlink() and Path(os.path.realpath(folder)) in (home, *home.parents)
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Go through all files below a folder but hidden ones, in no certain order.
 
@@ -33,12 +39,11 @@ def walk(folder: Path) -> Iterator[Path]:
     """
     seen = {os.path.realpath(place) for place in (folder, *folder.absolute().parents)}
     for parent, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        home = Path(os.path.realpath(parent))
-        around = {str(place) for place in home.parents}
         kept: list[str] = []
         for name in sorted(folders):
-            real = os.path.realpath(home / name)
-            if not is_hidden(name) and real not in seen | around:
+            path = Path(parent, name)
+            real = os.path.realpath(path)
+            if not (is_hidden(name) or real in seen or leads_back(path)):
                 seen.add(real)
                 kept.append(name)
         folders[:] = kept

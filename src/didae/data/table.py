@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import combinations
@@ -13,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from didae.data.failures import Unread
 from didae.data.images import MAX_PIXELS
 from didae.data.splits import Splits, renumber
 from didae.errors import DidaeError, ImageReadError, nearest
 from didae.runtime import progress
+
+logger = logging.getLogger(__name__)
 
 Axis = Literal["horizontal", "vertical"]
 """Along which an image is mirrored: horizontal exchanges left and right."""
@@ -76,6 +80,8 @@ class ImageTable:
         Licence of the images; empty if unknown.
     skipped
         The images that were left out, and why.
+    unread
+        How many were left out, by class; None without any.
     """
 
     ids: tuple[str, ...]
@@ -88,6 +94,7 @@ class ImageTable:
     splits: Splits = field(default_factory=dict[str, "NDArray[np.int64]"])
     license: str = ""
     skipped: tuple[Skipped, ...] = ()
+    unread: Unread | None = None
 
     @staticmethod
     def from_folder(
@@ -202,6 +209,7 @@ class ImageTable:
             splits=renumber(self.splits, kept, len(self)),
             license=self.license,
             skipped=self.skipped,
+            unread=self.unread,
         )
 
     def of_classes(self, names: Sequence[str]) -> ImageTable:
@@ -313,22 +321,23 @@ def changed(table: ImageTable, **columns: Any) -> ImageTable:
 
 def sift(table: ImageTable, look: Callable[[int], object], strict: bool) -> ImageTable:
     """Leave out the images that `look` cannot read; raise at the first where it is strict."""
-    kept: list[int] = []
-    skipped: list[Skipped] = []
-    for row, name in enumerate(progress(table.ids, "looking at the images")):
-        reason = "" if strict else _failure(look, row)
+    reasons: dict[int, str] = {}
+    for row, _ in enumerate(progress(table.ids, "looking at the images")):
         if strict:
             look(row)
-        if reason:
-            skipped.append(Skipped(name, reason.rpartition(f"{name}: ")[2]))
-        else:
-            kept.append(row)
-    if not kept:
-        raise DidaeError(
-            f"none of the {len(skipped)} images can be read; the first, {skipped[0].path}: "
-            f"{skipped[0].reason}"
-        )
-    return changed(table.select(kept), skipped=tuple(skipped))
+        elif reason := _failure(look, row):
+            reasons[row] = reason
+    if not reasons:
+        return table
+    labels = () if table.labels is None else table.labels
+    unread = Unread.of(reasons, table.ids, labels, table.label_names)
+    if len(reasons) == len(table):
+        raise DidaeError(f"no image is left: {unread}")
+    logger.warning("%s", unread)
+    ids = {row: table.ids[row] for row in reasons}
+    skipped = (Skipped(name, reasons[row].rpartition(f"{name}: ")[2]) for row, name in ids.items())
+    kept = [row for row in range(len(table)) if row not in reasons]
+    return changed(table.select(kept), skipped=tuple(skipped), unread=unread)
 
 
 def _failure(look: Callable[[int], object], row: int) -> str:
