@@ -30,6 +30,7 @@ class Images:
 
     label_names = ("dark", "bright")
     license = ""
+    unread = None
 
     def __init__(self, count: int = 40, broken: Sequence[int] = (), size: int = SIZE) -> None:
         random = np.random.RandomState(0)

@@ -200,7 +200,7 @@ def test_skip_keeps_class_numbers_when_a_class_is_lost(classes):
 
 def test_skip_with_nothing_left(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(DidaeError, match=r"no image is left: 1 of 1 images .* a.png: the file is empty"):
+    with pytest.raises(DidaeError, match=r"no image is left: 1 of 1 .* a.png: the file is empty"):
         ImageTable.from_folder(tmp_path, on_error="skip")
 
 
