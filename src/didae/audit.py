@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
+from didae.counterfactuals.run import RUN_FILE
 from didae.data.failures import Unread, read_some
 from didae.data.selection import draw
 from didae.data.table import ImageSource
@@ -28,6 +31,7 @@ from didae.encoders.cache import cached_embed
 from didae.errors import DidaeError
 from didae.recipes.square import SURROGATES
 from didae.runtime import progress
+from didae.storage import differences, fingerprint, keep_or_make
 from didae.students import (
     LinearHead,
     Probe,
@@ -37,6 +41,7 @@ from didae.students import (
     check_student,
     class_names,
     fit_probe,
+    identity,
     load_student,
     logits,
     margin,
@@ -104,6 +109,11 @@ class Sample:
     rows: NDArray[np.int64]
     unread: Unread | None = None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the pixels."""
+        return fingerprint(self.images)
+
     @classmethod
     def read(cls, source: ImageSource, rows: Sequence[int] | NDArray[np.int64]) -> Sample:
         """Read what can be read.
@@ -157,7 +167,10 @@ def make_components(
     factors: tuple[NDArray[np.float64], tuple[str, ...]] | None = None,
     watch: Callable[[int, Decoder], None] | None = None,
 ) -> tuple[Components, dict[str, float]]:
-    """Fit and train all that is needed to explain a student; what is in the folder is kept.
+    """Fit and train all that is needed to explain a student.
+
+    What is in the folder is kept where it was made from the same images, labels, encoder, student
+    and settings, and made again elsewhere.
 
     Parameters
     ----------
@@ -190,7 +203,8 @@ def make_components(
     Raises
     ------
     DidaeError
-        If the student does not keep its contract, or calls all images (of each class) the same.
+        If the student does not keep its contract, calls all images (of each class) the same, or
+        the run that is above the folder has begun with other ingredients.
     """
     check_student(student, sample.images[:2])
     z = cached_embed(encoder, source, sample.rows)
@@ -201,10 +215,23 @@ def make_components(
     names = class_names(source.label_names, judged.shape[1])
     warn_of_constant(judged.argmax(1).tolist(), names)
     labels = None if source.labels is None else torch.from_numpy(source.labels[sample.rows])
-    dictionary = _dictionary(z, judged, labels, encoder, config, factors, names)
-    dictionary.save(folder / "dictionary")
-    probe = _probe(student, z, margins, held_out, encoder.fingerprint)
-    probe.save(folder / "probe")
+    shape = _decoder_config(sample.images, z, config)
+    known: dict[str, Any] = {"labels": labels, "names of classes": names}
+    if factors is not None:
+        known = {"attributes": [torch.from_numpy(factors[0]), factors[1]]}
+    origins = made_from(sample, held_out, encoder, student, config, shape, known)
+    _require_unchanged(folder, origins)
+
+    def fit(checkpoint: Path) -> Dictionary:
+        del checkpoint
+        return _dictionary(z, judged, labels, encoder, config, factors, names)
+
+    def distil(checkpoint: Path) -> Probe:
+        del checkpoint
+        return _probe(student, z, margins, held_out, encoder.fingerprint)
+
+    dictionary = keep_or_make(folder / "dictionary", origins["dictionary"], Dictionary.load, fit)
+    probe = keep_or_make(folder / "probe", origins["probe"], Probe.load, distil)
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
     if labels is not None and bool((labels >= 0).any()):
         right = float((judged.argmax(1) == labels)[labels >= 0].double().mean())
@@ -215,29 +242,94 @@ def make_components(
                 "numbers its classes otherwise, name them in its order with --classes",
                 100 * right,
             )
-    surrogates: list[StudentLike] = []
-    for number, kind in enumerate(SURROGATES):
-        place = folder / f"surrogate_{kind}"
-        if not _exists(place):
-            shape = StudentConfig(
-                architecture=kind, image_size=sample.images.shape[-1], classes=judged.shape[1]
-            )
-            training = config.surrogate.model_copy(update={"seed": 1000 * (number + 1)})
-            checkpoint = folder / "training" / place.name
-            images = sample.images[~held_out]
-            train_surrogate(student, images, shape, training, checkpoint).save(place)
-        surrogate = load_student(place)
-        same = logits(surrogate, sample.images[held_out]).argmax(1) == judged[held_out].argmax(1)
-        measures[f"surrogate_{kind}_agreement"] = float(same.double().mean())
-        surrogates.append(surrogate)
-    if not _exists(folder / "decoder"):
-        shape = _decoder_config(sample.images, z, config)
-        checkpoint = folder / "training" / "decoder"
+    surrogates, agreements = _surrogates(
+        student, sample.images, judged, held_out, config, folder, origins
+    )
+
+    def train_decoder(checkpoint: Path) -> Decoder:
         own, training = encoder.fingerprint, config.decoder
-        decoder = fit_decoder(sample.images, z, shape, training, own, checkpoint, watch)
-        decoder.save(folder / "decoder")
-    decoder = Decoder.load(folder / "decoder")
-    return Components(encoder, dictionary, decoder, student, probe, tuple(surrogates)), measures
+        return fit_decoder(sample.images, z, shape, training, own, checkpoint, watch)
+
+    place = folder / "decoder"
+    decoder = keep_or_make(place, origins["decoder"], Decoder.load, train_decoder)
+    components = Components(encoder, dictionary, decoder, student, probe, surrogates)
+    return components, {**measures, **agreements}
+
+
+def _surrogates(
+    student: StudentLike,
+    images: Tensor,
+    judged: Tensor,
+    held_out: Tensor,
+    config: AuditConfig,
+    folder: Path,
+    origins: Mapping[str, Mapping[str, str]],
+) -> tuple[tuple[StudentLike, ...], dict[str, float]]:
+    """Give the surrogates, and on how many held-out images each agrees with the student."""
+    found: list[StudentLike] = []
+    measures: dict[str, float] = {}
+    for number, kind in enumerate(SURROGATES, start=1):
+        shape = StudentConfig(
+            architecture=kind, image_size=images.shape[-1], classes=judged.shape[1]
+        )
+        training = config.surrogate.model_copy(update={"seed": 1000 * number})
+        imitate = partial(train_surrogate, student, images[~held_out], shape, training)
+        name = f"surrogate_{kind}"
+        surrogate = keep_or_make(folder / name, origins[name], load_student, imitate)
+        same = logits(surrogate, images[held_out]).argmax(1) == judged[held_out].argmax(1)
+        measures[f"{name}_agreement"] = float(same.double().mean())
+        found.append(surrogate)
+    return tuple(found), measures
+
+
+def made_from(
+    sample: Sample,
+    held_out: Tensor,
+    encoder: Encoder,
+    student: StudentLike,
+    config: AuditConfig,
+    shape: DecoderConfig,
+    known: Mapping[str, Any],
+) -> dict[str, dict[str, str]]:
+    """Say what each component is made from: component -> ingredient -> hash.
+
+    ``known`` is what the dictionary is fitted on besides: attributes, or labels and their names.
+    """
+    images = {"images": sample.fingerprint}
+    learnt = {"encoder": encoder.fingerprint, **images}
+    asked = {"classifier": identity(student, sample.images.shape[-1])}
+    judged = {**asked, "held-out images": fingerprint(held_out)}
+    directions = {name: fingerprint(value) for name, value in known.items()}
+    if "attributes" not in known:
+        directions |= {**asked, "settings": fingerprint(config.directions)}
+    trainings = {
+        name: training.model_dump(mode="json", exclude={"checkpoint_every"})
+        for name, training in (("surrogate", config.surrogate), ("decoder", config.decoder))
+    }
+    surrogate = {**images, **judged, "settings": fingerprint(trainings["surrogate"])}
+    settings = fingerprint(trainings["decoder"], shape.model_dump(mode="json"))
+    return {
+        "dictionary": {**learnt, **directions},
+        "probe": {**learnt, **judged},
+        **{f"surrogate_{kind}": surrogate for kind in SURROGATES},
+        "decoder": {**learnt, "settings": settings},
+    }
+
+
+def _require_unchanged(folder: Path, origins: dict[str, dict[str, str]]) -> None:
+    """Refuse, before anything is written, to make components of a run again that has begun."""
+    run = folder.parent
+    if not (run / RUN_FILE).exists():
+        return
+    found: list[str] = []
+    for part, own in origins.items():
+        with suppress(DidaeError):  # What is damaged is made again from the same.
+            found += differences(folder / part, own)
+    if found:
+        raise DidaeError(
+            f"{run} holds a run of other {', '.join(dict.fromkeys(found))} (changed since); "
+            "choose a new folder."
+        )
 
 
 def _decoder_config(images: Tensor, z: Tensor, config: AuditConfig) -> DecoderConfig:
@@ -276,7 +368,3 @@ def _probe(student: StudentLike, z: Tensor, margins: Tensor, held_out: Tensor, o
         return agreement(fit_probe(*known, ridge), z[held_out], margins[held_out])
 
     return fit_probe(*known, max(_RIDGES, key=score), own)
-
-
-def _exists(folder: Path) -> bool:
-    return (folder / "config.json").exists()

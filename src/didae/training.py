@@ -77,6 +77,7 @@ def train(
     folder: Path | None = None,
     description: str = "training",
     watch: Callable[[int, Model], None] | None = None,
+    data: str = "",
 ) -> list[float]:
     """Fit a model in place and leave the averaged weights in it, on the CPU.
 
@@ -100,6 +101,8 @@ def train(
         ``watch(steps, average)`` looks at the averaged weights at every checkpoint and after the
         last step, where they are trained, in evaluation mode. It must change neither them nor the
         global generators.
+    data : str
+        Hash of what it learns from; a checkpoint of a training on something else is refused.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def train(
     )
     average = copy.deepcopy(model).requires_grad_(False).eval()
     path = None if folder is None else folder / CHECKPOINT
-    run = _identity(model, examples, config, world)
+    run = _identity(model, examples, config, world, data)
     history = _restore(path, model, average, optimiser, run)
     network: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
 
@@ -246,12 +249,14 @@ def _place(accelerator: Any, config: TrainingConfig) -> tuple[int, int, torch.de
     return accelerator.process_index, accelerator.num_processes, accelerator.device
 
 
-def _identity(model: nn.Module, examples: int, config: TrainingConfig, world: int) -> Tensor:
+def _identity(
+    model: nn.Module, examples: int, config: TrainingConfig, world: int, data: str
+) -> Tensor:
     """Name the run: what may not change between its parts, as the bytes of a fingerprint."""
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     # How often a run is saved does not change its result.
     settings = config.model_dump(exclude={"checkpoint_every"})
-    name = fingerprint(settings, shapes, examples, world)
+    name = fingerprint(settings, shapes, examples, world, data)
     return torch.tensor(list(name.encode()), dtype=torch.uint8)
 
 
@@ -282,8 +287,8 @@ def _restore(
     found = tensors.pop("run", torch.empty(0))
     if found.tolist() != run.tolist():
         raise DidaeError(
-            f"{path}: this checkpoint was made with other settings; "
-            "use the settings in its run.yaml or an empty folder."
+            f"{path}: this checkpoint was made with other settings, or from other images or labels "
+            "(they have changed since); use the settings in its run.yaml, or an empty folder."
         )
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
     history = tensors.pop("history").tolist()

@@ -18,6 +18,7 @@ from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.counterfactuals import explain
+from didae.counterfactuals.run import manifest_to_go_on, require_components
 from didae.data.selection import draw
 from didae.data.table import ImageSource
 from didae.encoders.base import Encoder
@@ -26,7 +27,7 @@ from didae.forecast import forecast
 from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
-from didae.students import StudentLike, check_student
+from didae.students import StudentLike, check_student, identity
 from didae.summary import LEARNT
 
 COMPONENTS = "components"
@@ -81,6 +82,11 @@ class Audit(Command):
         """Audit."""
         require_own(self, self.folder)
         encoder, student = load_encoder(self.encoder), load_judges(self.student)[0]
+        manifest = manifest_to_go_on(self.folder)
+        if manifest is not None:
+            own = identity(student, self.source.image_size)
+            found = {"encoder": encoder.fingerprint, "student": own}
+            require_components(self.folder, manifest, found)
         encoder.to(resolve_device(self.device))
         source = self.source.model_copy(update={"data": self.images}).open()
         chosen = draw(source, rows(source, "test"), self.explained, self.sample_seed)

@@ -12,8 +12,9 @@ from didae.cli.demo import Demo
 from didae.cli.explain import Explain
 from didae.config import load_yaml
 from didae.counterfactuals import Components
+from didae.counterfactuals.run import read_manifest, require_components
 from didae.errors import DidaeError
-from didae.recipes.square import load_components
+from didae.recipes.square import SURROGATES, load_components
 from didae.students import Probe, load_student
 
 
@@ -33,9 +34,15 @@ def load_run_components(folder: Path) -> Components:
     Raises
     ------
     DidaeError
-        If the folder holds no such run, or a component is gone.
+        If the folder holds no such run, or a component is gone or another one by now.
     """
-    run = _read(folder)
+    components = _load(folder, _read(folder))
+    manifest = read_manifest(folder)
+    require_components(folder, manifest, components.fingerprints())
+    return components
+
+
+def _load(folder: Path, run: Demo | Audit | Explain) -> Components:
     if isinstance(run, Demo):
         return load_components(folder / "components" if run.from_scratch else None)
     student, probe, surrogates = load_judges(run.student)
@@ -43,7 +50,7 @@ def load_run_components(folder: Path) -> Components:
         home = folder / COMPONENTS
         names = str(home / "dictionary"), str(home / "decoder")
         probe = Probe.load(home / "probe")
-        surrogates = tuple(load_student(path) for path in sorted(home.glob("surrogate_*")))
+        surrogates = tuple(load_student(home / f"surrogate_{kind}") for kind in SURROGATES)
     else:
         names = run.dictionary, run.decoder
     return Components(

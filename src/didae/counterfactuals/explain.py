@@ -27,8 +27,7 @@ from didae.counterfactuals.run import (
     TABLE_FOLDER,
     TIMES_FILE,
     Manifest,
-    NewerSchemaError,
-    read_manifest,
+    manifest_to_go_on,
 )
 from didae.counterfactuals.stability import stability
 from didae.counterfactuals.sweep import Pictures, Sweep
@@ -155,12 +154,7 @@ class _Run:
 
     def require_own(self) -> None:
         """Refuse a folder that holds another run; nothing is written."""
-        manifest = self._manifest()
-        if manifest is not None and manifest.number < RUN_SCHEMA:
-            raise DidaeError(
-                f"{self.folder} holds a run of an earlier didae ({manifest.didae}), which can be "
-                "read but not gone on with; choose a new folder."
-            )
+        manifest = manifest_to_go_on(self.folder)
         if manifest is not None and manifest.fingerprint != self.fingerprint:
             raise DidaeError(
                 f"{self.folder} holds a run of other {self._differences(manifest)}; "
@@ -172,7 +166,7 @@ class _Run:
     def open(self) -> list[int]:
         """Make the folder this run's; say from which images on shards are to be made."""
         self.require_own()
-        if self._manifest() is None:
+        if manifest_to_go_on(self.folder) is None:
             document = {
                 "schema": RUN_SCHEMA,
                 "didae": __version__,
@@ -261,18 +255,6 @@ class _Run:
         predictions = table.column("prediction_before").to_pylist()[::directions]
         warn_of_constant([p for p in predictions if p >= 0], summary.label_names)
         return summary
-
-    def _manifest(self) -> Manifest | None:
-        """Read ``run.json``; one that is lost or damaged is written again."""
-        if not (self.folder / RUN_FILE).exists():
-            return None
-        try:
-            return read_manifest(self.folder)
-        except NewerSchemaError:
-            raise
-        except DidaeError as error:
-            logger.warning("%s", error)
-            return None
 
     def _differences(self, manifest: Manifest) -> str:
         """Name what differs between two runs, as far as their settings tell."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +18,8 @@ RUN_FILE, SUMMARY_FILE, TIMES_FILE = "run.json", "summary.json", "times.json"
 TABLE_FOLDER, IMAGE_FOLDER = "table", "images"
 
 RUN_SCHEMA = 2
+
+logger = logging.getLogger(__name__)
 
 
 class _Identities(BaseModel):
@@ -67,6 +70,37 @@ def read_manifest(folder: Path) -> Manifest:
         raise DidaeError(
             f"{path}: {key}: {first['msg']}: run the same command again, it writes the file anew."
         ) from error
+
+
+def manifest_to_go_on(folder: Path) -> Manifest | None:
+    """Read ``run.json`` of a run that shall go on; one that is lost or damaged is written anew."""
+    if not (folder / RUN_FILE).exists():
+        return None
+    try:
+        manifest = read_manifest(folder)
+    except NewerSchemaError:
+        raise
+    except DidaeError as error:
+        logger.warning("%s", error)
+        return None
+    if manifest.number < RUN_SCHEMA:
+        raise DidaeError(
+            f"{folder} holds a run of an earlier didae ({manifest.didae}), which can be read but "
+            "not gone on with; choose a new folder."
+        )
+    return manifest
+
+
+def require_components(folder: Path, manifest: Manifest, identities: Mapping[str, Any]) -> None:
+    """Refuse components, by name, that are not those which a run was made with."""
+    known = manifest.settings.components.model_dump()
+    found = [name for name, own in identities.items() if known.get(name) != own]
+    if found and manifest.number == RUN_SCHEMA:
+        words = ", ".join("classifier" if name == "student" else name for name in found)
+        raise DidaeError(
+            f"{folder} holds a run of another {words}, which has changed since: put the earlier "
+            "one back, or choose a new folder."
+        )
 
 
 def read_run_table(folder: Path, columns: Sequence[str]) -> pa.Table:

@@ -14,6 +14,7 @@ from didae.decoders.network import NetworkConfig
 from didae.decoders.sampling import DIFFUSION_STEPS, signal_level
 from didae.errors import DidaeError
 from didae.randomness import seeded
+from didae.storage import fingerprint
 from didae.training import Forward, TrainingConfig, train
 
 
@@ -119,7 +120,9 @@ def fit_decoder(
             given = given + jitter * noise @ spread
         return objective(forward, decoder.pixels(to_float(images[indices])), given, generator)
 
-    train(decoder, loss, len(images), training, folder, "training the decoder", watch)
+    made_from = (images, z, jitter, config.model_dump(mode="json"))
+    data = "" if folder is None else fingerprint(*made_from)
+    train(decoder, loss, len(images), training, folder, "training the decoder", watch, data)
     return decoder.eval().requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.randomness import seeded
-from didae.storage import load_component, load_module, save_component
+from didae.storage import fingerprint, load_component, load_module, save_component
 from didae.training import Forward, TrainingConfig, train
 
 
@@ -174,6 +174,7 @@ def fit_factor_encoder(
         error = (forward(to_float(images[indices])) - factors[indices]).pow(2).mean(0)
         return (error + 1e-6).log().mean()
 
-    train(network, loss, len(images), training, folder, "training the encoder")
+    data = "" if folder is None else fingerprint(images, factors)
+    train(network, loss, len(images), training, folder, "training the encoder", data=data)
     encoder.freeze()
     return encoder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from didae.storage.components import (
     SCHEMA,
+    differences,
+    keep_or_make,
     load_component,
     load_module,
     load_tensors,
@@ -29,8 +31,10 @@ __all__ = [
     "FolderLock",
     "Stamp",
     "commit",
+    "differences",
     "fingerprint",
     "json_bytes",
+    "keep_or_make",
     "load_component",
     "load_module",
     "load_tensors",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import safetensors.torch
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from didae import __version__
 from didae.errors import DidaeError
 from didae.storage.files import commit, json_bytes, read_bytes, read_json, write_bytes
+from didae.storage.fingerprints import fingerprint
 
 SCHEMA = 1
 """Version of the layout of a component folder; a reader refuses a higher one."""
@@ -26,6 +29,18 @@ MAX_HEADER: Final = 1 << 19
 """Bytes of the header of a component's weights: enough for some thousand tensors."""
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+logger = logging.getLogger(__name__)
+
+
+class Saveable(Protocol):
+    """What can be written to a folder."""
+
+    def save(self, folder: Path, /) -> None:
+        """Write it."""
+
+
+Saved = TypeVar("Saved", bound=Saveable)
 
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -193,6 +208,43 @@ def load_module(
             "fetch or make the component again"
         ) from error
     return module
+
+
+def differences(folder: Path, made_from: Mapping[str, Any]) -> list[str]:
+    """Name what a component that is there was made from other than this; nothing where none is."""
+    if not (folder / CONFIG_FILE).exists():
+        return []
+    found = read_json(folder / CONFIG_FILE).get("made_from")
+    known: dict[str, Any] = found if isinstance(found, dict) else {}
+    return [key for key in {**made_from, **known} if known.get(key) != made_from.get(key)]
+
+
+def keep_or_make(
+    folder: Path,
+    made_from: Mapping[str, Any],
+    load: Callable[[Path], Saved],
+    make: Callable[[Path], Saved],
+) -> Saved:
+    """Load a component that was made from the same; make it, and say why, where none was.
+
+    What makes it gets a folder for its checkpoints, which goes when the component is there.
+    """
+    try:
+        different = differences(folder, made_from)
+        if (folder / CONFIG_FILE).exists() and not different:
+            return load(folder)
+        why = f"it was made from other {', '.join(different)}" if different else ""
+    except DidaeError as error:
+        why = str(error)
+    if why:
+        logger.warning("%s is made again: %s", folder, why)
+    training = folder.parent / "training"
+    make(training / f"{folder.name}-{fingerprint(dict(made_from))}").save(folder)
+    header = read_json(folder / CONFIG_FILE)
+    write_bytes(folder / CONFIG_FILE, json_bytes({**header, "made_from": made_from}))
+    for checkpoint in training.glob(f"{folder.name}-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return load(folder)
 
 
 def _checked_header(path: Path, kind: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.randomness import seeded
-from didae.storage import load_component, load_module, save_component
+from didae.storage import fingerprint, load_component, load_module, save_component
 from didae.training import Forward, TrainingConfig, train
 
 
@@ -294,5 +294,7 @@ def fit_network(
     def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
         return nn.functional.cross_entropy(forward(to_float(images[indices])), targets[indices])
 
-    train(network, loss, len(images), training, folder, f"training a {config.architecture} network")
+    data = "" if folder is None else fingerprint(images, targets)
+    words = f"training a {config.architecture} network"
+    train(network, loss, len(images), training, folder, words, data=data)
     return network
