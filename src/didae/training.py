@@ -121,8 +121,7 @@ def train(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     average = copy.deepcopy(model).requires_grad_(False).eval()
-    path = None if folder is None else folder / CHECKPOINT
-    run = _identity(model, examples, config, world, data)
+    path, run = folder and folder / CHECKPOINT, _identity(model, examples, config, world, data)
     history = _restore(path, model, average, optimiser, run)
     network: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
 
