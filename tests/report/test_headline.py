@@ -37,8 +37,8 @@ def said(*directions: DirectionSummary, psnr: float | None = 40.0) -> tuple[str,
 
 def test_the_strongest_direction_leads_with_its_flips():
     first, verified, second = said(direction("x", 3), direction("background", 97))
-    assert first == "“background” flips the classifier’s decision in 97 % of images."
-    assert verified.startswith("In 97 % of images the flip is verified")
+    assert first == "“background” flips the classifier’s decision in 97 % of 100 images."
+    assert verified.startswith("In 97 % the flip is verified")
     assert second == "The next direction, “x”, flips it in 3 %."
 
 
@@ -56,10 +56,11 @@ def test_a_flip_that_holds_back_says_how_often_and_why(measured: dict[str, Any],
     """44 % of flips, none of them verified, are never called nothing."""
     flawed = direction("odd", 44, verified_flips=0, **measured)
     lines = said(flawed, direction("y", 3))
-    clause = f"in 44 % of images, but {reason}."
+    clause = f"in 44 % of 100 images, but {reason}."
     strong = [line for line in lines if line.endswith(clause) or f"44 %, but {reason}." in line]
     assert strong
     assert not any(line.startswith("Nothing") for line in lines)
+    assert said(flawed)[1].startswith("No flip is verified")
     assert headline(summary(flawed)).remedy
 
 

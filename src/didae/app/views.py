@@ -10,7 +10,7 @@ from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.state import Run
 from didae.report.advice import remedy
-from didae.report.headline import label_hint
+from didae.report.headline import how_many_verified, label_hint
 from didae.report.pairs import drawn_pairs, picture
 from didae.report.pictures import read_picture
 from didae.report.repair import Preview
@@ -61,6 +61,7 @@ def judge_view(run: Run, direction: int) -> str:
         **drawn_pairs(screen.pairs),
         trust=found,
         advice=remedy(run.folder, found.remedy),
+        verified=how_many_verified(screen.direction),
         hint=label_hint(screen.direction.name),
         factors=FACTORS,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from didae.dictionaries.guided import CLASS
 from didae.report.numbers import decibels, number, percent
 from didae.report.trust import Remedy, trust
-from didae.summary import Summary
+from didae.summary import DirectionSummary, Summary
 
 JUDGE_LABELS = (
     "This direction is what separates the labels, whatever that is. Look at what changes: "
@@ -37,12 +37,12 @@ def headline(summary: Summary) -> Headline:
     if not best.ambient_flips:
         return _nothing(summary)
     found = trust(summary, best)
-    first = f"“{best.name}” flips the classifier’s decision in {percent(best.flip_share)} of images"
+    first = (
+        f"“{best.name}” flips the classifier’s decision in {percent(best.flip_share)} of "
+        f"{best.n:,} images"
+    )
     first += f", but {found.reason}." if found.reason else "."
-    more = [
-        f"In {percent(best.verified_share)} of images the flip is verified: the saved image shows "
-        "this change and little else."
-    ]
+    more = [how_many_verified(best)]
     more += [hint] if (hint := label_hint(best.name)) else []
     if others and others[0].ambient_flips:
         after = trust(summary, others[0])
@@ -71,6 +71,18 @@ def _nothing(summary: Summary) -> Headline:
         "the classifier looks at something else, or at several of them together."
     )
     return Headline(first, (meaning,), "more directions")
+
+
+def how_many_verified(direction: DirectionSummary) -> str:
+    """Say which of the flips of a direction are its own."""
+    if not direction.verified_flips:
+        return (
+            "No flip is verified: the saved images show too little of this change, or others too."
+        )
+    return (
+        f"In {percent(direction.verified_share)} the flip is verified: the saved image shows this "
+        "change and little else."
+    )
 
 
 def label_hint(name: str) -> str:

@@ -19,7 +19,7 @@ from didae.report.pairs import (
     read_rows,
     varied,
 )
-from didae.report.pictures import common_gain, data_uri, difference_map, read_picture
+from didae.report.pictures import common_gain, data_uri, difference_map, read_picture, thumbnail
 from didae.report.repair import find_repair
 from didae.report.repair_section import repair_section
 from didae.report.samples import SAMPLE_FOLDER
@@ -34,6 +34,9 @@ SHEET = 6
 
 FIRST = 3
 """Pairs beside the headline."""
+
+SAMPLE_WIDTH = 960
+"""Longest side of the sheet of drawings, in pixels; larger ones are reduced to it."""
 
 CARDS = 16
 """Directions that get a card with images; all others stand in the ranking."""
@@ -136,7 +139,7 @@ def _sample(folder: Path) -> dict[str, Any] | None:
         return None
     sheet = read_picture(folder, f"{SAMPLE_FOLDER}/{names[-1]}")
     step = names[-1].removeprefix("step-").removesuffix(".png")
-    return {"picture": data_uri(sheet), "step": step.lstrip("0")}
+    return {"picture": data_uri(thumbnail(sheet, SAMPLE_WIDTH)), "step": step.lstrip("0")}
 
 
 def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
