@@ -23,6 +23,7 @@ from didae.cli.audit import Audit
 from didae.cli.explain import Explain
 from didae.cli.sources import SourceConfig, rows
 from didae.counterfactuals import ExplainConfig, explain
+from didae.data.images import read_image
 from didae.data.selection import draw
 from didae.data.square import Square
 from didae.dictionaries import fit_guided, one_against_rest
@@ -30,6 +31,7 @@ from didae.encoders.base import embed
 from didae.storage import read_json, read_table, save_component
 from didae.students import Probe, agreement, fit_probe, logits, margin, margins_of
 from didae.students.onnx import OnnxStudent
+from didae.teachers import read_pairs
 from failures import one_line
 
 
@@ -348,3 +350,23 @@ def test_log_odds_against_the_rest():
             assert value == pytest.approx(values[k] - rest)
     two = torch.tensor([[1.0, 3.0]])
     assert one_against_rest(two).tolist() == [[-2.0, 2.0]]
+
+
+def test_a_person_judges_pairs_of_all_classes(many, tmp_path):
+    """The classes that a student predicts take turns, however strong the flips of one of them."""
+    explain(Images(), range(40), many, ExplainConfig(), tmp_path)
+    rows = [row for row in read_table(tmp_path / "table").to_pylist() if row["ambient_flip"]]
+    for pairs in read_pairs(tmp_path, 1000):
+        flips = [row for row in rows if row["direction"] == pairs.direction]
+        seen = [
+            next(
+                row["prediction_before"]
+                for row in flips
+                if torch.equal(read_image(tmp_path / row["file"]), image)
+            )
+            for image in pairs.counterfactuals
+        ]
+        predicted = {row["prediction_before"] for row in flips}
+        assert len(seen) == len(flips)
+        assert set(seen[: len(predicted)]) == predicted
+    assert len({row["prediction_before"] for row in rows}) > 1

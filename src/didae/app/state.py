@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didae.errors import DidaeError
-from didae.report.pairs import Pair, delivered_rows, load_pair, read_rows
+from didae.report.pairs import Pair, delivered_rows, load_pair, read_rows, varied
 from didae.storage import read_json
 from didae.summary import DirectionSummary, Summary
 from didae.teachers import VERDICTS_FILE, Verdict, Verdicts
@@ -106,7 +106,7 @@ class Run:
         self.summary = Summary.from_json(read_json(path), str(path))
         rows = delivered_rows(read_rows(self.folder))
         self._delivered = {direction: len(found) for direction, found in rows.items()}
-        self._strongest = {direction: found[:PAIRS] for direction, found in rows.items()}
+        self._strongest = {direction: varied(found, PAIRS) for direction, found in rows.items()}
         self._directions = {d.index: d for d in self.summary.directions}
         self.order = tuple(d for d in self._directions if self._delivered.get(d))
         self.silent = tuple(

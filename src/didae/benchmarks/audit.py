@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from didae.audit import AuditConfig
@@ -110,7 +111,7 @@ def bench_audit(
 
 
 def _student(source: ImageSource, training: TrainingConfig) -> StudentNetwork:
-    rows = source.labelled(source.splits["train"])
+    rows = source.labelled(source.splits.get("train", np.arange(len(source))))
     images = source.images(rows.tolist())
     shape = StudentConfig(image_size=images.shape[-1], classes=max(2, len(source.label_names)))
     labels = torch.from_numpy(source.select(rows).labels)

@@ -21,7 +21,7 @@ from didae.repair.base import Labelled, predictions
 from didae.repair.run import Repair, RepairConfig, repair_student
 from didae.report.repair import REPAIR_FILE, Preview, RepairDocument, read_repair
 from didae.storage import write_json
-from didae.students import LinearHead, StudentLike, StudentNetwork
+from didae.students import LinearHead, StudentLike, StudentNetwork, warn_of_constant
 from didae.students.onnx import OnnxStudent, write_onnx_head
 from didae.teachers import Verdicts
 
@@ -175,6 +175,8 @@ def repair_and_measure(
     """
     start = time.monotonic()
     verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
+    said = predictions(components.student, data.held_out.images)
+    warn_of_constant(said.tolist(), data.class_names)
     done = repair_student(
         components,
         data.train_data,

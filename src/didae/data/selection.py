@@ -42,7 +42,7 @@ def draw(
 
 
 def turns(
-    chance: NDArray[np.float64], *strata: NDArray[Any], proportional: bool = False
+    chance: NDArray[Any], *strata: NDArray[Any], proportional: bool = False
 ) -> NDArray[np.int64]:
     """Order n images so that strata take turns, within a stratum those of the next kind.
 

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from didae.counterfactuals.run import read_run_table
 from didae.counterfactuals.table import KEPT
 from didae.data.images import read_run_image
+from didae.data.selection import turns
 from didae.runtime import progress
 from didae.teachers.verdicts import Verdict, Verdicts
 
 _COLUMNS = (
     *("direction", "direction_name", "status", "ambient_flip", "verified_flip"),
-    *("probability_before", "probability_after", "factual_file", "file"),
+    *("prediction_before", "probability_before", "probability_after", "factual_file", "file"),
 )
 
 
@@ -75,8 +77,8 @@ def read_pairs(folder: str | Path, limit: int = 12) -> list[Pairs]:
     Returns
     -------
     list of Pairs
-        One per direction: flips of the student only, verified ones first, then those that cost its
-        class the most probability.
+        One per direction: flips of the student only. The classes that it predicted take turns,
+        each with verified flips first, then those that cost its class the most probability.
 
     Raises
     ------
@@ -131,7 +133,10 @@ def _pairs(
     def strength(row: dict[str, Any]) -> tuple[bool, float]:
         return row["verified_flip"], row["probability_before"] - row["probability_after"]
 
-    best = sorted(rows, key=strength, reverse=True)[:limit]
+    ranked = sorted(rows, key=strength, reverse=True)
+    # Classes take turns, or a person may see one of them alone.
+    order = turns(np.arange(len(rows)), np.array([row["prediction_before"] for row in ranked]))
+    best = [ranked[place] for place in order[:limit]]
     if not best:
         return Pairs(direction, name, *(torch.empty(0, 3, 1, 1, dtype=torch.uint8),) * 2)
     images = [
