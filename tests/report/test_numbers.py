@@ -27,6 +27,7 @@ def test_numbers_that_are_none_or_no_numbers_are_a_dash():
     ("written", "words"),
     [
         (number(1234.5), "1,234"), (number(0.90741), "0.907"), (number(-3.14159), "−3.14"),
+        (number(0.9), "0.900"), (number(20.0), "20"), (number(0), "0"), (number(-1234.5), "−1,234"),
         (decibels(37.12), "37.1 dB"), (decibels(math.inf), "exact"), (decimals(-0.314), "−0.31"),
         (decimals(0.5, sign=True), "+0.50"), (points(-0.0312), "−3.1"),
     ],

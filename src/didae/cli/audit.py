@@ -36,9 +36,10 @@ COMPONENTS = "components"
 class Audit(Command):
     """Find what a classifier looks at: embed, train a decoder, try all directions, report.
 
-    The directions are those of the data's attributes. Without attributes, they are the class, what
-    the student sees beyond the class, and the largest variation; without labels, the latter alone.
-    Whatever takes long is announced, and an interrupted audit goes on where it stopped.
+    The directions are those of the data's attributes. Without attributes, they are what separates
+    the labels, what the student sees beyond the class, and the largest variation; without labels,
+    the latter alone. Whatever takes long is announced, and an interrupted audit goes on where it
+    stopped.
 
     Attributes
     ----------

@@ -29,7 +29,10 @@ def number(value: float | None) -> str:
     """Write a number with three digits that count ("1,234", "12.3")."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}".replace("-", "−")
+    if abs(value) >= 100:
+        return f"{value:,.0f}".replace("-", "−")
+    # Between shares, .9 looks like fewer digits than .944.
+    return f"{value:{'#' if 0 < abs(value) < 1 else ''}.3g}".replace("-", "−")
 
 
 def decibels(value: float | None) -> str:
