@@ -13,7 +13,7 @@ from report.run_folder import NAMES, make_run
 DICTIONARY = "f00d"
 
 RESULT = RepairResult(
-    accepted=True,
+    outcome="accepted",
     reason="On held-out pairs the consistency rises from 5 % to 97 %, and no accuracy is lost.",
     counterfactuals=3200,
     seconds=94,
@@ -39,7 +39,7 @@ RESULT = RepairResult(
     ),
 )
 
-REFUSED = RepairResult(accepted=False, reason="Accuracy on held-out images fell by 7 points.")
+REFUSED = RepairResult(outcome="refused", reason="Accuracy on held-out images fell by 7 points.")
 
 
 def make_folder(folder: Path, images: int = 12, names: tuple[str, ...] = NAMES) -> Path:

@@ -126,7 +126,7 @@ def test_names_are_never_markup(desk) -> None:
     assert HOSTILE in parse(views.verdicts_view(run)).text
     result = RESULT.model_copy(
         update={
-            "accepted": False,
+            "outcome": "refused",
             "reason": HOSTILE,
             "groups": (RESULT.groups[0].model_copy(update={"name": HOSTILE}),),
             "figures": (RESULT.figures[0].model_copy(update={"name": HOSTILE}),),

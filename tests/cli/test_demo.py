@@ -77,7 +77,7 @@ def test_the_same_command_again_gives_the_same(run, capsys) -> None:
     said = capsys.readouterr().out
     assert "judged by oracle: foreground unclear, background spurious" in said
     assert "Worst group (WGA): before n = 25" in said
-    assert "the gate accepted" in said
+    assert "the gate: accepted" in said
     assert f"didae app {run}" in said
 
 

@@ -45,7 +45,7 @@ def test_a_run_is_repaired(judged, tmp_path, capsys):
     command = ["repair", str(judged), "--folder", str(folder), "--pool", "4000"]
     assert main([*command, "--poisoned", "400", "--repair.copies", "1", *STEPS]) == 0
     document = json.loads((folder / "repair.json").read_text())
-    assert document["decision"]["accepted"]
+    assert document["decision"]["outcome"] == "accepted"
     groups = document["groups"]
     assert groups["now"]["aga"] > groups["original"]["aga"] + 0.2
     said = capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
     (data / "metadata.csv").write_text("\n".join(lines))
     folder = tmp_path / "repair"
     command = ["repair", str(judged), "--folder", str(folder), "--data", str(data)]
-    settings = ["--attribute", "bright", "--repair.copies", "1", "--held-out", "0.4", *STEPS]
+    settings = ["--attribute", "bright", "--repair.copies", "1", "--held-out-share", "0.4", *STEPS]
     assert main([*command, *settings]) == 0
     found = read_repair(folder)
     assert found.attributes == ("bright 0", "bright 1")

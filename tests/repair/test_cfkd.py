@@ -108,14 +108,15 @@ def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):
     assert (made.labels != part.labels[origins]).all()
 
 
+LONGER = CfkdConfig(training=TrainingConfig(steps=400, learning_rate=1e-3, ema_decay=0.95))
+
+
 def test_a_shortcut_without_counter_example_is_repaired(components, data, test_images):
-    longer = TrainingConfig(steps=400, learning_rate=1e-3, ema_decay=0.95)
-    config = RepairConfig(copies=2, cfkd=CfkdConfig(training=longer))
-    done = repair_student(components, *data, (BACKGROUND,), config)
+    made = exchange(components, data[0], (BACKGROUND,), 2, 0)[0]
+    assert len(made) == 400
+    repaired = cfkd(components.student, data[0], made, LONGER)
     assert accuracy(components.student, test_images) < 0.55
-    assert done.decision.accepted
-    assert done.counterfactuals == 400
-    assert accuracy(done.student, test_images) > 0.85
+    assert accuracy(repaired, test_images) > 0.85
 
 
 def test_an_over_confident_student_is_repaired_too(components, data, test_images):
@@ -123,11 +124,8 @@ def test_an_over_confident_student_is_repaired_too(components, data, test_images
     with torch.no_grad():
         for part in last_linear(student).parameters():
             part.mul_(20)
-    sure = dataclasses.replace(components, student=student)
-    longer = TrainingConfig(steps=400, learning_rate=1e-3, ema_decay=0.95)
-    config = RepairConfig(copies=2, cfkd=CfkdConfig(training=longer))
-    done = repair_student(sure, *data, (BACKGROUND,), config)
-    assert accuracy(done.student, test_images) > 0.85
+    made = exchange(components, data[0], (BACKGROUND,), 2, 0)[0]
+    assert accuracy(cfkd(student, data[0], made, LONGER), test_images) > 0.85
 
 
 def test_longer_training_is_no_repair(components, data, test_images):
@@ -135,7 +133,37 @@ def test_longer_training_is_no_repair(components, data, test_images):
     assert accuracy(longer, test_images) < 0.6
 
 
-def test_inverted_verdicts_are_refused(components, data):
+@pytest.fixture(scope="module")
+def with_exceptions(square):
+    recipe = SquareRecipe(poisoned=400, correlation=0.95)
+    return tuple(read(square, rows) for rows in poisoned_split(square, recipe, 0))
+
+
+@pytest.mark.parametrize(
+    ("direction", "outcome"), [(BACKGROUND, "accepted"), (FOREGROUND, "refused")]
+)
+def test_counter_examples_tell_a_right_verdict_from_an_inverted_one(
+    components, with_exceptions, direction, outcome
+):
+    config = RepairConfig(copies=1, cfkd=QUICK)
+    done = repair_student(components, *with_exceptions, (direction,), config)
+    assert done.decision.outcome == outcome
+    assert (done.student is components.student) == (outcome == "refused")
+    if outcome == "accepted":
+        assert done.decision.counter_examples["background"] >= 2
+        assert done.counterfactuals == len(with_exceptions[0])
+
+
+def test_without_counter_examples_a_second_opinion_is_asked_for(components, data):
+    config, judged = RepairConfig(copies=1, cfkd=QUICK), (*data, (BACKGROUND,))
+    done = repair_student(components, *judged, config)
+    assert done.decision.outcome == "undecided"
+    assert "'background'" in done.decision.reason
+    assert done.decision.counter_examples == {"background": 0}
+    assert done.student is components.student
+
+
+def test_inverted_verdicts_that_teach_nothing_are_refused(components, data):
     done = repair_student(components, *data, (FOREGROUND,), RepairConfig(copies=1, cfkd=QUICK))
     assert not done.decision.accepted
     assert done.student is components.student

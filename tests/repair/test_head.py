@@ -9,7 +9,7 @@ from didae.encoders.base import embed
 from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled
-from didae.repair.counterfactuals import exchange_codes, partners
+from didae.repair.counterfactuals import embedded, exchange_codes, partners
 from didae.repair.head import cross_fitted, fit_head, refit_head, repair_head, right
 from didae.repair.projection import project_head
 from didae.repair.run import RepairConfig, repair_student
@@ -151,17 +151,58 @@ def test_cross_fitting_never_asks_about_an_image_that_was_fitted(parts):
     assert found.before.double().mean() < 0.7
 
 
-def test_the_gate_tells_right_from_inverted_verdicts_on_a_head(parts):
+def at(correlation, seed=0):
+    """Give a head of Square at a correlation, and what its repair needs."""
+    square, components = Square(4000), load_components()
+    recipe = SquareRecipe(poisoned=600, correlation=correlation)
+    labels = torch.from_numpy(square.labels)
+    images = [Labelled(square.images(r), labels[r]) for r in poisoned_split(square, recipe, seed)]
+    z = embedded(components, images[0].images)
+    head = fit_head(components.encoder, z, images[0].labels)
+    return dataclasses.replace(components, student=head), images
+
+
+@pytest.mark.parametrize(
+    ("correlation", "right", "inverted"),
+    [
+        (1.0, "undecided", "undecided"),
+        (0.98, "accepted", "refused"),
+        (0.95, "accepted", "refused"),
+    ],
+)
+def test_the_gate_decides_where_images_can_tell(correlation, right, inverted):
+    judged, images = at(correlation)
+    for direction, outcome in ((BACKGROUND, right), (0, inverted)):
+        done = repair_student(judged, *images, (direction,), RepairConfig())
+        assert done.decision.outcome == outcome, (direction, done.decision)
+        assert (done.student is judged.student) == (outcome != "accepted")
+        assert done.counterfactuals == 16 * len(images[0])
+        found = done.decision.counter_examples[judged.dictionary.names[direction]]
+        assert (found >= 2) == (outcome == "accepted")
+
+
+def test_a_second_teacher_is_taken_at_their_word_where_images_cannot_tell():
+    judged, images = at(1.0)
+    done = repair_student(judged, *images, (BACKGROUND,), RepairConfig(), seconded=(BACKGROUND,))
+    assert done.decision.accepted
+    assert done.student is not judged.student
+    assert "a second teacher does" in done.decision.reason
+
+
+def test_each_of_several_verdicts_is_tried_alone(parts):
     components, images = parts["components"], parts["images"]
     head = fit_head(components.encoder, parts["z"], parts["labels"])
     judged = dataclasses.replace(components, student=head)
-    for direction, accepted in ((BACKGROUND, True), (0, False)):
-        done = repair_student(judged, *images, (direction,), RepairConfig())
-        assert done.decision.accepted == accepted
-        assert (done.student is head) != accepted
-        assert done.counterfactuals == 16 * len(images[0])
-    assert "label is about" in done.decision.reason
-    assert done.decision.mistakes >= 2
+    done = repair_student(judged, *images, (0, BACKGROUND), RepairConfig())
+    assert done.decision.outcome == "refused"
+    assert {name: said.outcome for name, said in done.alone.items()} == {
+        "foreground": "refused",
+        "background": "accepted",
+    }
+    for direction, name in enumerate(done.alone):
+        single = repair_student(judged, *images, (direction,), RepairConfig())
+        assert single.decision == done.alone[name]
+        assert not single.alone
 
 
 def test_projection_makes_edits_invisible_and_keeps_the_mean(parts):

@@ -37,7 +37,7 @@ def document(**other: Any) -> dict[str, Any]:
         "teachers": ["ada"],
         "verdicts": {"foreground": "causal", "background": "spurious"},
         "decision": {
-            "accepted": True,
+            "outcome": "accepted",
             "reason": "accepted: the accuracy rose.",
             "pairs": {"before": 0.1, "after": 0.85, "low": 0.61, "n": 40},
             "held_out": {"before": 0.9, "after": 0.875, "low": -0.0312, "n": 39},
@@ -55,7 +55,7 @@ def document(**other: Any) -> dict[str, Any]:
 
 def refused() -> dict[str, Any]:
     whole = document()
-    decision = {**whole["decision"], "accepted": False, "reason": REASON}
+    decision = {**whole["decision"], "outcome": "refused", "reason": REASON}
     return {
         **whole,
         "decision": decision,
@@ -111,7 +111,7 @@ def test_an_accepted_repair_is_shown_before_and_after(shown, tmp_path):
     assert "after n = 10, 95 % interval 49.0 % to 94.3 %" in text
     assert "Held-out images n = 39 90.0 % 87.5 % −3.1" in text
     assert "Counterfactuals n = 40 10.0 % 85.0 % +61.0" in text
-    assert "The gate accepted: the accuracy rose." in text
+    assert "The gate: accepted: the accuracy rose." in text
     for part in ("Judged by ada", "background spurious", "trained on 3,200", "Time 25 s"):
         assert part in text
     assert "bright, dark background, n = 10 20.0 % → 90.0 %" in text
@@ -131,7 +131,7 @@ def test_other_numbers_give_another_page(shown):
 def test_a_refused_repair_says_why_and_shows_no_after(shown):
     text = shown(refused())
     assert "The repair was refused: the original classifier stays." in text
-    assert f"The gate {REASON}" in text
+    assert f"The gate: {REASON}" in text
     assert "Mean of the groups (AGA) 55.0 % W" in text
     assert "bright, dark background, n = 10 20.0 % b" in text
     assert "What changed" not in text
@@ -148,7 +148,7 @@ def test_without_groups_the_counterfactuals_tell(shown):
 def test_nothing_spurious_is_nothing_repaired(shown):
     decision = document()["decision"]
     nothing = {"before": float("nan"), "after": float("nan"), "low": -1.0, "n": 0}
-    decision = {**decision, "accepted": False, "reason": "refused: too few.", "pairs": nothing}
+    decision = {**decision, "outcome": "refused", "reason": "refused: too few.", "pairs": nothing}
     text = shown({**refused(), "decision": decision, "verdicts": {}})
     assert "Nothing was repaired: no direction was judged spurious." in text
     assert "What the gate saw" not in text
@@ -208,7 +208,7 @@ def test_the_file_gives_back_what_was_measured(tmp_path):
     [
         ({"groups": {"original": {"accuracies": 3}, "now": {}}}, "groups.original.accuracies"),
         ({"labels": ["dark"]}, "no words for group"),
-        ({"decision": {"accepted": True}}, "decision.reason"),
+        ({"decision": {"outcome": "accepted"}}, "decision.reason"),
         ({"verdicts": {"x": "odd"}}, "verdict"),
         ({"surprise": 1}, "surprise"),
         ({"preview": [{"factual": "a.png", "counterfactual": "no.png", "before": ["a", "b"],

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didae.config import Config, from_mapping
+from didae.repair.gate import Outcome
 from didae.report.repair import REPAIR_FOLDER, Figure, Group, Preview
 from didae.storage import read_json, write_bytes, write_json
 
@@ -26,8 +27,8 @@ class RepairResult(Config):
 
     Attributes
     ----------
-    accepted : bool
-        What the gate decided; if refused, the original stays.
+    outcome : {"accepted", "refused", "undecided"}
+        What the gate decided; unless accepted, the original stays.
     reason : str
         Why, in a sentence.
     counterfactuals : int
@@ -42,13 +43,18 @@ class RepairResult(Config):
         Pairs on which the two classifiers can be compared.
     """
 
-    accepted: bool
+    outcome: Outcome
     reason: str
     counterfactuals: int = 0
     seconds: float = 0.0
     figures: tuple[Figure, ...] = ()
     groups: tuple[Group, ...] = ()
     preview: tuple[Preview, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """bool: whether the classifier was repaired."""
+        return self.outcome == "accepted"
 
 
 class SavedResult(Config):

@@ -19,6 +19,7 @@ from didae.encoders.base import embed
 from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
 from didae.recipes.square import SquareRecipe, poisoned_split
+from didae.repair.counter_examples import CounterExamples
 from didae.repair.counterfactuals import exchange_codes
 from didae.repair.gate import GateConfig, Outcomes, decide
 from didae.repair.head import COPIES, cross_fitted, fit_head, refit_head, repair_head, right
@@ -195,14 +196,13 @@ class HeadCase:
         twins = edited.flatten(0, 1), kept.labels.repeat_interleave(len(spurious))
         origins = torch.arange(len(kept.z)).repeat_interleave(len(spurious))
         pairs = Outcomes(right(self.head, *twins), right(after, *twins), origins)
-        known = torch.cat([self.train.z, kept.z]), torch.cat([self.train.labels, kept.labels])
-
-        def edit(rows: Tensor) -> Tensor:
-            some = known[0][rows], known[1][rows], used
-            return exchange_codes(*some, spurious, COPIES, self.seed)[0]
-
-        unseen = cross_fitted(self.head, *known, edit, self.seed, weight)
-        return after, decide(pairs, unseen, GateConfig()).accepted
+        fitted = cross_fitted(self.head, *own, lambda rows: lessons[rows], self.seed, weight)
+        unseen = fitted.joined(
+            Outcomes(kept.right(self.head), kept.right(after), torch.arange(len(kept.z)))
+        )
+        known = torch.cat([own[0], kept.z]), torch.cat([own[1], kept.labels])
+        examples = CounterExamples.of(used, own, known, spurious)
+        return after, decide(pairs, unseen, examples, GateConfig()).accepted
 
 
 def head_figures(case: HeadCase) -> dict[str, float]:

@@ -53,7 +53,7 @@ COMMANDS = {
 """Command -> module, class and one line of help."""
 
 EXIT_CODES = (
-    "Exit codes: 0 success, 2 bad input or usage, "
+    "Exit codes: 0 success, 2 bad input or usage, 3 repair refused or undecided, "
     "130 interrupted by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."
 )
 

@@ -190,8 +190,8 @@ def _result(document: RepairDocument) -> RepairResult:
         return f"{REPAIR_FOLDER}/{file}"
 
     return RepairResult(
-        accepted=document.decision.accepted,
-        reason=document.decision.reason,
+        outcome=document.decision.outcome,
+        reason=f"{document.decision.reason} {document.advice}".strip(),
         counterfactuals=document.counterfactuals,
         seconds=document.seconds,
         figures=document.figures(),

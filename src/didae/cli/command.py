@@ -37,8 +37,8 @@ class Command(Config):
     _locks: contextlib.ExitStack = pydantic.PrivateAttr(default_factory=contextlib.ExitStack)
 
     @abstractmethod
-    def run(self) -> None:
-        """Do what the command is for."""
+    def run(self) -> int | None:
+        """Do what the command is for; give an exit code where 0 would not be the truth."""
 
     @classmethod
     def main(cls, name: str, arguments: list[str]) -> int:
@@ -54,20 +54,19 @@ class Command(Config):
         Returns
         -------
         int
-            0, or 2 where a flag is wrong.
+            0, 2 where a flag is wrong, or what the command gives.
         """
         try:
             command = cls.parse(name, arguments)
         except SystemExit as error:
             return 2 if error.code else 0
-        command.execute()
-        return 0
+        return command.execute()
 
-    def execute(self) -> None:
-        """Run, and let go of the folders that were locked for it."""
+    def execute(self) -> int:
+        """Run, and let go of the folders that were locked for it; give the exit code."""
         with self._locks:
             try:
-                self.run()
+                return self.run() or 0
             except ImageReadError as error:
                 if "source" not in type(self).model_fields:
                     raise

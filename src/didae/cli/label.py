@@ -45,6 +45,9 @@ class Label(Command):
         CSV.
     who : str
         Your name, for the record.
+    again : bool
+        Judge the directions that others have judged as well: a second opinion, which the gate of
+        didae repair asks for where images cannot tell a right verdict from an inverted one.
     pairs : int
         Images and counterfactuals shown per direction.
     """
@@ -52,6 +55,7 @@ class Label(Command):
     explained: Annotated[Path, tyro.conf.Positional]
     teacher: str = TERMINAL
     who: str = TERMINAL
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
     pairs: int = Field(default=12, ge=1)
 
     def run(self) -> None:
@@ -60,7 +64,8 @@ class Label(Command):
         if self.teacher == TERMINAL:
             self._ask(verdicts)
         else:
-            judge_all(self._known(verdicts.names), self.explained, verdicts, self.pairs)
+            teacher = self._known(verdicts.names)
+            judge_all(teacher, self.explained, verdicts, self.pairs, self.again)
         table = Table("direction", "verdict")
         for direction, name in enumerate(verdicts.names):
             table.add_row(name, verdicts[direction] or "")
@@ -81,10 +86,11 @@ class Label(Command):
     def _next(self, verdicts: Verdicts, person: Terminal, pairs: Sequence[Pairs]) -> bool:
         """Ask one question; say whether there is more to ask."""
         try:
-            if not verdicts.open():
+            unjudged = verdicts.open(self.who if self.again else None)
+            if not unjudged:
                 person.confirm()
                 return False
-            direction = verdicts.open()[0]
+            direction = unjudged[0]
             verdicts.judge(direction, person.judge(pairs[direction]), self.who)
         except Undo:
             verdicts.undo(self.who)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import tyro
 from pydantic import Field
 
 from didae.cli.command import Command, console, open_run
+from didae.cli.evaluate import Indices, labelled
+from didae.cli.outlook import tell_outlook
 from didae.cli.repaired import ONNX_FILE, RepairData, repair_and_measure
 from didae.cli.report import SUMMARY_FILE, load_summary, publish, tell_repair
-from didae.cli.runs import load_run_components
-from didae.cli.sources import SourceConfig, rows
-from didae.data.confounding import split_by_group
+from didae.cli.runs import load_run_components, run_source
+from didae.cli.sources import NONE, SourceConfig, rows
+from didae.data.selection import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
+from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe
+from didae.repair.base import Labelled, concatenate
 from didae.repair.run import RepairConfig
 from didae.runtime import resolve_device
 from didae.teachers import VERDICTS_FILE, Verdicts
+
+NOT_REPAIRED = 3
+"""Exit code where the gate refused the repair or left it undecided: the student is the original."""
 
 
 class RepairRun(Command):
@@ -34,15 +43,24 @@ class RepairRun(Command):
         Gets the student, repair.json and report.html, the report of the run with this repair; an
         interrupted repair is continued.
     source : SourceConfig
-        The images that the student was trained on: those of Square, or a folder.
+        The images that the student was trained on: those of Square, or a folder; by default those
+        of an audit, where it is one.
     poisoned : int
         Images of Square the student was trained and validated on.
     correlation : float
         Share of them whose label and background class agree.
     draw : int
         Which draw of them: the seed of `didae train student`.
-    held_out : float
-        Share of the training images of a folder that is kept for the gate; Square has its own.
+    held_out : Path
+        Labelled images that the classifier has not seen, for the gate, laid out as --data; fewer
+        than the gate needs are added to the usual ones. By default the validation images of the
+        data, or, where it has none of its own, a part of its training images.
+    held_out_share : float
+        Share of the training images that is kept for the gate where the data has no validation
+        images. Square has its own.
+    only : tuple of str
+        Repair along these directions alone, of those judged spurious: to see what each verdict
+        costs.
     attribute : str
         Spurious attribute for the accuracies before and after; nothing else uses it.
     device : str
@@ -57,19 +75,25 @@ class RepairRun(Command):
     poisoned: int = Field(default=1000, ge=4)
     correlation: float = Field(default=0.98, ge=0, le=1)
     draw: int = Field(default=0, ge=0)
-    held_out: float = Field(default=0.2, gt=0, lt=1)
+    held_out: Path | None = None
+    held_out_share: float = Field(default=0.2, gt=0, lt=1)
+    only: tuple[str, ...] = ()
     attribute: str | None = None
     device: str = "auto"
     repair: RepairConfig = RepairConfig()
 
-    def run(self) -> None:
+    def run(self) -> int:
         """Repair."""
         components = load_run_components(self.explained).to(resolve_device(self.device))
         verdicts = Verdicts.load(self.explained / VERDICTS_FILE)
         verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
-        data = self._data(self.source.open())
+        source = run_source(self.explained, self.source)
+        data = self._data(source, source.open())
         open_run(self, self.folder)
-        document = repair_and_measure(components, data, verdicts, self.repair, self.folder)
+        judged = verdicts.limited(self.only)
+        document = repair_and_measure(
+            components, data, judged, self.repair, self.folder, tell_outlook
+        )
         tell_repair(document)
         saved = [self.folder / name for name in ("student", ONNX_FILE)]
         missing = "not saved, as it is neither didae's nor a linear head nor ONNX"
@@ -78,17 +102,57 @@ class RepairRun(Command):
         # A run can be judged, and repaired, before all of it is explained.
         if (self.explained / SUMMARY_FILE).exists():
             publish(self.explained, load_summary(self.explained), self.folder)
+        return 0 if document.decision.accepted else NOT_REPAIRED
 
-    def _data(self, source: ImageSource) -> RepairData:
+    def _data(self, named: SourceConfig, source: ImageSource) -> RepairData:
         """Read the training images, the held-out ones, and those that tell of the repair."""
         if isinstance(source, Square):
             recipe = SquareRecipe(poisoned=self.poisoned, correlation=self.correlation)
-            return RepairData.of_square(source, recipe, self.draw)
-        known, test = source.labelled(rows(source, "train")), rows(source, "test")
-        test = test[np.asarray(source.labels)[test] >= 0]
-        order = np.random.RandomState(self.draw).permutation(known)
-        labels = np.asarray(source.labels)[order]
-        training, held_out = split_by_group(order, labels, (1 - self.held_out, self.held_out))
-        if not len(test) or np.isin(test, known).any():  # No labels there, or not split.
-            test = held_out
-        return RepairData.read(source, (training, held_out, test), self.attribute)
+            data = RepairData.of_square(source, recipe, self.draw)
+        else:
+            known, test = source.labelled(rows(source, "train")), rows(source, "test")
+            test = test[np.asarray(source.labels)[test] >= 0]
+            training, held_out, origin = self._parts(named, source, known)
+            if not len(test) or np.isin(test, known).any():  # No labels there, or not split.
+                test = held_out
+            data = RepairData.read(source, (training, held_out, test), self.attribute, origin)
+        return data if self.held_out is None else self._with_unseen(named, data, self.held_out)
+
+    def _parts(
+        self, named: SourceConfig, source: ImageSource, known: Indices
+    ) -> tuple[Indices, Indices, str]:
+        """Choose the images to train on and to hold out; say where the latter are from."""
+        if "validation" in named.own_splits:
+            validation = source.labelled(rows(source, "validation"))
+            words = "the validation images of the data, which the classifier has not seen if it "
+            return known, validation, words + "was trained on the training images alone"
+        count = round(self.held_out_share * len(known))
+        held_out = draw(source, known, count, self.draw, proportional=True)
+        training = known[~np.isin(known, held_out)]
+        return (
+            training,
+            held_out,
+            (
+                "a part of the training images; the classifier may have seen these in its "
+                "training, and --held-out FOLDER gives the gate others"
+            ),
+        )
+
+    def _with_unseen(self, named: SourceConfig, data: RepairData, folder: Path) -> RepairData:
+        """Take images that the classifier has not seen for the gate."""
+        update = {"data": str(folder), "whole": True, "classes": (), "attributes": NONE}
+        source = named.model_copy(update=update).open()
+        unknown = [name for name in source.label_names if name not in data.class_names]
+        if unknown:
+            raise DidaeError(
+                f"--held-out {folder} has the class '{unknown[0]}', and the data has none of that "
+                f"name; it has {', '.join(data.class_names)}."
+            )
+        numbers = torch.tensor([data.class_names.index(name) for name in source.label_names])
+        found = labelled(source, source.labelled(np.arange(len(source))), None)
+        unseen = Labelled(found.images, numbers[found.labels])
+        origin = f"of {folder}, given as images that the classifier has not seen"
+        if len(unseen) < self.repair.gate.fewest:
+            origin = f"{len(unseen)} {origin}, and {len(data.held_out)} {data.origin}"
+            unseen = concatenate(unseen, data.held_out)
+        return replace(data, held_out=unseen, origin=origin)

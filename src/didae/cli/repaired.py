@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from didae.cli.evaluate import BACKGROUND, Indices, labelled
+from didae.cli.outlook import Outlook
 from didae.counterfactuals import Components
 from didae.data.images import write_png
 from didae.data.square import Square
@@ -18,8 +20,17 @@ from didae.data.table import ImageSource
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, predictions
-from didae.repair.run import Repair, RepairConfig, repair_student
-from didae.report.repair import REPAIR_FILE, Preview, RepairDocument, read_repair
+from didae.repair.gate import FEWEST_EXAMPLES, Cause
+from didae.repair.run import Repair, RepairConfig, repair_student, trainable
+from didae.report.repair import (
+    REPAIR_FILE,
+    Group,
+    Looked,
+    Preview,
+    RepairDocument,
+    read_repair,
+)
+from didae.runtime import planned
 from didae.storage import write_json
 from didae.students import LinearHead, StudentLike, StudentNetwork, warn_of_constant
 from didae.students.onnx import OnnxStudent, write_onnx_head
@@ -45,6 +56,8 @@ class RepairData:
         What the group accuracies are measured on, where attributes are known.
     class_names, attribute_names : tuple of str
         Words for the classes and for the values of the spurious attribute, if there is one.
+    origin : str
+        Where the held-out images are from, and whether the student may have seen them.
     """
 
     train_data: Labelled
@@ -52,6 +65,7 @@ class RepairData:
     test: Labelled
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
+    origin: str = "images that were given as unseen"
 
     @classmethod
     def read(
@@ -59,6 +73,7 @@ class RepairData:
         source: ImageSource,
         splits: tuple[Indices, Indices, Indices],
         attribute: str | None,
+        origin: str,
     ) -> RepairData:
         """Read the images.
 
@@ -70,6 +85,8 @@ class RepairData:
             Which images to train on, to hold out and to test on.
         attribute : str or None
             The spurious attribute, for the group accuracies; nothing else uses it.
+        origin : str
+            Where the held-out images are from, and whether the student may have seen them.
 
         Returns
         -------
@@ -93,7 +110,7 @@ class RepairData:
         else:
             values = np.unique(source.attributes[attribute][every])
             words = tuple(f"{attribute} {value:g}" for value in values)
-        return cls(parts[0], parts[1], parts[2], tuple(source.label_names), words)
+        return cls(parts[0], parts[1], parts[2], tuple(source.label_names), words, origin)
 
     @classmethod
     def of_square(cls, square: Square, recipe: SquareRecipe, draw: int = 0) -> RepairData:
@@ -114,7 +131,12 @@ class RepairData:
             The images; groups are those of label and background on the test split.
         """
         train, held_out = poisoned_split(square, recipe, draw)
-        return cls.read(square, (train, held_out, square.splits["test"]), BACKGROUND)
+        origin = (
+            "drawn from Square as the training images are; the classifier has not seen them if it "
+            f"was trained on {recipe.poisoned:,} images at correlation {recipe.correlation:g}, "
+            f"draw {draw}"
+        )
+        return cls.read(square, (train, held_out, square.splits["test"]), BACKGROUND, origin)
 
     def measure(self, student: StudentLike) -> GroupAccuracies:
         """Measure the group accuracies of a student.
@@ -139,6 +161,24 @@ class RepairData:
         labels, attributes = self.test.labels, self.test.known_attributes()
         return group_accuracies(predictions(student, self.test.images), labels, attributes, counts)
 
+    def by_class(self, before: StudentLike, after: StudentLike) -> list[Group]:
+        """Measure the accuracy of both students on the test images of each class."""
+        said = [predictions(student, self.test.images) for student in (before, after)]
+        found: list[Group] = []
+        for label, name in enumerate(self.class_names):
+            members = self.test.labels == label
+            if members.any():
+                shares = [float((p[members] == label).double().mean()) for p in said]
+                found.append(
+                    Group(name=name, count=int(members.sum()), before=shares[0], after=shares[1])
+                )
+        return found
+
+    def looked(self) -> Looked:
+        """Say which images the gate looks at."""
+        counts = torch.bincount(self.held_out.labels, minlength=len(self.class_names)).tolist()
+        return Looked(origin=self.origin, counts=dict(zip(self.class_names, counts, strict=True)))
+
 
 def repair_and_measure(
     components: Components,
@@ -146,6 +186,7 @@ def repair_and_measure(
     verdicts: Verdicts,
     config: RepairConfig,
     folder: Path,
+    tell: Callable[[Outlook, RepairData, StudentLike], None] | None = None,
 ) -> RepairDocument:
     """Repair a student as the verdicts ask for, and measure it before and after.
 
@@ -162,6 +203,8 @@ def repair_and_measure(
     folder : Path
         Gets ``student`` or ``student.onnx`` (the original where the gate refused), pictures in
         ``preview`` and, last, ``repair.json``; an interrupted repair is continued.
+    tell : callable, optional
+        Called with what is known before anything takes minutes, the images and the student.
 
     Returns
     -------
@@ -177,15 +220,22 @@ def repair_and_measure(
     verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
     said = predictions(components.student, data.held_out.images)
     warn_of_constant(said.tolist(), data.class_names)
-    done = repair_student(
-        components,
-        data.train_data,
-        data.held_out,
-        verdicts.directions("spurious"),
-        config,
-        verdicts.directions("causal"),
-        folder / "training",
-    )
+    spurious, student = verdicts.directions("spurious"), trainable(components.student)
+    parts = data.train_data, data.held_out, data.test
+    outlook = Outlook.of(components, student, parts, spurious, config)
+    if tell is not None:
+        tell(outlook, data, components.student)
+    with planned(outlook.seconds):
+        done = repair_student(
+            components,
+            data.train_data,
+            data.held_out,
+            spurious,
+            config,
+            verdicts.directions("causal"),
+            folder / "training",
+            verdicts.seconded("spurious"),
+        )
     groups = None
     if data.attribute_names:
         students = {"original": components.student, "now": done.student}
@@ -201,15 +251,48 @@ def repair_and_measure(
         "teachers": sorted({event.teacher for event in verdicts.events}),
         "verdicts": {name: verdict for name, verdict in judged if verdict is not None},
         "decision": done.decision.to_json(),
+        "advice": _advice(done, config, [name for name, said in judged if said == "spurious"]),
         "counterfactuals": done.counterfactuals,
         "seconds": time.monotonic() - start,
         "labels": data.class_names,
         "attributes": data.attribute_names,
         "groups": groups,
+        "classes": [c.model_dump() for c in data.by_class(components.student, done.student)],
+        "looked": data.looked().model_dump(),
+        "ceiling": None if outlook.ceiling is None else vars(outlook.ceiling),
+        "alone": {name: said.to_json() for name, said in done.alone.items()},
         "preview": [pair.model_dump() for pair in preview],
     }
     write_json(folder / REPAIR_FILE, document)
     return read_repair(folder)
+
+
+def _advice(done: Repair, config: RepairConfig, spurious: Sequence[str]) -> str:
+    """Say what to do next, in the words of the command line."""
+    names = " and ".join(f"'{name}'" for name in spurious)
+    again = f"Look again at {names}: didae label RUN --again."
+    if isinstance(done.student, LinearHead):
+        stronger = "draw counterfactuals again that show too little: --repair.closed-loop 2"
+    else:
+        stronger = f"train longer: --repair.cfkd.training.steps {2 * config.cfkd.training.steps}"
+    lacking = [
+        name for name, found in done.decision.counter_examples.items() if found < FEWEST_EXAMPLES
+    ]
+    doubtful = " and ".join(f"'{name}'" for name in lacking)
+    advice: dict[Cause, str] = {
+        "": "",
+        "few": f"Give at least {config.gate.fewest} labelled images that the classifier has not "
+        "seen: --held-out FOLDER.",
+        "nothing judged": "Judge a direction as spurious first: didae label RUN.",
+        "no gain": f"Either the classifier does not use {names}, or it learnt too little; then "
+        f"{stronger}.",
+        "loss": again,
+        "mistakes": again,
+        "no counter-examples": f"Get a second opinion on {doubtful}: let another person judge "
+        f"(didae label RUN --again --who NAME), or give labelled images on which {doubtful} and "
+        "the label disagree, some of each class (--held-out FOLDER).",
+    }
+    return advice[done.decision.cause]
 
 
 def _groups(data: Labelled) -> list[tuple[int, int]]:

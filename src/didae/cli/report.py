@@ -12,7 +12,7 @@ from didae.cli.command import Command, console
 from didae.report import write_report
 from didae.report.advice import remedy
 from didae.report.headline import class_lines, headline, key_figures
-from didae.report.numbers import NARROW, accuracy
+from didae.report.numbers import NARROW, plain_accuracy
 from didae.report.repair import Figure, Group, RepairDocument, find_repair, read_repair
 from didae.report.trust import trust
 from didae.storage import read_json
@@ -109,22 +109,37 @@ def tell_repair(document: RepairDocument) -> None:
     terminal = console()
     said = ", ".join(f"{name} {verdict}" for name, verdict in document.verdicts.items())
     terminal.print(f"judged by {' and '.join(document.teachers)}: {said}")
-    table = Table("accuracy", "n", "before", "after")
+    accepted = document.decision.accepted
+    table = Table("accuracy", "n", *(("before", "after") if accepted else ("now",)))
+    for group in document.classes:
+        table.add_row(group.name, str(group.count), *_accuracies(group, accepted))
+    table.add_section()
     for group in document.by_group():
-        table.add_row(group.name, str(group.count), *_accuracies(group))
+        table.add_row(group.name, str(group.count), *_accuracies(group, accepted))
     table.add_section()
     for figure in document.figures():
-        table.add_row(figure.name, "", *_accuracies(figure))
+        table.add_row(figure.name, "", *_accuracies(figure, accepted))
     if table.row_count:
         terminal.print(table)
     for figure in document.figures():
         if figure.detail:
             terminal.print(_plain(f"{figure.name}: {figure.detail}"))
-    terminal.print(f"the gate {document.decision.reason}", style="bold")
+    if document.looked is not None:
+        counts = [f"{n:,} {name}" for name, n in document.looked.counts.items()]
+        total = sum(document.looked.counts.values())
+        terminal.print(
+            f"the gate's images: {total:,} ({', '.join(counts)}), {document.looked.origin}"
+        )
+    terminal.print(f"the gate: {document.decision.reason}", style="bold")
+    for name, alone in document.alone.items():
+        terminal.print(f"along '{name}' alone: {alone.reason}")
+    if document.advice:
+        terminal.print(document.advice)
 
 
-def _accuracies(figure: Figure | Group) -> tuple[str, str]:
-    return _plain(accuracy(figure.before)), _plain(accuracy(figure.after))
+def _accuracies(figure: Figure | Group, accepted: bool) -> tuple[str, ...]:
+    shown = (figure.before, figure.after) if accepted else (figure.before,)
+    return tuple(plain_accuracy(share) for share in shown)
 
 
 def _plain(text: str) -> str:

@@ -10,6 +10,7 @@ from didae.cli.command import RUN_FILE
 from didae.cli.components import load_decoder, load_dictionary, load_encoder, load_judges
 from didae.cli.demo import Demo
 from didae.cli.explain import Explain
+from didae.cli.sources import SourceConfig
 from didae.config import load_yaml
 from didae.counterfactuals import Components
 from didae.counterfactuals.run import read_manifest, require_components
@@ -61,6 +62,14 @@ def _load(folder: Path, run: Demo | Audit | Explain) -> Components:
         probe=probe,
         surrogates=surrogates,
     )
+
+
+def run_source(folder: Path, named: SourceConfig) -> SourceConfig:
+    """Give the images that were named, or else those of the run, where it is an audit."""
+    run = _read(folder)
+    if named != SourceConfig() or not isinstance(run, Audit):
+        return named
+    return run.source.model_copy(update={"data": run.images})
 
 
 def _read(folder: Path) -> Demo | Audit | Explain:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from didae.config import Config
 from didae.data.fashion_mnist import fashion_mnist
@@ -80,6 +80,13 @@ class SourceConfig(Config):
     split_seed: int = Field(default=0, ge=0)
     on_error: Literal["raise", "skip", "late"] | None = None
 
+    _own: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def own_splits(self) -> frozenset[str]:
+        """frozenset of str: the splits that opened data had by itself, not cut from its images."""
+        return self._own
+
     def open(self) -> ImageSource:
         """Open the data.
 
@@ -96,6 +103,7 @@ class SourceConfig(Config):
         if self.data == SQUARE:
             return Square(self.pool, self.pool_seed)
         source = self._read()
+        self._own = frozenset(source.splits)
         source = changed(source, splits=self._splits(source))
         return source.of_classes(self.classes) if self.classes else source
 

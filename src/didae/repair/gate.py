@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -13,10 +15,16 @@ from torch import Tensor
 from didae.config import Config
 from didae.errors import DidaeError
 from didae.repair.base import predictions
+from didae.repair.counter_examples import CounterExamples
 from didae.students.base import StudentLike
 
-FEWEST_MISTAKES = 2
-"""Mistakes of the original from which some must be mended; a single one may be chance."""
+FEWEST_EXAMPLES = 2
+"""Counter-examples, and mistakes of the original, that tell something; a single one is chance."""
+
+Outcome = Literal["accepted", "refused", "undecided"]
+
+Cause = Literal["", "few", "nothing judged", "no gain", "loss", "mistakes", "no counter-examples"]
+"""What a decision hangs on; nothing where it is accepted."""
 
 
 class GateConfig(Config):
@@ -47,37 +55,22 @@ class GateConfig(Config):
 class HeldOutPairs:
     """Held-out images and what they look like with another code along a spurious direction.
 
-    Attributes
-    ----------
-    factuals, counterfactuals : Tensor, uint8, shape (n, 3, h, w)
-        The images.
-    labels : Tensor, int64, shape (n,)
-        Class of both.
-    origins : Tensor, int64, shape (n,)
-        Which held-out image each pair shows: one for every spurious direction.
+    Images are uint8 (n, 3, h, w), labels the class of both, origins which held-out image each pair
+    shows and directions along which of the judged directions, by position.
     """
 
     factuals: Tensor
     counterfactuals: Tensor
     labels: Tensor
     origins: Tensor
+    directions: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What a student and its repair are right about.
+    """What a student and its repair are right about, bool (n,), on the same pictures.
 
-    Attributes
-    ----------
-    before, after : Tensor, bool, shape (n,)
-        Right predictions of both, on the same pictures.
-    origins : Tensor, int64, shape (n,)
-        Image that each picture shows; several pictures of one image count as one.
-
-    Raises
-    ------
-    DidaeError
-        If the lengths differ.
+    Several pictures of one origin, the image that they show, count as one.
     """
 
     before: Tensor
@@ -92,6 +85,15 @@ class Outcomes:
                 "origins; give the same pictures."
             )
 
+    def joined(self, other: Outcomes) -> Outcomes:
+        """Put those of other images behind."""
+        other_origins = other.origins + len(self.origins)  # more than any of these
+        return Outcomes(
+            torch.cat([self.before, other.before]),
+            torch.cat([self.after, other.after]),
+            torch.cat([self.origins, other_origins]),
+        )
+
     @classmethod
     def of(
         cls,
@@ -101,24 +103,7 @@ class Outcomes:
         labels: Tensor,
         origins: Tensor | None = None,
     ) -> Outcomes:
-        """Ask both students.
-
-        Parameters
-        ----------
-        before, after : callable
-            The student and its repair.
-        images : Tensor, uint8, shape (n, 3, h, w)
-            Pictures.
-        labels : Tensor, int64, shape (n,)
-            Class of each.
-        origins : Tensor, int64, shape (n,), optional
-            Image that each shows; by default every one another.
-
-        Returns
-        -------
-        Outcomes
-            What they are right about.
-        """
+        """Ask both students about pictures; by default each shows another image."""
         shown = torch.arange(len(labels)) if origins is None else origins
         if not len(labels):
             return cls(labels.bool(), labels.bool(), shown)
@@ -128,17 +113,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Change:
-    """How the accuracy on the same n images changed.
-
-    Attributes
-    ----------
-    before, after : float
-        Accuracies.
-    low : float
-        Lower bound of after - before.
-    n : int
-        Images.
-    """
+    """Accuracies before and after on n images, and a lower bound of their difference."""
 
     before: float
     after: float
@@ -148,109 +123,124 @@ class Change:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says.
+    """What the gate says, and why, in a sentence.
 
-    Attributes
-    ----------
-    accepted : bool
-        Whether the repaired student replaces the original.
-    reason : str
-        Why, in a sentence.
-    pairs : Change
-        On counterfactuals of held-out images.
-    held_out : Change
-        On held-out images as they are.
-    mistakes, mended : int
-        Mistakes of the original on held-out images, and how many of them the repair does not make.
+    ``pairs`` is the change on counterfactuals of held-out images, ``held_out`` that on these images
+    as they are. ``counter_examples`` counts, by judged direction, those that one of the two
+    students gets wrong. ``mistakes`` are those of the original, ``mended`` those that the repair
+    does not make.
     """
 
-    accepted: bool
+    outcome: Outcome
+    cause: Cause
     reason: str
     pairs: Change
     held_out: Change
     mistakes: int
     mended: int
+    counter_examples: dict[str, int]
+
+    @property
+    def accepted(self) -> bool:
+        """bool: whether the repaired student replaces the original."""
+        return self.outcome == "accepted"
 
     def to_json(self) -> dict[str, object]:
-        """Give plain values.
-
-        Returns
-        -------
-        dict
-            By field.
-        """
+        """Give plain values by field."""
         return {**vars(self), "pairs": vars(self.pairs), "held_out": vars(self.held_out)}
 
 
-def decide(pairs: Outcomes, held_out: Outcomes, config: GateConfig) -> Decision:
+def decide(
+    pairs: Outcomes,
+    held_out: Outcomes,
+    examples: CounterExamples,
+    config: GateConfig,
+    seconded: Collection[str] = (),
+) -> Decision:
     """Decide from what both students are right about. No group labels are needed.
 
-    Parameters
-    ----------
-    pairs : Outcomes
-        On counterfactuals of held-out images along the directions judged spurious.
-    held_out : Outcomes
-        On labelled images that neither student has learnt from.
-    config : GateConfig
-        When to accept.
-
-    Returns
-    -------
-    Decision
-        Accepted if the accuracy on the counterfactuals has surely risen, that on the held-out
-        images has surely not fallen by more than the tolerance, and enough of the original's
-        mistakes on them are mended, where it makes any.
+    Accepted if the accuracy on counterfactuals has surely risen, that on held-out images has surely
+    not fallen by more than the tolerance, and enough of the original's mistakes on them are mended.
+    Undecided where these images cannot tell a right verdict from an inverted one: next to no
+    counter-example of a judged direction shows a difference. The word of a second teacher on the
+    directions in `seconded` stands in for counter-examples.
     """
     twins = paired_change(pairs, config.confidence)
     images = paired_change(held_out, config.confidence)
     mistakes = int((~held_out.before).sum())
     mended = int((held_out.after & ~held_out.before).sum())
-    objection = _objection(twins, images, mistakes, mended, config)
-    if objection is not None:
-        return Decision(False, f"refused: {objection}", twins, images, mistakes, mended)
-    told = (
-        f"{mended} of the original's {mistakes} mistakes there are mended"
-        if mistakes >= FEWEST_MISTAKES
-        else "the original makes next to no mistakes there, so that nothing but the verdicts says "
-        "what the label is about"
+    found, every = examples.telling(~(held_out.before & held_out.after))
+    lacking = [name for name in found if found[name] < FEWEST_EXAMPLES and name not in seconded]
+    outcome, cause, why = _judged(
+        twins, images, (mistakes, mended), lacking, every < FEWEST_EXAMPLES, config
     )
-    reason = (
-        f"accepted: on held-out counterfactuals the accuracy rose from {twins.before:.3f} to "
-        f"{twins.after:.3f} (at least {twins.low:+.3f}, {config.confidence:.0%} sure), on held-out "
-        f"images it went from {images.before:.3f} to {images.after:.3f}, and {told}."
-    )
-    return Decision(True, reason, twins, images, mistakes, mended)
+    told = f"{outcome}: {why}"
+    return Decision(outcome, cause, told, twins, images, mistakes, mended, found)
 
 
-def _objection(
-    twins: Change, images: Change, mistakes: int, mended: int, config: GateConfig
-) -> str | None:
-    """Say what speaks against a repair, if anything."""
+def _judged(
+    twins: Change,
+    images: Change,
+    mistakes: tuple[int, int],
+    lacking: Sequence[str],
+    blind: bool,
+    config: GateConfig,
+) -> tuple[Outcome, Cause, str]:
+    """Say what was decided, for which cause and why, in this order of questions."""
     few = min(twins.n, images.n)
+    rose = f"from {_share(twins.before)} to {_share(twins.after)}"
+    went = f"from {_share(images.before)} to {_share(images.after)}"
+    made, mended = mistakes
+    doubt = (
+        f"on next to no held-out image do the label and {_listed(lacking)} disagree in a way that "
+        "shows a difference between the two classifiers, so that these images cannot tell a right "
+        "verdict from an inverted one."
+    )
     if few < config.fewest:
-        return (
-            f"{few} held-out images or pairs are too few to judge by, "
-            f"at least {config.fewest} are needed."
-        )
+        why = f"{few} held-out images or pairs are too few to judge by, {config.fewest} are needed."
+        return "refused", "few", why
     if twins.low <= 0:
-        return (
-            f"on held-out counterfactuals the accuracy went from {twins.before:.3f} to "
-            f"{twins.after:.3f}, which is no gain one can be {config.confidence:.0%} sure of "
-            f"(bound {twins.low:+.3f})."
+        why = (
+            f"on held-out counterfactuals the accuracy went {rose}, which is no gain one can be "
+            f"{config.confidence:.0%} sure of (it may be {_points(twins.low)})."
         )
+        return "refused", "no gain", why
+    if blind and lacking:
+        return "undecided", "no counter-examples", doubt
     if images.low < -config.tolerance:
-        return (
-            f"on held-out images the accuracy went from {images.before:.3f} to "
-            f"{images.after:.3f}; a loss of over {config.tolerance:g} is possible "
-            f"(bound {images.low:+.3f})."
+        why = (
+            f"on held-out images the accuracy went {went}; a loss of more than "
+            f"{100 * config.tolerance:.3g} points is possible (it may be {_points(images.low)})."
         )
-    if mistakes >= FEWEST_MISTAKES and mended < config.mended * mistakes:
-        return (
-            f"of the original's {mistakes} mistakes on held-out images {mended} are mended, "
-            f"under {config.mended:.0%}; look again whether what was judged spurious is not what "
-            "the label is about."
+        return "refused", "loss", why
+    if not blind and made >= FEWEST_EXAMPLES and mended < config.mended * made:
+        why = (
+            f"of the original's {made} mistakes on held-out images {mended} are mended, fewer than "
+            f"{config.mended:.0%}; what was judged spurious may be what the label is about."
         )
-    return None
+        return "refused", "mistakes", why
+    if lacking:
+        return "undecided", "no counter-examples", doubt
+    why = (
+        f"on held-out counterfactuals the accuracy rose {rose} (by at least {_points(twins.low)}, "
+        f"{config.confidence:.0%} sure), on held-out images it went {went}, and {mended} of the "
+        f"original's {made} mistakes there are mended."
+    )
+    if blind:
+        why += " No counter-example speaks for the verdicts; a second teacher does."
+    return "accepted", "", why
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f} points"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
 
 
 def paired_change(outcomes: Outcomes, confidence: float) -> Change:
@@ -259,19 +249,8 @@ def paired_change(outcomes: Outcomes, confidence: float) -> Change:
     The interval is the adjusted Wald one of Bonett & Price (2012, Journal of Educational and
     Behavioral Statistics 37, 479-488), one-sided: one count is added to each discordant cell. It
     takes images as independent. Several pictures of one image share its weight, and their changes
-    are taken to go together, the worst case for the bound.
-
-    Parameters
-    ----------
-    outcomes : Outcomes
-        What was right.
-    confidence : float
-        Of the bound, in (0.5, 1).
-
-    Returns
-    -------
-    Change
-        Accuracies and bound; NaN accuracies and a bound of -1 without images.
+    are taken to go together, the worst case for the bound. Without images the accuracies are NaN
+    and the bound is -1.
     """
     before, after = outcomes.before, outcomes.after
     _, image, pictures = outcomes.origins.unique(return_inverse=True, return_counts=True)

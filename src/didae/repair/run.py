@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,14 +13,22 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.counterfactuals import Components
 from didae.errors import DidaeError
-from didae.repair.base import Labelled, concatenate, require_disjoint
+from didae.repair.base import Labelled, concatenate, predictions, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
+from didae.repair.counter_examples import CounterExamples
 from didae.repair.counterfactuals import embedded, encoded, exchange, exchange_codes
-from didae.repair.gate import Decision, GateConfig, HeldOutPairs, Outcomes, decide
+from didae.repair.gate import (
+    Decision,
+    GateConfig,
+    HeldOutPairs,
+    Outcomes,
+    decide,
+    paired_change,
+)
 from didae.repair.head import COPIES, cross_fitted, refit_head
 from didae.repair.weighing import image_weight
 from didae.storage import fingerprint
-from didae.students import LinearHead
+from didae.students import LinearHead, StudentLike
 from didae.students.onnx import OnnxStudent, onnx_head
 
 
@@ -58,24 +66,18 @@ class RepairConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Repair:
-    """What a repair gives.
+    """What a repair gives: the repaired student where it was accepted, else the original.
 
-    Attributes
-    ----------
-    student : nn.Module
-        The repaired student where it was accepted, else the original.
-    decision : Decision
-        The gate's.
-    counterfactuals : int
-        How many were trained on, all iterations together.
-    pairs : HeldOutPairs
-        Held-out images and their counterfactuals, on which the gate decided.
+    ``counterfactuals`` counts those that were trained on, all iterations together. On ``pairs`` the
+    gate decided. ``alone`` says, of a linear head with several judged directions that was not
+    accepted, what the gate makes of a repair along each of them alone, by name.
     """
 
     student: nn.Module
     decision: Decision
     counterfactuals: int
     pairs: HeldOutPairs
+    alone: dict[str, Decision] = field(default_factory=dict[str, Decision])
 
 
 def repair_student(
@@ -86,6 +88,7 @@ def repair_student(
     config: RepairConfig,
     causal: Sequence[int] = (),
     folder: Path | None = None,
+    seconded: Sequence[int] = (),
 ) -> Repair:
     """Train the student on judged counterfactuals, and keep it only if that did no harm.
 
@@ -112,6 +115,8 @@ def repair_student(
         Directions judged causal, for ``use_causal``.
     folder : Path, optional
         Where checkpoints live; an interrupted repair is continued.
+    seconded : sequence of int
+        Directions that a second teacher judged spurious too, which stands in for counter-examples.
 
     Returns
     -------
@@ -124,40 +129,88 @@ def repair_student(
         If the student is no torch module, a direction does not exist, an image is in both sets, or
         all images are of one class.
     """
-    student = components.student
+    student = trainable(components.student)
+    _require_directions(len(components.dictionary.names), [*spurious, *causal])
+    if not spurious:
+        return _nothing(student, held_out)
+    names = components.dictionary.names
+    z = tuple(embedded(components, part.images) for part in (train_data, held_out))
+    pairs = _twins(components, held_out, spurious, config.seed)
+    known, asked = (z[0], train_data.labels), (z[1], held_out.labels)
+
+    def ask(repaired: nn.Module, directions: Sequence[int], fitted: Outcomes | None) -> Decision:
+        """Let the gate judge; fitted are outcomes on training images, fitted without them."""
+        unseen = Outcomes.of(student, repaired, held_out.images, held_out.labels)
+        places = torch.tensor([spurious.index(k) for k in directions])
+        about = torch.isin(pairs.directions, places).nonzero()[:, 0]
+        shown = pairs.counterfactuals[about], pairs.labels[about], pairs.origins[about]
+        twins = Outcomes.of(student, repaired, *shown)
+        looked = asked
+        if fitted is not None:
+            unseen = fitted.joined(unseen)
+            looked = torch.cat([known[0], asked[0]]), torch.cat([known[1], asked[1]])
+        examples = CounterExamples.of(components.dictionary, known, looked, directions)
+        return decide(twins, unseen, examples, config.gate, [names[k] for k in seconded])
+
+    alone: dict[str, Decision] = {}
+    if isinstance(student, LinearHead):
+        lessons = _Lessons.of(student, components, train_data, z[0], spurious, config)
+        require_disjoint(lessons.images, torch.cat([held_out.images, pairs.counterfactuals]))
+        repaired, fitted = lessons.fit(spurious)
+        decision, trained = ask(repaired, spurious, fitted), lessons.count
+        if not decision.accepted and len(spurious) > 1:
+            for k in spurious:
+                single, fitted = lessons.fit([k])
+                alone[names[k]] = ask(single, [k], fitted)
+    else:
+        repaired, seen = _fine_tune(
+            student, components, train_data, spurious, config, causal, folder
+        )
+        learnt = torch.cat([train_data.images, seen])
+        require_disjoint(learnt, torch.cat([held_out.images, pairs.counterfactuals]))
+        decision, trained = ask(repaired, spurious, None), len(seen)
+    return Repair(repaired if decision.accepted else student, decision, trained, pairs, alone)
+
+
+def trainable(student: StudentLike) -> nn.Module:
+    """Give a student as a module that can be repaired: an ONNX student as its last layer."""
     if isinstance(student, OnnxStudent):
-        student = onnx_head(student.spec)
+        return onnx_head(student.spec)
     if not isinstance(student, nn.Module):
         raise DidaeError(
             "repair: the student is neither a torch module nor ONNX; give one of these, or repair "
             "a linear head on z."
         )
-    _require_directions(len(components.dictionary.names), [*spurious, *causal])
-    images, labels = held_out.images, held_out.labels
-    if not spurious:
-        none = HeldOutPairs(images[:0], images[:0], labels[:0], labels[:0])
-        nothing = Outcomes.of(student, student, none.counterfactuals, none.labels)
-        same = Outcomes.of(student, student, images, labels)
-        decision = decide(nothing, same, config.gate)
-        reason = "refused: no direction was judged spurious, so there is nothing to repair."
-        return Repair(student, replace(decision, reason=reason), 0, none)
-    if isinstance(student, LinearHead):
-        repaired, unseen, lessons, trained = _refit(
-            student, components, train_data, held_out, spurious, config
-        )
-    else:
-        repaired, lessons = _fine_tune(
-            student, components, train_data, spurious, config, causal, folder
-        )
-        unseen, trained = Outcomes.of(student, repaired, images, labels), len(lessons)
-    known = [train_data.images, lessons]
-    # Twins of held-out images are drawn only here: nothing was trained on them.
-    twins, origins = exchange(components, held_out, spurious, 1, config.seed)
-    require_disjoint(torch.cat(known), torch.cat([images, twins.images]))
-    pairs = HeldOutPairs(images[origins], twins.images, twins.labels, origins)
-    seen = Outcomes.of(student, repaired, pairs.counterfactuals, pairs.labels, origins)
-    decision = decide(seen, unseen, config.gate)
-    return Repair(repaired if decision.accepted else student, decision, trained, pairs)
+    return student
+
+
+def _nothing(student: nn.Module, held_out: Labelled) -> Repair:
+    """Refuse to repair without a verdict."""
+    none, right = held_out.images[:0], predictions(student, held_out.images) == held_out.labels
+    rows = torch.arange(len(right))
+    decision = Decision(
+        "refused",
+        "nothing judged",
+        "refused: no direction was judged spurious, so there is nothing to repair.",
+        paired_change(Outcomes(right[:0], right[:0], rows[:0]), 0.95),
+        paired_change(Outcomes(right, right, rows), 0.95),
+        int((~right).sum()),
+        0,
+        {},
+    )
+    return Repair(student, decision, 0, HeldOutPairs(none, none, rows[:0], rows[:0], rows[:0]))
+
+
+def _twins(
+    components: Components, held_out: Labelled, spurious: Sequence[int], seed: int
+) -> HeldOutPairs:
+    """Draw a counterfactual of every held-out image along each direction."""
+    parts: list[tuple[Tensor, ...]] = []
+    for place, direction in enumerate(spurious):
+        made, origins = exchange(components, held_out, (direction,), 1, seed)
+        parts.append((made.images, made.labels, origins, torch.full_like(origins, place)))
+    images, labels, origins, places = (torch.cat(column) for column in zip(*parts, strict=True))
+    return HeldOutPairs(held_out.images[origins], images, labels, origins, places)
 
 
 def _fine_tune(
@@ -184,45 +237,58 @@ def _fine_tune(
     return student, torch.cat(seen)
 
 
-def _refit(
-    head: LinearHead,
-    components: Components,
-    data: Labelled,
-    held_out: Labelled,
-    spurious: Sequence[int],
-    config: RepairConfig,
-) -> tuple[LinearHead, Outcomes, Tensor, int]:
-    """Repair a linear head; say what it is right about on images it was fitted without.
+@dataclass(frozen=True, eq=False)
+class _Lessons:
+    """Training images of a linear head, and what it sees in their counterfactuals.
 
-    Also give the images it has seen, which are none where codes are exchanged in its own z_sem, and
-    the number of counterfactuals.
+    ``z`` (n, d) and ``edited`` (n, k·c, d), c for each of the k directions, are in the head's own
+    encoder; ``codes`` (n, k) in the dictionary. ``images`` are the decoded counterfactuals: none
+    where codes are exchanged in the head's own z_sem.
     """
-    labels, known = torch.cat([data.labels, held_out.labels]), torch.arange(len(data))
-    images = data.images[:0]
-    if head.encoder.fingerprint == components.encoder.fingerprint:
-        z = torch.cat([embedded(components, part.images) for part in (data, held_out)])
-        seen = z[: len(data)]
 
-        def edit(rows: Tensor) -> Tensor:
-            codes = z[rows], labels[rows], components.dictionary
-            return exchange_codes(*codes, spurious, COPIES, config.seed)[0]
-    else:
-        made = [
-            _drawn_and_encoded(head, components, part, spurious, config)
-            for part in (data, held_out)
-        ]
-        z, edited = (torch.cat([part[column] for part in made]) for column in (0, 1))
-        images, seen = made[0][2], embedded(components, data.images)
+    head: LinearHead
+    z: Tensor
+    labels: Tensor
+    edited: Tensor
+    codes: Tensor
+    images: Tensor
+    directions: tuple[int, ...]
+    seed: int
 
-        def edit(rows: Tensor) -> Tensor:
-            return edited[rows]
+    @classmethod
+    def of(
+        cls,
+        head: LinearHead,
+        components: Components,
+        data: Labelled,
+        z: Tensor,
+        spurious: Sequence[int],
+        config: RepairConfig,
+    ) -> _Lessons:
+        own, images = z, data.images[:0]
+        if head.encoder.fingerprint == components.encoder.fingerprint:
+            parts = z, data.labels, components.dictionary
+            edited = exchange_codes(*parts, spurious, COPIES, config.seed)[0]
+        else:
+            own, edited, images = _drawn_and_encoded(head, components, data, spurious, config)
+        codes = components.dictionary.encode(z)[:, list(spurious)]
+        return cls(head, own, data.labels, edited, codes, images, tuple(spurious), config.seed)
 
-    lessons, own = edit(known), z[: len(data)]
-    codes = components.dictionary.encode(seen)[:, list(spurious)]
-    weight = image_weight(own, data.labels, len(head.bias), codes, [lessons], config.seed)
-    repaired = refit_head(head, own, data.labels, lessons, weight=weight)
-    unseen = cross_fitted(head, z, labels, edit, config.seed, weight)
-    return repaired, unseen, images, lessons.shape[0] * lessons.shape[1]
+    @property
+    def count(self) -> int:
+        """int: how many counterfactuals."""
+        return self.edited.shape[0] * self.edited.shape[1]
+
+    def fit(self, directions: Sequence[int]) -> tuple[LinearHead, Outcomes]:
+        """Repair the head along some directions; ask about images it was fitted without."""
+        places = [self.directions.index(k) for k in directions]
+        n, _, d = self.edited.shape
+        edited = self.edited.reshape(n, len(self.directions), -1, d)[:, places].flatten(1, 2)
+        sample, classes = (self.z, self.labels), len(self.head.bias)
+        weight = image_weight(*sample, classes, self.codes[:, places], [edited], self.seed)
+        repaired = refit_head(self.head, *sample, edited, weight=weight)
+        asked = cross_fitted(self.head, *sample, lambda rows: edited[rows], self.seed, weight)
+        return repaired, asked
 
 
 def _drawn_and_encoded(
@@ -233,15 +299,18 @@ def _drawn_and_encoded(
     config: RepairConfig,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Give what a head on another encoder sees in images and in their decoded counterfactuals."""
-    made, origins = exchange(
-        components, data, spurious, config.copies, config.seed, further=config.closed_loop
-    )
-    z = encoded(head.encoder, data.images)
+    z, copies = encoded(head.encoder, data.images), config.copies
     # What could not be decoded is left out by `exchange`; the image itself stands in for it.
-    edited = z[:, None].repeat(1, config.copies * len(spurious), 1)
-    place = torch.arange(len(origins)) - torch.searchsorted(origins, origins)
-    edited[origins, place] = encoded(head.encoder, made.images)
-    return z, edited, made.images
+    edited = z[:, None].repeat(1, copies * len(spurious), 1)
+    images: list[Tensor] = []
+    for place, direction in enumerate(spurious):
+        made, origins = exchange(
+            components, data, (direction,), copies, config.seed, further=config.closed_loop
+        )
+        column = torch.arange(len(origins)) - torch.searchsorted(origins, origins)
+        edited[origins, place * copies + column] = encoded(head.encoder, made.images)
+        images.append(made.images)
+    return z, edited, torch.cat(images)
 
 
 def _require_directions(known: int, directions: Sequence[int]) -> None:

@@ -25,6 +25,11 @@ def accuracy(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}{NARROW}%"
 
 
+def plain_accuracy(share: float | None) -> str:
+    """Write an accuracy with a space that every code page has."""
+    return accuracy(share).replace(NARROW, " ")
+
+
 def number(value: float | None) -> str:
     """Write a number with three digits that count ("1,234", "12.3")."""
     if value is None or not math.isfinite(value):

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, ConfigDict, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from didae.config import Config, from_mapping
 from didae.metrics.groups import GroupAccuracies
+from didae.repair.gate import Outcome
 from didae.report.numbers import accuracy
 from didae.storage import read_json
 from didae.teachers import Verdict
@@ -41,22 +42,21 @@ class Change(Config):
 class Gate(Config):
     """The part of the gate's decision that is shown; the file holds all of it.
 
-    Attributes
-    ----------
-    accepted : bool
-        Whether the repaired student replaces the original.
-    reason : str
-        Why.
-    pairs, held_out : Change
-        On counterfactuals of held-out images, and on these images as they are.
+    ``pairs`` is the change on counterfactuals of held-out images, ``held_out`` that on these images
+    as they are.
     """
 
     model_config = ConfigDict(extra="ignore")
 
-    accepted: bool
+    outcome: Outcome
     reason: str
     pairs: Change
     held_out: Change
+
+    @property
+    def accepted(self) -> bool:
+        """bool: whether the repaired student replaces the original."""
+        return self.outcome == "accepted"
 
 
 class Figure(Config):
@@ -95,6 +95,22 @@ class Group(Config):
     count: int
     before: float
     after: float
+
+
+class Looked(Config):
+    """Images that the gate looked at: where they are from, and how many of each class."""
+
+    origin: str
+    counts: dict[str, int]
+
+
+class Reach(Config):
+    """What a new last layer may reach on n test images, the mean over groups or else classes."""
+
+    now: float
+    reach: float
+    n: int
+    by_group: bool
 
 
 class Preview(Config):
@@ -157,10 +173,20 @@ class RepairDocument(Config):
         How many were trained on.
     seconds : float
         From the verdicts to the figures.
+    advice : str
+        What to do next; empty where the repair was accepted.
     labels, attributes : tuple of str
         Words for the classes, and for the values of the spurious attribute.
     groups : Measurement or None
         Before and after; None where the spurious attribute is unknown.
+    classes : tuple of Group
+        Accuracy of each class on the test images.
+    looked : Looked or None
+        Which images the gate looked at.
+    ceiling : Reach or None
+        What a new last layer may reach; None where that cannot be said.
+    alone : dict of str to Gate
+        Direction -> what the gate makes of a repair along it alone.
     preview : tuple of Preview
         Held-out pairs on which only the original changes its mind.
     """
@@ -169,11 +195,16 @@ class RepairDocument(Config):
     teachers: tuple[str, ...]
     verdicts: dict[str, Verdict]
     decision: Gate
+    advice: str = ""
     counterfactuals: int
     seconds: float
     labels: tuple[str, ...]
     attributes: tuple[str, ...]
     groups: Measurement | None
+    classes: tuple[Group, ...] = ()
+    looked: Looked | None = None
+    ceiling: Reach | None = None
+    alone: dict[str, Gate] = Field(default_factory=dict[str, Gate])
     preview: tuple[Preview, ...]
 
     @model_validator(mode="after")

@@ -39,7 +39,8 @@ def headline(document: RepairDocument) -> str:
     if not document.tried:
         return "Nothing was repaired: no direction was judged spurious."
     if not document.decision.accepted:
-        return "The repair was refused: the original classifier stays."
+        said = {"refused": "was refused", "undecided": "is undecided, as it needs a second opinion"}
+        return f"The repair {said[document.decision.outcome]}: the original classifier stays."
     if document.groups is None:
         pairs, what = document.decision.pairs, "held-out counterfactuals"
         before, after = pairs.before, pairs.after

@@ -101,28 +101,19 @@ def read_pairs(folder: str | Path, limit: int = 12) -> list[Pairs]:
 
 
 def judge_all(
-    teacher: Teacher, folder: str | Path, verdicts: Verdicts, limit: int = 12
+    teacher: Teacher,
+    folder: str | Path,
+    verdicts: Verdicts,
+    limit: int = 12,
+    again: bool = False,
 ) -> Verdicts:
-    """Let a teacher judge the directions of a run that have no verdict yet.
+    """Let a teacher judge the directions of a run that have no verdict yet, on `limit` pairs each.
 
-    Parameters
-    ----------
-    teacher : Teacher
-        Who judges.
-    folder : str or Path
-        What `didae.explain` wrote.
-    verdicts : Verdicts
-        Gets the verdicts one by one.
-    limit : int
-        Pairs shown per direction at most.
-
-    Returns
-    -------
-    Verdicts
-        The same.
+    With `again` those that others have judged as well: a second opinion.
     """
     pairs = {found.direction: found for found in read_pairs(folder, limit)}
-    for direction in progress(verdicts.open(), f"judged by {teacher.name}"):
+    unjudged = verdicts.open(teacher.name if again else None)
+    for direction in progress(unjudged, f"judged by {teacher.name}"):
         verdicts.judge(direction, teacher.judge(pairs[direction]), teacher.name)
     return verdicts
 

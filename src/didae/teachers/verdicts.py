@@ -247,16 +247,68 @@ class Verdicts:
         """
         return tuple(sorted(k for k, found in self._current().items() if found == verdict))
 
-    def open(self) -> tuple[int, ...]:
-        """List the directions nobody has judged.
+    def open(self, teacher: str | None = None) -> tuple[int, ...]:
+        """List the directions that nobody has judged, or that one teacher has not.
+
+        Parameters
+        ----------
+        teacher : str, optional
+            Who.
 
         Returns
         -------
         tuple of int
             In order.
         """
-        current = self._current()
-        return tuple(k for k in range(len(self.names)) if k not in current)
+        judged = {e.direction for e in self._standing() if teacher in (None, e.teacher)}
+        return tuple(k for k in range(len(self.names)) if k not in judged)
+
+    def seconded(self, verdict: Verdict) -> tuple[int, ...]:
+        """List the directions on which two teachers or more say this, and none anything else.
+
+        Parameters
+        ----------
+        verdict : str
+            What they say.
+
+        Returns
+        -------
+        tuple of int
+            In order.
+        """
+        last = {(e.direction, e.teacher): e.verdict for e in self._standing()}
+        said: dict[int, list[str | None]] = {}
+        for (direction, _), found in last.items():
+            said.setdefault(direction, []).append(found)
+        return tuple(k for k in sorted(said) if len(said[k]) > 1 and set(said[k]) == {verdict})
+
+    def limited(self, names: Sequence[str]) -> Verdicts:
+        """Leave out what else was judged spurious.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Directions judged spurious that stay; all where none is named.
+
+        Returns
+        -------
+        Verdicts
+            On the same directions, in memory.
+
+        Raises
+        ------
+        DidaeError
+            If one was not judged spurious.
+        """
+        if not names:
+            return self
+        spurious = {self.names[k] for k in self.directions("spurious")}
+        for name in names:
+            if name not in spurious:
+                known = ", ".join(sorted(spurious)) or "none"
+                raise DidaeError(f"'{name}' was not judged spurious; these were: {known}.")
+        events = [e for e in self.events if e.name in names or e.name not in spurious]
+        return Verdicts(self.dictionary, self.names, events=events)
 
     def save(self, path: str | Path) -> None:
         """Write the verdicts and their record.
