@@ -63,7 +63,7 @@ class Work:
 
     @property
     def actions(self) -> Actions:
-        return Actions(lambda _: self.reason, self.repair, self.explain)
+        return Actions(lambda _: self.reason, self.repair, self.audit)
 
     def repair(self, folder: Path, progress: Progress) -> RepairResult:
         self.calls.append(("repair", str(folder)))
@@ -73,9 +73,9 @@ class Work:
         write_bytes(folder / "repair" / "student" / "model.safetensors", b"weights")
         return self.result
 
-    def explain(self, images: Path, student: str, folder: Path, progress: Progress) -> None:
-        self.calls.append(("explain", str(images), student))
-        progress(None, "Making counterfactuals")
+    def audit(self, images: Path, student: str, folder: Path, progress: Progress) -> None:
+        self.calls.append(("audit", str(images), student))
+        progress(None, "Training the decoder")
         self._wait()
         make_folder(folder)
 

@@ -19,9 +19,7 @@ from app.client import Client
 from cli.parts import explain_flags, make_parts
 from didae.app.limits import UploadLimits
 from didae.cli import main
-from didae.cli.app import App, explain_own, obstacle
-from didae.data.images import write_png
-from didae.data.square import Square
+from didae.cli.app import App, obstacle
 from didae.errors import DidaeError
 from didae.recipes.square import load_components
 from didae.repair.cfkd import CfkdConfig
@@ -149,26 +147,6 @@ def test_verdicts_of_another_dictionary_are_not_followed(run) -> None:
     Verdicts.open_file(run / "verdicts.json", "other", ("a", "b")).judge(1, "spurious", "ada")
     with pytest.raises(DidaeError, match="judge"):
         App(folder=run, device="cpu", repair=quick(1)).repair_run(run, silent)
-
-
-@pytest.mark.parametrize("with_probe", [True, False])
-def test_own_images_are_explained_with_the_shipped_components(tmp_path, with_probe) -> None:
-    square = Square(20)
-    for number, image in enumerate(square.images(range(6))):
-        write_png(image, tmp_path / "images" / f"kind{number % 2}" / f"{number}.png")
-    (tmp_path / "images" / "kind0" / "broken.png").write_bytes(b"no")
-    student = "square"
-    if not with_probe:
-        make_parts(tmp_path / "parts")
-        student = str(tmp_path / "parts" / "judges" / "student")
-    explain_own(tmp_path / "images", student, tmp_path / "run", silent)
-    from didae.app.state import Run
-
-    opened = Run(tmp_path / "run")
-    assert opened.summary.n_images == 6
-    assert opened.summary.settings["algorithm"] == ("boundary" if with_probe else "reflection")
-    assert opened.verdicts().open()
-    assert "didae repair" in obstacle(tmp_path / "run")
 
 
 def test_a_run_of_explain_is_judged_but_repaired_elsewhere(tmp_path) -> None:

@@ -237,7 +237,7 @@ def test_one_piece_of_work_at_a_time(desk, work) -> None:
     with pytest.raises(DidaeError, match="still running"):
         desk.start_repair(place)
     with pytest.raises(DidaeError, match="still running"):
-        desk.start_explain(desk.home / "images", "square", uploaded=False)
+        desk.start_audit(None, str(desk.home / "images"), None, "x.onnx")
     assert desk.jobs.status.running
     work.go_on.set()
     finish(desk)
@@ -261,10 +261,9 @@ def test_progress_is_told_to_whoever_asks() -> None:
 
 
 def test_own_images_become_a_run_of_their_own(folder, desk, work) -> None:
-    accepted = desk.start_explain(folder / "images", "square", uploaded=False)
+    assert desk.start_audit(None, str(folder / "images"), None, "x.onnx") is None
     finish(desk)
-    assert accepted.images > 40
-    assert work.calls == [("explain", str(folder / "images"), "square")]
+    assert work.calls == [("audit", str(folder / "images"), "x.onnx")]
     assert desk.names() == ("main", "001")
     place = desk.first("001")
     desk.judge(place, "causal")
@@ -273,20 +272,33 @@ def test_own_images_become_a_run_of_their_own(folder, desk, work) -> None:
     assert Desk(folder, work.actions, UploadLimits()).names() == ("main", "001")
 
 
-def test_an_upload_is_unpacked_into_the_run_folder(folder, desk) -> None:
+def test_uploads_move_into_the_run_folder(folder, desk, work) -> None:
     with zipfile.ZipFile(folder / "x.zip", "w") as archive:
         for path in sorted((folder / "images" / "test").glob("*.png"))[:5]:
             archive.write(path, f"a/{path.name}")
-    assert desk.start_explain(folder / "x.zip", "square", uploaded=True).images == 5
+    (folder / "x.onnx").write_bytes(b"graph")
+    assert desk.start_audit(folder / "x.zip", "", folder / "x.onnx", "").images == 5
     finish(desk)
-    assert len(list((folder / "own" / "001" / "images" / "a").iterdir())) == 5
+    own = folder / "own" / "001"
+    assert len(list((own / "images" / "a").iterdir())) == 5
+    assert (own / "classifier.onnx").read_bytes() == b"graph"
+    assert not (folder / "x.onnx").exists()
+    assert work.calls == [("audit", str(own / "images"), str(own / "classifier.onnx"))]
 
 
-def test_a_refused_upload_leaves_no_trace(folder, desk, work) -> None:
+def test_what_is_refused_leaves_no_trace(folder, desk, work) -> None:
     (folder / "x.zip").write_bytes(b"no")
-    with pytest.raises(DidaeError, match="not a zip file"):
-        desk.start_explain(folder / "x.zip", "square", uploaded=True)
-    with pytest.raises(DidaeError, match="not a folder"):
-        desk.start_explain(folder / "none", "square", uploaded=False)
-    assert list((folder / "own").iterdir()) == []
+    for given, words in (
+        ((folder / "x.zip", "", None, "x.onnx"), "not a zip file"),
+        ((None, str(folder / "none"), None, "x.onnx"), "not a folder"),
+        ((None, "", None, "x.onnx"), "give images"),
+        ((None, str(folder), None, ""), "give a classifier"),
+    ):
+        with pytest.raises(DidaeError, match=words):
+            desk.start_audit(*given)
     assert work.calls == []
+    work.failure = DidaeError("no graph that can be run")
+    desk.start_audit(None, str(folder / "images"), None, "x.onnx")
+    finish(desk)
+    assert "no graph" in desk.jobs.status.error
+    assert list((folder / "own").iterdir()) == []

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from didae.app.limits import UploadLimits
-from didae.app.uploads import check_folder, unpack
+from didae.app.uploads import unpack
 from didae.data.table import ImageTable
 from didae.errors import DidaeError
 
@@ -73,7 +73,7 @@ def test_images_in_class_folders_come_out_as_they_went_in(tmp_path) -> None:
 def test_a_table_of_metadata_comes_along(tmp_path) -> None:
     files = {"1.png": png(), "metadata.csv": b"file_name,label\n1.png,cat\n", "a/metadata.csv": b""}
     accepted = unpack(pack(tmp_path / "x.zip", files), tmp_path / "goal", LIMITS)
-    assert accepted.ignored == ("a/metadata.csv",)
+    assert accepted.ignored == ()
     assert ImageTable.from_folder(tmp_path / "goal").label_names == ("cat",)
 
 
@@ -305,65 +305,3 @@ def test_a_damaged_zip_file_never_ends_in_another_error(tmp_path) -> None:
 
 def test_a_missing_file_is_an_error(tmp_path) -> None:
     assert "cannot be read" in refused(tmp_path, tmp_path / "none.zip")
-
-
-def folder_of(tmp_path: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        path = tmp_path / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return tmp_path / "images"
-
-
-def test_a_folder_is_held_to_the_same_limits(tmp_path) -> None:
-    data = {f"{kind}/{i}.png": png(20, 10, i) for i in range(2) for kind in ("a", "b")}
-    folder = folder_of(tmp_path, data | {"note.txt": b"x", ".hidden": b"x", ".git/1.png": b"x"})
-    assert check_folder(folder, LIMITS).images == 4
-    assert check_folder(folder, LIMITS).ignored == ("note.txt",)
-    total, largest = sum(map(len, data.values())), max(map(len, data.values()))
-    for limits, words in (
-        (UploadLimits(entries=4), "too many entries"),
-        (UploadLimits(files=3), "too many images"),
-        (UploadLimits(file_bytes=largest - 1), "more than"),
-        (UploadLimits(total_bytes=total - 1), "too many bytes"),
-        (UploadLimits(pixels=199), "20 x 10 pixels"),
-    ):
-        with pytest.raises(DidaeError, match=words):
-            check_folder(folder, limits)
-
-
-def test_links_in_a_folder_are_followed_and_held_to_the_limits(tmp_path) -> None:
-    folder = folder_of(tmp_path, {"1.png": png()})
-    disk = folder_of(tmp_path / "disk", {"a.png": png(seed=1), "sub/b.png": png(seed=2)})
-    (folder / "2.png").symlink_to(disk / "a.png")
-    (folder / "more").symlink_to(disk)
-    (disk / "loop").symlink_to(folder)
-    assert check_folder(folder, LIMITS).images == 4
-    with pytest.raises(DidaeError, match="too many images"):
-        check_folder(folder, UploadLimits(files=3))
-
-
-@pytest.mark.parametrize(
-    ("target", "reason"), [("/etc/passwd", "not an image"), ("nowhere", "a link to nothing")]
-)
-def test_a_link_to_what_is_no_image_is_refused(tmp_path, target: str, reason: str) -> None:
-    folder = folder_of(tmp_path, {"1.png": png()})
-    (folder / "2.png").symlink_to(target)
-    with pytest.raises(DidaeError, match=rf"'2\.png' is refused: .*{reason}"):
-        check_folder(folder, LIMITS)
-
-
-def test_a_pipe_in_a_folder_is_refused_and_not_opened(tmp_path) -> None:
-    folder = folder_of(tmp_path, {"1.png": png()})
-    os.mkfifo(folder / "2.png")
-    with pytest.raises(DidaeError, match="special file"):
-        check_folder(folder, LIMITS)
-
-
-def test_a_folder_without_images_or_that_is_none_is_refused(tmp_path) -> None:
-    with pytest.raises(DidaeError, match="not a folder"):
-        check_folder(tmp_path / "none", LIMITS)
-    with pytest.raises(DidaeError, match="there is no image"):
-        check_folder(tmp_path, LIMITS)
-    with pytest.raises(DidaeError, match=r"'1\.png' is refused"):
-        check_folder(folder_of(tmp_path, {"1.png": b"no"}), LIMITS)

@@ -1,14 +1,20 @@
-"""A run folder from a stranger: whoever opens it opens nothing beside it."""
+"""The page behind a proxy, with one's own audit, and with a run folder from a stranger."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.folder import make_folder
+from cases.inputs import AUDIT
 from didae.app.state import Run
+from didae.cli import main
+from didae.cli.app import App, audit_own, obstacle
 from didae.counterfactuals.stability import stability
 from didae.errors import DidaeError
 from didae.report import write_report
@@ -64,3 +70,61 @@ def test_a_table_names_a_picture_outside_of_the_run(tmp_path, reader, column, wa
     with pytest.raises(DidaeError, match="no file inside the folder"):
         reader(folder)
     assert not (folder / "report.html").exists()
+
+
+PROXIES = [
+    {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},
+    {"ALL_PROXY": "socks5://127.0.0.1:9"},
+    {"https_proxy": "odd://x", "no_proxy": "[::1],*.test:1"},
+]
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("proxies", PROXIES, ids=["http", "socks", "odd"])
+def test_the_page_needs_no_proxy(tmp_path, proxies) -> None:
+    folder = make_folder(tmp_path / "run")
+    program = (
+        "import sys, urllib.request as u; sys.path.insert(0, 'tests')\n"
+        "from didae.app.desk import Desk; from didae.app.limits import UploadLimits\n"
+        "from didae.app.page import serve; from app.folder import Work\n"
+        "o = u.build_opener(u.ProxyHandler({}), u.HTTPCookieProcessor())\n"
+        "with serve(Desk(sys.argv[1], Work().actions, UploadLimits())) as address:\n"
+        "    print(o.open(address).status)\n"
+    )
+    root = Path(__file__).parents[2]
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        env=clean | proxies, cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "200"), done.stderr
+
+
+@pytest.mark.parametrize("case", ["app_behind_proxy"], indirect=True)
+def test_an_audit_is_judged_and_repaired_on_the_page(case, monkeypatch) -> None:
+    monkeypatch.chdir(case)
+    flags = ["--student", "plain.onnx", "--folder", "run", *AUDIT]
+    assert main(["audit", "data", *flags]) == 0
+    app = App(folder=Path("run"), device="cpu")
+    run = Run("run")
+    run.verdicts().judge(run.order[0] if run.order else 0, "spurious", "ada")
+    assert obstacle(Path("run")) == ""
+    said: list[str] = []
+    result = app.repair_run(Path("run"), lambda _, words: said.append(words))
+    assert result.reason
+    assert any("left" in words for words in said)
+    Path("data").rename("gone")
+    assert "not found from here" in obstacle(Path("run"))
+
+
+@pytest.mark.parametrize("case", ["app_behind_proxy"], indirect=True)
+def test_own_images_and_an_own_classifier_are_audited(case) -> None:
+    def watch(_: float | None, words: str) -> None:
+        if "encoding" in words or "training" in words:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        audit_own(case / "data", str(case / "plain.onnx"), case / "own", watch)
+    (case / "plain.onnx").write_bytes(b"no graph")
+    with pytest.raises(DidaeError, match=r"plain\.onnx"):
+        audit_own(case / "data", str(case / "plain.onnx"), case / "other", watch)

@@ -65,21 +65,24 @@ class Controls:
     def _lay_out_own(self, limits: UploadLimits) -> None:
         with gr.Column(elem_id="own"):
             gr.HTML(views.own_intro(limits))
-            self.archive = gr.File(
-                label="Zip file", file_types=[".zip"], elem_id="archive", height=140
-            )
+            self.archive = _file("Images: a zip file", ".zip", "archive")
             self.folder = gr.Textbox(
                 label="… or a folder on this computer",
-                placeholder="/home/me/images",
+                placeholder="/home/me/photos",
                 elem_id="path",
             )
+            self.model = _file("Classifier: an ONNX file", ".onnx", "model")
             self.student = gr.Textbox(
-                label="Classifier: square, or a folder that didae wrote",
-                value="square",
+                label="… or where it is on this computer",
+                placeholder="/home/me/classifier.onnx, timm:NAME, or a folder that didae wrote",
                 elem_id="student",
             )
-            self.explain = gr.Button("Explain", elem_id="explain", variant="primary")
-            self.explaining = gr.HTML(elem_id="explaining")
+            self.audit = gr.Button("Start the audit", elem_id="audit", variant="primary")
+            self.auditing = gr.HTML(elem_id="auditing")
+
+
+def _file(label: str, suffix: str, name: str) -> gr.File:
+    return gr.File(label=label, file_types=[suffix], elem_id=name, height=140)
 
 
 def _words(verdict: Verdict) -> str:

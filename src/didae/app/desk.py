@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from didae.app.results import (
 )
 from didae.app.runs import OWN_FOLDER, Runs
 from didae.app.state import Run
-from didae.app.uploads import check_folder, unpack
+from didae.app.uploads import unpack
 from didae.errors import DidaeError
 from didae.report import write_report
 from didae.report.html import REPORT_FILE
@@ -176,48 +177,44 @@ class Desk(Runs):
         saved = load_result(run.folder)
         return saved, saved is not None and saved.verdicts != judged(run)
 
-    def start_explain(self, source: str | Path, student: str, uploaded: bool) -> Accepted:
-        """Check a user's own images and start to explain them.
+    def start_audit(
+        self, archive: Path | None, folder: str, model: Path | None, student: str
+    ) -> Accepted | None:
+        """Start an audit of a user's own images, with a classifier of their own.
 
-        Parameters
-        ----------
-        source : str or Path
-            A zip file that was uploaded, or a folder on this machine.
-        student : str
-            ``square``, or a folder that didae wrote.
-        uploaded : bool
-            Whether it is a zip file.
-
-        Returns
-        -------
-        Accepted
-            What was taken.
-
-        Raises
-        ------
-        DidaeError
-            If the images are beyond the limits, or other work is running.
+        Images are a zip file that was uploaded or a folder on this machine; the classifier is an
+        ONNX file that was uploaded or a name as for --student. Says what was taken of an archive.
         """
         if self.jobs.running:
             raise DidaeError("other work is still running: wait until it ends.")
+        if not (archive or folder) or not (model or student):
+            what = "a classifier" if archive or folder else "images"
+            raise DidaeError(f"give {what}: a file, or where it is on this computer.")
+        images = Path(folder).expanduser().absolute()
+        if not archive and not images.is_dir():
+            raise DidaeError(f"{folder} is not a folder: give the path of a folder of images.")
         with self._lock:
-            name, folder = self._new_own()
-            images = folder / "images" if uploaded else Path(source).expanduser()
+            name, home = self._new_own()
+            images = home / "images" if archive else images
             try:
-                accepted = (
-                    unpack(source, images, self.limits)
-                    if uploaded
-                    else check_folder(images, self.limits)
-                )
+                accepted = unpack(archive, images, self.limits) if archive else None
             except DidaeError:
-                folder.rmdir()
+                home.rmdir()
                 raise
+            if model:
+                student = str(shutil.move(model, home / "classifier.onnx"))
 
         def work(progress: Progress) -> None:
-            self.actions.explain(images, student, folder / "run", progress)
+            try:
+                self.actions.audit(images, student, home / "run", progress)
+            except DidaeError:
+                # What was refused before it began has nothing to go on with.
+                if not (home / "run").exists():
+                    shutil.rmtree(home, ignore_errors=True)
+                raise
             self.opened = name
 
-        self.jobs.start("explain", name, work)
+        self.jobs.start("audit", name, work)
         return accepted
 
     def downloads(self, run: Run) -> dict[str, Path]:

@@ -21,7 +21,7 @@ class Status:
     Attributes
     ----------
     kind : str
-        What was started: ``repair`` or ``explain``.
+        What was started: ``repair`` or ``audit``.
     run : str
         For which run.
     running : bool

@@ -1,4 +1,4 @@
-"""How much a user may hand in, and the checks that hold for zip files and folders alike."""
+"""How much a user may hand in, and the checks of what comes in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from didae.data import listing
 from didae.data.images import IMAGE_SUFFIXES, check_image
 from didae.errors import DidaeError, ImageReadError
 
-METADATA: Final = "metadata.csv"
+METADATA: Final = frozenset({"metadata.csv", "metadata.jsonl"})
 
 
 class UploadLimits(Config):
@@ -25,7 +25,7 @@ class UploadLimits(Config):
     archive_bytes : int
         Size of a zip file.
     entries : int
-        Entries of a zip file, or of a folder and all folders in it, whatever they are.
+        Entries of a zip file, whatever they are.
     files : int
         Images.
     file_bytes : int
@@ -53,7 +53,7 @@ class Accepted:
     images : int
         Images, all of them within the limits.
     ignored : tuple of str
-        Names of files that are neither images nor ``metadata.csv`` and were left out.
+        Names of files that are neither images nor tables of them and were left out.
     """
 
     images: int
@@ -155,19 +155,8 @@ def refused(path: PurePosixPath | str, reason: str) -> DidaeError:
 
 
 def is_wanted(path: PurePosixPath) -> bool:
-    """Tell by its name whether a file belongs to a folder of images.
-
-    Parameters
-    ----------
-    path : PurePosixPath
-        Relative to the folder.
-
-    Returns
-    -------
-    bool
-        True for images and for ``metadata.csv`` at the top; False for hidden files.
-    """
-    return not is_hidden(path) and (is_image(path) or path == PurePosixPath(METADATA))
+    """Tell by its name whether a file belongs to a folder of images: images and their tables."""
+    return not is_hidden(path) and (is_image(path) or path.name in METADATA)
 
 
 def is_image(path: PurePosixPath) -> bool:

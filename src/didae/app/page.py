@@ -101,7 +101,7 @@ class _Page(Controls):
     def connect(self, page: gr.Blocks) -> None:
         judge = [self.place, self.screen, *self.verdicts.values(), self.onward]
         repair = [self.judged, self.outcome, self.repair, self.downloads]
-        work = [self.clock, self.explaining, self.explain]
+        work = [self.clock, self.auditing, self.audit]
         everything = [*judge, *repair, *work, self.runs, self.tabs]
         here = [self.place, self.window]
         on = _Events(self.place)
@@ -117,10 +117,10 @@ class _Page(Controls):
         on(self.repair.click, self._repair, [*repair, *work])
         on(self.runs.input, self._open, everything, inputs=[self.runs])
         on(
-            self.explain.click,
-            self._explain,
-            [self.archive, self.outcome, *work],
-            inputs=[self.place, self.archive, self.folder, self.student],
+            self.audit.click,
+            self._audit,
+            [self.archive, self.model, self.outcome, *work],
+            inputs=[self.place, self.archive, self.folder, self.model, self.student],
         )
         on(self.clock.tick, self._poll, everything)
 
@@ -149,29 +149,28 @@ class _Page(Controls):
         self.desk.start_repair(place)
         return self._repairs(place) | self._working(place, look_again=True)
 
-    def _explain(self, place: str, archive: str | None, folder: str, student: str) -> _Updates:
-        source = archive or folder.strip()
-        if not source:
-            raise DidaeError("give a zip file, or the path of a folder.")
-        try:
-            accepted = self.desk.start_explain(source, student.strip(), bool(archive))
-        finally:
-            if archive:
-                Path(archive).unlink(missing_ok=True)
-        if accepted.ignored:
+    def _audit(
+        self, place: str, archive: str | None, folder: str, model: str | None, student: str
+    ) -> _Updates:
+        files = [Path(name) if name else None for name in (archive, model)]
+        accepted = self.desk.start_audit(files[0], folder.strip(), files[1], student.strip())
+        for file in filter(None, files):
+            file.unlink(missing_ok=True)
+        if accepted and accepted.ignored:
             names = ", ".join(accepted.ignored[:3])
             gr.Info(escape(f"{len(accepted.ignored)} files are no images: {names} …"))
         return self._working(place, look_again=True) | {
             self.archive: None,
-            self.explain: gr.Button(interactive=False),
+            self.model: None,
+            self.audit: gr.Button(interactive=False),
         }
 
     def _poll(self, place: str) -> _Updates:
         status = self.desk.jobs.status
         if status is None or status.running:
             return self._working(place, look_again=status is not None)
-        done = self._working(place, look_again=False) | {self.explain: gr.Button(interactive=True)}
-        if status.kind == "explain" and not status.error:
+        done = self._working(place, look_again=False) | {self.audit: gr.Button(interactive=True)}
+        if status.kind == "audit" and not status.error:
             return done | self._everything(self.desk.first(status.run))
         return done | self._repairs(place)
 
@@ -181,7 +180,7 @@ class _Page(Controls):
         return {
             self.clock: gr.Timer(active=look_again),
             self.outcome: views.repair_view(self.desk, run, place.rpartition(":")[0]),
-            self.explaining: views.own_view(self.desk),
+            self.auditing: views.own_view(self.desk),
         }
 
     def _everything(self, place: str) -> _Updates:
@@ -196,7 +195,7 @@ class _Page(Controls):
             | self._repairs(place)
             | self._working(place, look_again=running)
             | {
-                self.explain: gr.Button(interactive=not running),
+                self.audit: gr.Button(interactive=not running),
                 self.runs: gr.Dropdown(
                     choices, value=place.rpartition(":")[0], visible=len(names) > 1
                 ),

@@ -82,13 +82,13 @@ class Actions:
         Run folder -> why it cannot be repaired, or an empty text.
     repair : callable
         Run folder, progress -> result; the student is saved in ``repair/student``.
-    explain : callable
+    audit : callable
         Folder of images, student, new run folder, progress -> None; writes a whole run.
     """
 
     obstacle: Callable[[Path], str]
     repair: Callable[[Path, Progress], RepairResult]
-    explain: Callable[[Path, str, Path, Progress], None]
+    audit: Callable[[Path, str, Path, Progress], None]
 
 
 def save_result(folder: Path, verdicts: Mapping[str, str], result: RepairResult) -> None:

@@ -1,4 +1,4 @@
-"""What a user may hand to the page: zip files and folders of images, within strict limits."""
+"""What a user may hand to the page: zip files of images, within strict limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from didae.app.limits import (
     is_wanted,
     refused,
 )
-from didae.data.listing import walk
 from didae.errors import DidaeError
 
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error)
@@ -81,52 +80,6 @@ def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Acc
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Accepted(images, ignored)
-
-
-def check_folder(folder: str | Path, limits: UploadLimits) -> Accepted:
-    """Hold a folder on this machine to the limits of an upload; nothing in it is changed.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Images, or class folders of images; hidden files are ignored, and links are followed as at
-        the command line, for whoever names a folder could name what they lead to.
-    limits : UploadLimits
-        How much.
-
-    Returns
-    -------
-    Accepted
-        What is there.
-
-    Raises
-    ------
-    DidaeError
-        If it is no folder, goes beyond a limit, holds a special file, a broken image, or none.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DidaeError(f"{folder} is not a folder: give the path of a folder of images.")
-    paths: list[PurePosixPath] = []
-    ignored: list[str] = []
-    total = 0
-    try:
-        for number, file in enumerate(walk(folder), start=1):
-            at_most("entries", number, limits.entries)
-            path = PurePosixPath(file.relative_to(folder).as_posix())
-            if not file.is_file():
-                raise refused(path, "it is a special file or a link to nothing")
-            if not is_wanted(path):
-                ignored.append(str(path))
-                continue
-            size = file.stat().st_size
-            check_size(path, size, limits)
-            total += size
-            at_most("bytes", total, limits.total_bytes)
-            paths.append(path)
-    except OSError as error:
-        raise DidaeError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return Accepted(check_images(folder, paths, limits), tuple(sorted(ignored)))
 
 
 def _check_end(archive: Path, limits: UploadLimits) -> None:

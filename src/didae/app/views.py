@@ -150,7 +150,7 @@ def own_view(desk: Desk) -> str:
         HTML; empty where nothing was started.
     """
     status = desk.jobs.status
-    return job_view(status) if status is not None and status.kind == "explain" else ""
+    return job_view(status) if status is not None and status.kind == "audit" else ""
 
 
 def own_intro(limits: UploadLimits) -> str:

@@ -15,17 +15,14 @@ from pydantic import Field
 
 from didae.cli.audit import Audit
 from didae.cli.command import RUN_FILE, Command, console
-from didae.cli.components import load_judges
 from didae.cli.demo import Demo
-from didae.cli.explain import Explain
 from didae.cli.repair import RepairRun
 from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import load_summary
 from didae.cli.runs import load_run_components
-from didae.cli.sources import SourceConfig
 from didae.config import load_yaml
-from didae.counterfactuals import ExplainConfig
 from didae.data.square import Square
+from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError
 from didae.repair.run import RepairConfig
 from didae.report import write_report
@@ -79,7 +76,7 @@ class App(Command):
         from didae.app.limits import UploadLimits
         from didae.app.results import Actions
 
-        actions = Actions(obstacle, self.repair_run, explain_own)
+        actions = Actions(obstacle, self.repair_run, audit_own)
         desk = Desk(self.folder, actions, UploadLimits(), self.teacher)
         try:
             with serve(desk, self.port, self.browser) as address:
@@ -155,32 +152,14 @@ def _demo(folder: Path) -> Demo | None:
     return None
 
 
-def explain_own(images: Path, student: str, folder: Path, progress: Progress) -> None:
-    """Explain a user's own images with the shipped components.
-
-    Parameters
-    ----------
-    images : Path
-        Folder of the images; what cannot be read is left out.
-    student : str
-        ``square``, or a folder that didae wrote.
-    folder : Path
-        Gets the run.
-    progress : callable
-        Called with the share that is done, or None, and with what is being done.
-    """
-    progress(None, "Making counterfactuals")
-    # Without a probe there is no boundary to cross, but codes can still be mirrored.
-    mirror = ExplainConfig(algorithm="reflection", strength=1.0)
-    command = Explain(
-        folder=folder,
-        source=SourceConfig(data=str(images), on_error="skip", whole=True),
-        images=100_000,
-        student=student,
-        explain=mirror if load_judges(student)[1] is None else ExplainConfig(),
-    )
+def audit_own(images: Path, student: str, folder: Path, progress: Progress) -> None:
+    """Audit a user's own images and classifier as `didae audit` does, with its defaults."""
+    progress(None, "Looking at the classifier and the images")
+    file = split_spec(student)[0]
+    if file.suffix.lower() == ".onnx":
+        try_file(file)
     with watched(progress):
-        command.execute()
+        Audit(images=str(images), student=student, folder=folder).execute()
 
 
 def _result(document: RepairDocument) -> RepairResult:
