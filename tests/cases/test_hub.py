@@ -146,3 +146,14 @@ def test_several_data_sets_of_parquet_are_not_mixed(tmp_path):
         part([0, 1]).to_parquet(str(tmp_path / "set" / name / "train-00000-of-00001.parquet"))
     assert "several data sets (one, two): name the folder of one" in refusal(tmp_path / "set")
     assert len(opened(tmp_path / "set" / "one")) == 2
+
+
+def test_a_list_is_no_class_and_a_mask_no_image_to_explain(tmp_path, caplog):
+    columns = {
+        "mask": (datasets.Image(), [{"bytes": png(i), "path": None} for i in range(2)]),
+        "tags": (datasets.Sequence(datasets.Value("string")), [["x"], ["y"]]),
+    }
+    part([0, 1], **columns).save_to_disk(str(tmp_path / "set"))
+    assert opened(tmp_path / "set").images([0]).shape == (1, 3, 16, 16)
+    assert "column 'mask'" in caplog.text
+    assert "is no class" in refusal(tmp_path / "set", label="tags")

@@ -148,6 +148,12 @@ def test_splits_inside_the_classes_are_splits(tmp_path):
     ]
 
 
+def test_splits_inside_some_classes_only_are_refused(tmp_path):
+    classes(tmp_path / "cat", ("train", "test"), n=1)
+    flat(tmp_path / "dog", 2)
+    assert "splits in some class folders only (cat/test/test000.png)" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("junk", [False, True])
 @pytest.mark.parametrize("inner", ["PetImages", "archive/PetImages", "data"])
 def test_folders_that_only_wrap_the_data(tmp_path, inner, junk):
@@ -183,7 +189,7 @@ def test_an_archive_is_refused_with_what_to_do(tmp_path):
     assert "unpack it (python -m zipfile -e photos.zip photos" in text
     (tmp_path / "only").mkdir()
     (tmp_path / "photos.zip").rename(tmp_path / "only" / "photos.zip")
-    assert "unpack photos.zip" in refusal(tmp_path / "only")
+    assert "1 .zip (archive; unpack it)" in refusal(tmp_path / "only")
 
 
 def test_split_of():
@@ -284,6 +290,21 @@ def test_a_table_that_is_not_read_is_said(tmp_path, caplog):
     (tmp_path / "labels.csv").write_text("name,label\n0.png,a\n1.png,b\n")
     assert opened(tmp_path).labels is None
     assert "labels.csv is not read" in caplog.text
+
+
+def test_a_table_that_is_not_read_beside_splits_without_classes(tmp_path, caplog):
+    for split in ("train", "test"):
+        flat(tmp_path / split, 2)
+    (tmp_path / "train.csv").write_text("id,label\n0,a\n1,b\n")
+    assert opened(tmp_path).labels is None
+    assert "train.csv is not read" in caplog.text
+
+
+def test_a_column_that_is_called_like_a_class_is_taken_with_a_word(tmp_path, caplog):
+    flat(tmp_path, 2)
+    (tmp_path / "Metadata.CSV").write_text("file_name,Category\n0.png,b\n1.png,a\n")
+    assert opened(tmp_path).labels.tolist() == [1, 0]
+    assert "the class is column 'Category'" in caplog.text
 
 
 @pytest.mark.parametrize("case", ["text_column_no_number"], indirect=True)

@@ -147,8 +147,10 @@ def test_columns_can_be_chosen():
         ),
         (lambda: make().remove_columns("image"), {}, "has 0 columns of images"),
         (
-            lambda: make().add_column(
-                "more", [{"bytes": b"", "path": None}] * 6, feature=datasets.Image()
+            lambda: (
+                make()
+                .rename_column("image", "photo")
+                .add_column("more", [{"bytes": b"", "path": None}] * 6, feature=datasets.Image())
             ),
             {},
             "has 2",

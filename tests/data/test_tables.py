@@ -127,7 +127,7 @@ def test_is_an_image_source(classes):
     assert count(ImageTable.from_folder(classes)) == 4
 
 
-def test_folders_that_are_none(tmp_path):
+def test_folders_that_are_none(tmp_path, caplog):
     with pytest.raises(DidaeError, match="missing is not a folder"):
         ImageTable.from_folder(tmp_path / "missing")
     with pytest.raises(DidaeError, match=r"neither metadata\.csv, class folders nor images"):
@@ -136,6 +136,9 @@ def test_folders_that_are_none(tmp_path):
     with pytest.raises(DidaeError, match="cat is empty; put images into it"):
         ImageTable.from_folder(tmp_path)
     image(tmp_path / "loose.png")
+    assert ImageTable.from_folder(tmp_path).ids == ("loose.png",)
+    assert "folders without images are passed over: cat" in caplog.text
+    image(tmp_path / "cat" / "a.png")
     with pytest.raises(DidaeError, match=r"images \(loose.png, ...\) beside class folders \(cat"):
         ImageTable.from_folder(tmp_path)
 
@@ -271,7 +274,7 @@ def test_metadata_encodings_spaces_and_blank_lines(tmp_path, end, mark):
         ("file_name;label\na.png;1\n", ["no column 'file_name'"]),
         ("x,y\na.png,1\n", ["no column 'file_name'", "it has x, y"]),
         ("file_name,age,age\na.png,1,2\n", ["two columns 'age'"]),
-        (",file_name\n0,a.png\n", ["column 1 has no name"]),
+        ("age,,file_name\n1,0,a.png\n", ["column 2 has no name"]),
         ("file_name,label\n", ["lists no images"]),
         ("", ["lists no images"]),
         ("file_name,age\na.png,1,2\n", ["line 2", "3 cells for 2 columns"]),
@@ -322,6 +325,15 @@ def test_a_column_with_a_cell_that_is_no_number_is_left_out_with_a_word(
     assert part in caplog.text
     found = message(listed, text, attributes=["age"])
     assert found.endswith(f"{part}; leave the column out of --attributes")
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_a_column_that_counts_rows_is_left_out_with_a_word(listed, caplog, name):
+    table = ImageTable.from_folder(
+        metadata(listed, f"{name},file_name,age\n0,a.png,7\n1,b.png,8\n")
+    )
+    assert list(table.attributes) == ["age"]
+    assert f"column {name!r}: it counts the rows" in caplog.text
 
 
 def test_metadata_mistakes_in_the_choice_of_columns(listed):

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 TRUTH: Final = {"false": False, "no": False, "true": True, "yes": True}
 """Words that count as 0 and 1, in any case."""
 
+# How pandas calls a column of row numbers that it wrote without being asked.
+_ROW_NUMBERS: Final = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+
 # Integer labels count classes from 0; a larger one is an identifier or a measurement.
 _MAX_CLASSES: Final = 100_000
 
@@ -180,13 +183,15 @@ def choose_label(frame: Frame, wanted: str | None) -> str | None:
     """Find the column of the class: `label`, or the only one that has classes or is called so."""
     if wanted is not None or "label" in frame.columns:
         return wanted or "label"
-    named = [name for name in frame.columns if re.search("(^|_)(labels?|class)$", name.lower())]
-    found = list(frame.class_names) or named
+    called = re.compile("(.*_)?(labels?|class|category)", re.IGNORECASE)
+    found = list(frame.class_names) or [name for name in frame.columns if called.fullmatch(name)]
     if len(found) > 1:
         raise DidaeError(
             f"{frame.where} has {len(found)} columns of classes ({', '.join(found)}): choose one "
             f"with --label, such as --label {found[0]}"
         )
+    if found and not frame.class_names:
+        logger.warning("%s: the class is column %r (--label chooses another)", frame.where, *found)
     return found[0] if found else None
 
 
@@ -238,6 +243,8 @@ def read_attributes(
         try:
             if frame.class_names.get(name):
                 raise DidaeError(f"{frame.where}, column {name!r}: it has classes")
+            if _ROW_NUMBERS.fullmatch(name):
+                raise DidaeError(f"{frame.where}, column {name!r}: it counts the rows")
             found[name] = frame.column(name).numbers()
         except DidaeError as error:
             reasons.append(str(error))
@@ -252,7 +259,8 @@ def read_attributes(
 
 def read_frame(path: Path) -> Frame:
     """Read a table: `.csv`, `.jsonl` or `.parquet`, with at least one row."""
-    read = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[path.suffix]
+    kinds = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    read = kinds[path.suffix.lower()]
     try:
         return read(path)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -85,8 +85,8 @@ def unwrapped(folder: Path, split: str | None = None) -> Path:
 
 def open_images(folder: Path, reading: Reading) -> ImageTable:
     """Open a folder of one's own."""
-    tables = _tables(folder)
     try:
+        tables = _tables(folder)
         if tables:
             return _from_tables(folder, [(folder, "", tables[0])], reading)
         splits = _split_folders(folder)
@@ -104,6 +104,8 @@ def open_images(folder: Path, reading: Reading) -> ImageTable:
         if reading.label or reading.attributes:
             raise DidaeError(f"label and attributes name columns, but {folder} has no {TABLES[0]}")
         entries = _list_splits(folder, homes, splits) if splits else _list(folder)
+        if all(entry.label is None for entry in entries):
+            _say_unread_tables([folder, *homes.values()])
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
     rest = left_out(folder)
@@ -156,8 +158,6 @@ def _from_tables(
     splits: dict[str, NDArray[np.int64]] = {}
     for home, split, path in parts:
         frame = read_frame(path)
-        if "" in frame.columns:
-            raise DidaeError(f"{path}: column 1 has no name; name it or leave it out")
         start, prefix = len(names), home.relative_to(folder).as_posix()
         names += [
             name if prefix == "." else f"{prefix}/{name}"
@@ -311,38 +311,49 @@ def _words(names: set[str]) -> str:
 def _list(folder: Path) -> list[_Entry]:
     """List class folders, which may hold the splits inside, or images alone."""
     entries = _list_classes(folder, "")
-    deeper = [_splits_of_paths([e.name.partition("/")[2]]) for e in entries]
-    if entries[0].label is not None and all(deeper):
+    deeper = [_splits_of_paths([entry.name.partition("/")[2]]) for entry in entries]
+    if all(deeper):
         return [e._replace(split=next(iter(s))) for e, s in zip(entries, deeper, strict=True)]
-    if entries[0].label is None:
-        tables = [
-            path.name
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in _OTHER_TABLES and not path.name.startswith(".")
-        ]
-        if tables:
-            logger.warning(
-                "%s is not read, and the images have no labels: a table is read if it is called "
-                "%s and has a column %s",
-                *(folder / tables[0], " or ".join(TABLES), FILE_NAME),
+    for entry, split in zip(entries, deeper, strict=True):
+        if split:
+            raise DidaeError(
+                f"{folder} has splits in some class folders only ({entry.name}): put the images of "
+                "every class into splits, or those of none"
             )
     return entries
+
+
+def _say_unread_tables(folders: Iterable[Path]) -> None:
+    """Say which tables are not read where the images have no labels."""
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in _OTHER_TABLES and not is_hidden(path.name):
+                logger.warning(
+                    "%s is not read, and the images have no labels: a table is read if it is "
+                    "called %s and has a column %s",
+                    *(path, " or ".join(TABLES), FILE_NAME),
+                )
+                return
 
 
 def _list_classes(home: Path, part: str) -> list[_Entry]:
     """List `home / part`; the names are relative to `home`."""
     folder = home / part
     inside = _content(folder)
-    if inside.images and inside.folders:
+    full = [name for name in inside.folders if inside.images and _has_image(folder / name)]
+    if full:
         raise DidaeError(
             f"{folder} holds images ({inside.images[0]}, ...) beside class folders "
-            f"({inside.folders[0]}, ...); move the images into classes or list all of them in "
+            f"({full[0]}, ...); move the images into classes or list all of them in "
             f"{TABLES[0]}"
         )
     if not inside.images and not inside.folders:
         rest = left_out(folder)
         but = f", but {rest}" if rest else ""
         raise DidaeError(f"{folder} holds neither {TABLES[0]}, class folders nor images{but}")
+    if inside.images and inside.folders:
+        empty = ", ".join(inside.folders)
+        logger.warning("%s: folders without images are passed over: %s", folder, empty)
     if inside.images:
         return [_Entry((Path(part) / name).as_posix(), None) for name in inside.images]
     entries: list[_Entry] = []
@@ -377,7 +388,7 @@ def _content(folder: Path) -> _Content:
 
 
 def _tables(folder: Path) -> list[Path]:
-    found = [folder / name for name in TABLES if (folder / name).exists()]
+    found = [path for path in sorted(folder.iterdir()) if path.name.lower() in TABLES]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise DidaeError(f"{folder} holds {names}; keep one of them")

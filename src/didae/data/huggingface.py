@@ -7,6 +7,7 @@ data set is run.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from didae.data.columns import Frame, choose_label, read_attributes, read_labels
 from didae.data.folder import split_of
-from didae.data.images import decode_image, read_image
+from didae.data.images import IMAGE_SUFFIXES, decode_image, read_image
 from didae.data.table import ImageTable, OnError, Reading, sift, stacked
 from didae.errors import DidaeError, ImageReadError
 
@@ -73,7 +74,7 @@ def open_dataset(
 
 def holds_dataset(folder: Path) -> bool:
     """Say whether a folder was written by `save_to_disk`, or holds Parquet files with images."""
-    return _is_saved(folder) or bool(_parquet_files(folder))
+    return _is_saved(folder) or (folder.is_dir() and bool(_parquet_files(folder)))
 
 
 def _is_saved(folder: Path) -> bool:
@@ -83,15 +84,25 @@ def _is_saved(folder: Path) -> bool:
 
 def _parquet_files(folder: Path) -> list[Path]:
     """List the Parquet files of a snapshot of the Hub; none where the first has no images."""
-    patterns = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
-    files = sorted(
+    homes, level = [folder], [folder]
+    for _ in range(2):
+        level = [path for home in level for path in sorted(home.iterdir()) if _may_hold(path)]
+        homes += level
+    files = [
         path
-        for pattern in patterns
-        for path in folder.glob(pattern)
+        for home in homes
+        for path in sorted(home.glob("*.parquet"))
         if path.name != "metadata.parquet"
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    ]
     return files if files and _parquet_has_images(files[0]) else []
+
+
+def _may_hold(path: Path) -> bool:
+    """Say whether Parquet files may be in a path: a folder whose first file is no image."""
+    if path.name.startswith(".") or not path.is_dir():
+        return False
+    first = next((entry for entry in os.scandir(path) if entry.is_file()), None)
+    return first is None or Path(first.name).suffix.lower() not in IMAGE_SUFFIXES
 
 
 def _parquet_has_images(path: Path) -> bool:
@@ -233,10 +244,11 @@ def _image_column(parts: Mapping[str, Any], where: str) -> str:
             if (isinstance(kind, dict) and "bytes" in kind)
             or getattr(kind, "dtype", "") in ("binary", "large_binary")
         ]
+    names = [name for name in names if len(names) == 1 or name in ("image", "img")] or names
     if len(names) != 1:
         raise DidaeError(
             f"{where} has {len(names)} columns of images ({', '.join(names) or 'none'} of "
-            f"{', '.join(features)}); keep exactly one, of type datasets.Image"
+            f"{', '.join(features)}); keep one of type datasets.Image, or call it image"
         )
     if any(names[0] not in part.features for part in parts.values()):
         raise DidaeError(f"not every split of {where} has the column {names[0]!r} of images")
@@ -247,10 +259,10 @@ def _frame(split: str, part: Any, image: str, where: str) -> Frame:
     datasets = _library()
     columns: dict[str, Sequence[object]] = {}
     for name, kind in part.features.items():
-        if isinstance(kind, (datasets.Value, datasets.ClassLabel)):
+        if isinstance(kind, (datasets.Value, datasets.ClassLabel)) and name != image:
             columns[name] = list(part[name])
         elif name != image:  # Lists and further images are neither classes nor numbers.
-            columns[name] = [type(kind).__name__] * len(part)
+            columns[name] = [kind] * len(part)
     named = "" if split == WHOLE else f"split {split!r}, "
     names = {
         name: tuple(kind.names)

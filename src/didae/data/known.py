@@ -101,15 +101,13 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
         )
     if not folder.is_dir():
         raise DidaeError(f"{folder} is not a folder")
+    try:
+        home = folder if recognise(folder) else unwrapped(folder)
+        names = recognise(home)
+    except OSError as error:
+        raise DidaeError(f"cannot read folder {folder}: {error}") from error
     if name is not None:
-        return DATASETS[name].open(folder, reading)
-    home = folder
-    if not recognise(home):
-        try:
-            home = unwrapped(folder)
-        except OSError as error:
-            raise DidaeError(f"cannot read folder {folder}: {error}") from error
-    names = recognise(home)
+        return DATASETS[name].open(home if name in names else folder, reading)
     if len(names) > 1:
         first = names[0]
         raise DidaeError(f"{home} may be {' or '.join(names)}: write such as {first}:{home}")
@@ -290,7 +288,7 @@ def _celeba_table(folder: Path, home: str, name: str) -> Frame:
     authors = _first(folder, f"{name}.txt", f"{home}/{name}.txt")
     if authors is None and kaggle is not None:
         return read_frame(folder / kaggle)
-    table = folder / _required(folder, f"{name}.txt", f"{home}/{name}.txt")
+    table = folder / _required(folder, f"{name}.txt", f"{home}/{name}.txt", f"{name}.csv")
     lines = [text.split() for text in _lines(table)]
     header = ["partition"]
     skipped = 0
