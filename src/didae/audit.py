@@ -334,6 +334,13 @@ def _require_unchanged(folder: Path, origins: dict[str, dict[str, str]]) -> None
 
 def _decoder_config(images: Tensor, z: Tensor, config: AuditConfig) -> DecoderConfig:
     shape = suited_config(images, z, config.components)
+    if shape.network.dim < min(config.components, z.shape[1]):
+        logger.warning(
+            "z_sem of these images varies in %d directions: the decoder gets as many components, "
+            "not the %d of --audit.components",
+            shape.network.dim,
+            config.components,
+        )
     sampler = config.explain.sampler or shape.sampler
     return shape.model_copy(update={"sampler": sampler})
 

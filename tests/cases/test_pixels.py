@@ -15,6 +15,7 @@ from cases.inputs import AUDIT, classes, network, picture
 from didae.cli import main
 from didae.cli.sources import SourceConfig
 from didae.data.images import read_image
+from didae.decoders.base import Decoder
 from didae.errors import DidaeError
 from didae.storage import read_table
 
@@ -193,3 +194,19 @@ def test_names_that_are_no_utf8_are_audited(case, capsys):
     assert len(ids) == 4
     assert all(r"/caf\udce9 " in name for name in ids)
     assert r"caf\udce9 " in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("case", ["duplicate_image"], indirect=True)
+@pytest.mark.parametrize("data", ["data", "narrow"])
+def test_a_decoder_gets_as_many_components_as_there_are(case, data, capsys):
+    run = case / "run"
+    arguments = ["audit", str(case / data), "--student", str(case / "plain.onnx"), *AUDIT]
+    assert main([*arguments, "--folder", str(run)]) == 0
+    said = capsys.readouterr().err
+    words = r"varies in (\d+) directions: the decoder gets as many .* not the 128 of --audit\.comp"
+    found = re.search(words, said)
+    assert found is not None
+    assert "network.dim" not in said
+    count = Decoder.load(run / "components/decoder").config.network.dim
+    assert int(found[1]) == count <= 60
+    assert data == "narrow" or count == 59

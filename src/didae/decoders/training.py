@@ -155,11 +155,12 @@ def _normalise(decoder: Decoder, z: Tensor) -> Tensor:
 
 def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
     """Give the variances, largest first, and the axes (d, k) of the k directions that vary."""
-    standard = centred.double()
-    variances, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
-    variances, axes = variances.flip(0), axes.flip(1)
+    # The eigenvectors of z.T z would be cheaper, but are not found where many directions are empty.
+    triangle = torch.linalg.qr(centred.double(), mode="r").R
+    _, spread, axes = torch.linalg.svd(triangle, full_matrices=False)
+    variances = spread.square() / len(centred)
     varying = variances > 1e-9 * variances[0]
-    return variances[varying], axes[:, varying]
+    return variances[varying], axes[varying].T
 
 
 def flow_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
