@@ -361,8 +361,11 @@ def _dictionary(
     known = torch.zeros(len(z), dtype=torch.bool) if labels is None else labels >= 0
     if labels is None or not 3 <= count <= known.sum() or len(labels[known].unique()) < 2:
         return SVD(count).fit(z, encoder_fingerprint=own)
-    margins = margin(judged) if judged.shape[1] == 2 else one_against_rest(judged)
-    return fit_guided(z[known], margins[known], labels[known], count, own, names)
+    margins = margin(judged)[known] if judged.shape[1] == 2 else one_against_rest(judged[known])
+    if margins.ndim == 2:
+        predicted = judged[known].argmax(1).unique()
+        margins, names = margins[:, predicted], [names[int(k)] for k in predicted]
+    return fit_guided(z[known], margins, labels[known], count, own, names)
 
 
 def _probe(student: StudentLike, z: Tensor, margins: Tensor, held_out: Tensor, own: str) -> Probe:

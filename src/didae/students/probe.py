@@ -208,15 +208,14 @@ def fit_probe(
     scale = torch.where(std > 1e-12 * sample.abs().amax(0), std, torch.inf)
     standard = (sample - mean) / scale
     penalty = ridge * torch.eye(sample.shape[1], dtype=torch.float64)
+    covariance = standard.T @ (target - target.mean(0)) / len(sample)
     gram = standard.T @ standard / len(sample) + penalty
-    weights, biases = [torch.zeros_like(mean).float()], [0.0]
-    for column in target.T.contiguous():
-        covariance = standard.T @ (column - column.mean()) / len(sample)
-        # float() first: the stored weight and the intercept must belong to each other.
-        weights.append((torch.linalg.solve(gram, covariance) / scale).float())
-        biases.append(float(column.mean() - mean @ weights[-1].double()))
-    bias = torch.tensor(biases, dtype=torch.float64)
-    return Probe(torch.stack(weights), bias, encoder_fingerprint)
+    # float() first: the stored weight and the intercept must belong to each other.
+    weight = (torch.linalg.solve(gram, covariance) / scale[:, None]).float()
+    bias = target.mean(0) - torch.stack([mean @ column for column in weight.T.double()])
+    # The read-out of class 0 is zero.
+    first = functional.pad(weight.T, (0, 0, 1, 0)), functional.pad(bias, (1, 0))
+    return Probe(*first, encoder_fingerprint)
 
 
 def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:
@@ -243,11 +242,9 @@ def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:
         If the shapes do not fit or values are not finite.
     """
     sample, target = _pair(z, margins)
-    own = [probe.margin(sample, (0, number)) for number in range(1, len(probe.weight))]
-    first, second = (
-        functional.pad(values, (1, 0)).argmax(1) for values in (torch.stack(own, 1), target)
-    )
-    return float((first == second).double().mean())
+    own = sample @ probe.weight.T.to(sample) + probe.bias.to(sample)
+    said = functional.pad(target, (1, 0)).argmax(1)
+    return float((own.argmax(1) == said).double().mean())
 
 
 def _pair(z: Tensor, margins: Tensor) -> tuple[Tensor, Tensor]:
