@@ -40,12 +40,14 @@ from didae.students import (
     agreement,
     check_student,
     class_names,
+    finite_rows,
     fit_probe,
     identity,
     load_student,
     logits,
     margin,
     margins_of,
+    read_student,
     train_surrogate,
     warn_of_constant,
 )
@@ -206,14 +208,18 @@ def make_components(
         If the student does not keep its contract, calls all images (of each class) the same, or
         the run that is above the folder has begun with other ingredients.
     """
-    check_student(student, sample.images[:2])
-    z = cached_embed(encoder, source, sample.rows)
+    student = read_student(student, sample.images)
+    check_student(student, sample.images)
     judged = logits(student, sample.images)
+    good = finite_rows(student, judged, [source.ids[int(row)] for row in sample.rows])
+    sample, judged = Sample(sample.images[good], sample.rows[good.numpy()]), judged[good]
+    factors = factors and (factors[0][good.numpy()], factors[1])
+    names = class_names(source.label_names, judged.shape[1])
+    warn_of_constant(judged.argmax(1).tolist(), names)
+    z = cached_embed(encoder, source, sample.rows)
     apart = draw(source, sample.rows, len(z) // 5, seed=1, proportional=True)
     held_out = torch.from_numpy(np.isin(sample.rows, apart))
     margins = margins_of(judged)
-    names = class_names(source.label_names, judged.shape[1])
-    warn_of_constant(judged.argmax(1).tolist(), names)
     labels = None if source.labels is None else torch.from_numpy(source.labels[sample.rows])
     shape = _decoder_config(sample.images, z, config)
     known: dict[str, Any] = {"labels": labels, "names of classes": names}

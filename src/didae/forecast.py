@@ -50,6 +50,10 @@ def forecast(
     if not read:
         return {}
     reading, n, few = (time.perf_counter() - start) / len(read), len(rows), torch.cat(read)
+    # What the student has no finite logits for is left out later too.
+    few = few[logits(student, few).isfinite().all(1)]
+    if not len(few):
+        return {}
     with watched(_unseen):
         pixels = to_float(few)
         asking = _seconds(lambda: _encode(encoder, pixels)) + _seconds(lambda: logits(student, few))

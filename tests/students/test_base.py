@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from torch import Tensor, nn
 
 from didae.encoders.base import Encoder
 from didae.runtime import AutoBatch
-from didae.students import LinearHead, check_student, logits, margin
+from didae.students import (
+    LinearHead,
+    check_student,
+    finite_rows,
+    logits,
+    margin,
+    read_student,
+)
 from failures import one_line
 
 IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -62,6 +70,156 @@ def test_check_names_what_is_wrong(student: Callable[[Tensor], Tensor], message:
 
 def test_check_gives_the_number_of_classes():
     assert check_student(lambda images: images.mean((2, 3)), IMAGES) == 3
+
+
+@dataclass
+class Output:
+    logits: Tensor
+
+
+LINEAR = nn.Linear(3, 2)
+ONE = nn.Linear(3, 1)
+
+
+def mean(images: Tensor) -> Tensor:
+    return images.float().mean((2, 3)) - 0.5
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        lambda images: Output(LINEAR(mean(images))),
+        lambda images: {"loss": torch.zeros(()), "logits": LINEAR(mean(images))},
+        lambda images: (LINEAR(mean(images)), mean(images)),
+        lambda images: LINEAR(mean(images))[:, :, None, None],
+        lambda images: LINEAR(mean(images)).double(),
+    ],
+)
+def test_logits_are_taken_from_what_networks_give(student):
+    expected = LINEAR(mean(IMAGES)).detach()
+    torch.testing.assert_close(logits(student, IMAGES), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(logits(student, IMAGES[:1]), expected[:1], atol=1e-6, rtol=1e-6)
+    assert check_student(student, IMAGES) == 2
+    assert read_student(student, IMAGES) is student
+
+
+@torch.no_grad()
+def unseen(images: Tensor) -> Tensor:
+    return (100 * ONE(mean(images))).sigmoid()[:, 0]
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        lambda images: 100 * ONE(mean(images)),
+        lambda images: 100 * ONE(mean(images))[:, 0],
+        lambda images: (100 * ONE(mean(images))).squeeze(),
+        lambda images: (100 * ONE(mean(images))).sigmoid(),
+        lambda images: (100 * ONE(mean(images))).sigmoid().squeeze(),
+        lambda images: 1 / (1 + (-100 * ONE(mean(images))).exp()),
+        unseen,
+        nn.Sequential(
+            nn.AvgPool2d(16),
+            nn.Flatten(),
+            nn.BatchNorm1d(3, affine=False),
+            nn.Linear(3, 1),
+            nn.Sigmoid(),
+        ),
+    ],
+)
+def test_one_output_is_two_classes_with_or_without_a_sigmoid(student):
+    read = read_student(student, IMAGES)
+    found = logits(read, IMAGES)
+    torch.testing.assert_close(found[:, 0], -found[:, 1])
+    if isinstance(student, nn.Module):
+        expected = student[:-1](IMAGES)[:, 0].detach()
+    else:
+        expected = 100 * ONE(mean(IMAGES))[:, 0].detach()
+    torch.testing.assert_close(margin(found), expected, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(logits(read, IMAGES[:1]), found[:1])
+    assert check_student(read, IMAGES) == 2
+
+
+def test_a_small_logit_of_a_linear_layer_is_no_probability():
+    small = nn.Sequential(nn.Flatten(), nn.Linear(768, 1))
+    with torch.no_grad():
+        small[1].weight.zero_()
+        small[1].bias.fill_(0.4)
+    assert read_student(small, IMAGES) is small
+    assert margin(logits(small, IMAGES)).tolist() == pytest.approx([0.4] * 5)
+
+
+def test_probabilities_are_taken_by_their_logarithms_where_that_is_asked_for(caplog):
+    def student(images: Tensor) -> Tensor:
+        return LINEAR(mean(images)).softmax(1)
+
+    assert "didae.students.read_student" in one_line(lambda: check_student(student, IMAGES))
+    read = read_student(student, IMAGES)
+    assert "their logarithms are taken as logits" in caplog.text
+    expected = margin(LINEAR(mean(IMAGES))).detach()
+    torch.testing.assert_close(margin(logits(read, IMAGES)), expected)
+    assert check_student(read, IMAGES) == 2
+    # Without a finite logarithm there would be no margin.
+    hard = read_student(lambda images: torch.eye(2).expand(len(images), 2, 2)[:, 0], IMAGES)
+    assert logits(hard, IMAGES).isfinite().all()
+
+
+def test_labels_of_their_own_are_refused():
+    message = one_line(lambda: read_student(lambda x: LINEAR(mean(x)).sigmoid(), IMAGES))
+    assert "2 independent probabilities" in message
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_students_of_other_precision_get_their_images_in_it(kind: torch.dtype):
+    student = nn.Sequential(nn.Flatten(), nn.Linear(768, 2)).to(kind)
+    found = logits(student, (IMAGES * 255).round().to(torch.uint8))
+    assert found.dtype == torch.float32
+    expected = student.float()(IMAGES).detach()
+    torch.testing.assert_close(found, expected, atol=3e-2, rtol=3e-2)
+    assert check_student(student.to(kind), IMAGES) == 2
+
+
+class Batchwise(nn.Module):
+    """Normalise over the batch whatever the mode, or drop at random."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.layer = how, nn.Linear(3, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = mean(images)
+        if self.how == "batch":
+            values = values - values.mean(0)
+        if self.how == "order":
+            values = values + values[:1]
+        if self.how == "chance":
+            values = nn.functional.dropout(values, 0.5, True)
+        return self.layer(values)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("batch", "alone"), ("order", "another order"), ("chance", "asked again")]
+)
+def test_logits_must_depend_on_the_image_alone(how: str, words: str):
+    assert words in one_line(lambda: check_student(Batchwise(how), IMAGES))
+    assert check_student(Batchwise(""), IMAGES) == 2
+
+
+def test_images_without_finite_logits_are_named(caplog):
+    images = IMAGES.clone()
+    images[1] = 0
+
+    def student(images: Tensor) -> Tensor:
+        return images.mean((2, 3)) / images.std((1, 2, 3))[:, None]
+
+    assert check_student(student, images) == 3
+    good = finite_rows(student, logits(student, images), list("abcde"))
+    assert good.tolist() == [True, False, True, True, True]
+    assert "the logits of 1 of 5 images are not finite, which are left out: b" in caplog.text
+    everything = torch.full((2, 2), torch.inf)
+    assert "student student: none of 2 images" in one_line(
+        lambda: finite_rows(student, everything, ["a", "b"])
+    )
 
 
 def test_logits_do_not_depend_on_batches_and_take_bytes():

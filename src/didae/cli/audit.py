@@ -18,6 +18,7 @@ from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.counterfactuals import explain
+from didae.counterfactuals.explain import few_images
 from didae.counterfactuals.run import manifest_to_go_on, require_components
 from didae.data.selection import draw
 from didae.data.table import ImageSource
@@ -27,7 +28,7 @@ from didae.forecast import forecast
 from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
-from didae.students import StudentLike, check_student, identity
+from didae.students import StudentLike, check_student, identity, logits
 from didae.summary import LEARNT
 
 COMPONENTS = "components"
@@ -93,6 +94,9 @@ class Audit(Command):
         chosen = draw(source, rows(source, "test"), self.explained, self.sample_seed)
         self.audit.explain.resolve(source.label_names)
         learnt = draw(source, rows(source, "train"), self.most, self.sample_seed)
+        few = few_images(source, learnt.tolist())
+        if few is not None:
+            _announce_classes(source.label_names, check_student(student, few))
         times = forecast(source, learnt, len(chosen), encoder, student, self.audit)
         _announce(times, len(learnt))
         with planned(times):
@@ -107,11 +111,10 @@ class Audit(Command):
         student: StudentLike,
     ) -> None:
         sample = Sample.read(source, learnt)
-        classes = check_student(student, sample.images[:2])
+        classes = logits(student, sample.images[:1]).shape[1]
         explained = self.audit.explain.resolve(source.label_names, classes)
         known = factors(source, sample.rows) if source.attributes else None
         open_run(self, self.folder)
-        _announce_classes(source.label_names, classes)
         # The sample begins with images of every class.
         z = cached_embed(encoder, source, sample.rows[:SAMPLES])
         watch = SampleSheets(self.folder, sample.images[:SAMPLES], z, self.audit.decoder)
@@ -134,9 +137,9 @@ class Audit(Command):
 def _announce_classes(names: Sequence[str], classes: int) -> None:
     """Say how the classes of the data are taken to be numbered by the student."""
     if names:
-        order = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        order = ", ".join(f"class {number} = {name}" for number, name in enumerate(names))
         console().print(
-            f"classes, as the classifier is taken to number them: {order}; else --classes"
+            f"as the classifier is taken to number its classes: {order}; else --classes"
         )
     if names and len(names) != classes:
         console().print(f"the classifier has {classes} classes, the data {len(names)}")

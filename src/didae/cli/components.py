@@ -8,6 +8,8 @@ from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.encoders.names import open_encoder
+from didae.encoders.onnx_file import split_spec, try_file
+from didae.errors import DidaeError
 from didae.students import Probe, StudentLike, load_student
 from didae.students.names import open_student
 
@@ -27,6 +29,7 @@ def load_encoder(name: str) -> Encoder:
     Encoder
         The encoder.
     """
+    _try_onnx(name)
     return open_encoder(str(_folder(name, "encoder")) if name == SHIPPED_NAME else name)
 
 
@@ -82,10 +85,22 @@ def load_judges(name: str) -> tuple[StudentLike, Probe | None, tuple[StudentLike
     """
     folder = _shipped() if name == SHIPPED_NAME else Path(name)
     if not (folder / "student").is_dir():
-        return open_student(name), None, ()
+        try:
+            _try_onnx(name)
+            return open_student(name), None, ()
+        except DidaeError as error:
+            raise DidaeError(f"--student: {error}") from error
     probe = Probe.load(folder / "probe") if (folder / "probe").is_dir() else None
     surrogates = tuple(load_student(path) for path in sorted(folder.glob("surrogate_*")))
     return open_student(str(folder / "student")), probe, surrogates
+
+
+def _try_onnx(name: str) -> None:
+    """Ask an ONNX file, which anyone may have made, in another process first."""
+    kind, _, rest = name.partition(":")
+    path = split_spec(rest if kind == "onnx" else name)[0]
+    if kind == "onnx" or path.suffix.lower() == ".onnx":
+        try_file(path)
 
 
 def _folder(name: str, kind: str) -> Path:

@@ -19,11 +19,11 @@ from didae.data.selection import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.errors import DidaeError
-from didae.metrics.groups import GroupAccuracies
-from didae.repair.base import Labelled, judge
+from didae.metrics.groups import GroupAccuracies, group_accuracies
+from didae.repair.base import Labelled
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder, write_json
-from didae.students import check_student, logits, warn_of_constant
+from didae.students import check_student, finite_rows, logits, warn_of_constant
 
 Indices = NDArray[np.int64]
 
@@ -66,9 +66,12 @@ class Evaluate(Command):
         source = self.source.open()
         chosen = draw(source, source.labelled(rows(source, "test")), self.images, proportional=True)
         data = labelled(source, chosen, self.attribute)
-        check_student(student, data.images[:1])
-        warn_of_constant(logits(student, data.images).argmax(1).tolist(), source.label_names)
-        measured = judge(student, data)
+        check_student(student, data.images)
+        judged = logits(student, data.images)
+        good = finite_rows(student, judged, [source.ids[int(row)] for row in chosen])
+        predictions, attributes = judged[good].argmax(1), data[good].known_attributes()
+        warn_of_constant(predictions.tolist(), source.label_names)
+        measured = group_accuracies(predictions, data[good].labels, attributes)
         console().print(groups_table({"student": measured}, self.attribute))
         if self.json_file is not None:
             prepare_run_folder(self.json_file.parent)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import tyro
@@ -19,8 +18,8 @@ from didae.cli.components import (
 from didae.cli.report import finish
 from didae.cli.sources import SourceConfig, rows
 from didae.counterfactuals import Components, ExplainConfig, explain
+from didae.counterfactuals.explain import few_images
 from didae.data.selection import draw
-from didae.errors import ImageReadError
 from didae.runtime import resolve_device
 
 
@@ -79,13 +78,10 @@ class Explain(Command):
         ).to(resolve_device(self.device))
         source = self.source.open()
         chosen = draw(source, rows(source, "test"), self.images, self.sample_seed)
-        # Before the folder is taken, so that a misfit does not bind it to wrong settings. An image
-        # that cannot be read is the sweep's to record.
+        # Before the folder is taken, so that a misfit does not bind it to wrong settings.
         components.check(self.explain)
-        config = self.explain.resolve(source.label_names)
-        for row in chosen.tolist():
-            with contextlib.suppress(ImageReadError):
-                components.check_image(source.images([row]), config)
-                break
+        few = few_images(source, chosen.tolist())
+        if few is not None:
+            components.check_images(few, self.explain.resolve(source.label_names))
         open_run(self, self.folder)
         finish(self.folder, explain(source, chosen, components, self.explain, self.folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.recipes.square import SquareRecipe, poisoned_split
-from didae.repair.base import Labelled, predictions
+from didae.repair.base import Labelled, finite, predictions
 from didae.repair.gate import FEWEST_EXAMPLES, Cause
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable
 from didae.report.repair import (
@@ -138,6 +138,12 @@ class RepairData:
         )
         return cls.read(square, (train, held_out, square.splits["test"]), BACKGROUND, origin)
 
+    def finite(self, student: StudentLike) -> RepairData:
+        """Leave out the images for which a student gives no finite logits, and tell of them."""
+        kinds = {"train_data": "training", "held_out": "held-out", "test": "test"}
+        parts = {part: finite(student, getattr(self, part), kinds[part]) for part in kinds}
+        return replace(self, **parts)
+
     def measure(self, student: StudentLike) -> GroupAccuracies:
         """Measure the group accuracies of a student.
 
@@ -218,6 +224,7 @@ def repair_and_measure(
     """
     start = time.monotonic()
     verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
+    data = data.finite(components.student)
     said = predictions(components.student, data.held_out.images)
     warn_of_constant(said.tolist(), data.class_names)
     spurious, student = verdicts.directions("spurious"), trainable(components.student)

@@ -216,13 +216,13 @@ class Components:
             )
 
     @torch.inference_mode()
-    def check_image(self, image: Tensor, config: ExplainConfig) -> None:
-        """Take one image through all components, so that a misfit shows before the sweep.
+    def check_images(self, images: Tensor, config: ExplainConfig) -> None:
+        """Take a few images through all components, so that a misfit shows before the sweep.
 
         Parameters
         ----------
-        image : Tensor, uint8, shape (1, 3, h, w)
-            Any image of the run.
+        images : Tensor, uint8, shape (n, 3, h, w)
+            Any images of the run.
         config : ExplainConfig
             With the sampler to use.
 
@@ -231,9 +231,9 @@ class Components:
         DidaeError
             If a component cannot take images of this size, or the sampler does not fit the decoder.
         """
-        pixels = to_float(image)
+        pixels = to_float(images[:1])
         self.encoder.check(pixels)
-        classes = check_student(self.student, image)
+        classes = check_student(self.student, images)
         config.resolve((), classes)
         if self.probe is not None and len(self.probe.weight) != classes:
             raise DidaeError(
@@ -241,7 +241,7 @@ class Components:
                 "fit it on this student."
             )
         for surrogate in self.surrogates:
-            if check_student(surrogate, image) != classes:
+            if check_student(surrogate, images[:1]) != classes:
                 raise DidaeError(
                     f"surrogate: the student has {classes} classes, a surrogate another number; "
                     "train surrogates on the student's classes."

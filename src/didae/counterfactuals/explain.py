@@ -43,7 +43,7 @@ from didae.counterfactuals.table import (
 from didae.data.failures import read_some
 from didae.data.images import png_bytes
 from didae.data.table import ImageSource
-from didae.errors import DidaeError, ImageReadError
+from didae.errors import DidaeError
 from didae.runtime import progress
 from didae.storage import (
     FolderLock,
@@ -60,6 +60,7 @@ from didae.storage import (
     write_shard,
 )
 from didae.students import warn_of_constant
+from didae.students.base import spread
 from didae.summary import READ, UNREADABLE, Summary, summarise
 
 ROUND_TRIPS = 8
@@ -113,9 +114,9 @@ def explain(
     chosen = _indices(source, indices)
     config = config.resolve(source.label_names)
     components.check(config)
-    first = _first_readable(source, chosen)
-    if first is not None:
-        components.check_image(first, config)
+    few = few_images(source, chosen)
+    if few is not None:
+        components.check_images(few, config)
     run = _Run(source, chosen, components, config, Path(folder))
     run.require_own()
     with FolderLock(prepare_run_folder(folder)):
@@ -393,11 +394,9 @@ def _indices(source: ImageSource, indices: Sequence[int] | NDArray[Any]) -> list
     return chosen
 
 
-def _first_readable(source: ImageSource, indices: list[int]) -> Tensor | None:
-    for index in indices:
-        with suppress(ImageReadError):
-            return source.images([index])
-    return None
+def few_images(source: ImageSource, indices: Sequence[int]) -> Tensor | None:
+    """Read some images from all over a list, leaving out those that cannot be read."""
+    return read_some(source, spread(torch.as_tensor(indices)).tolist())[0]
 
 
 def _pixels(images: Tensor | None, unreadable: dict[int, str], count: int) -> list[str]:

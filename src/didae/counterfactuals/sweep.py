@@ -109,8 +109,10 @@ class Sweep:
             Factual images, counterfactuals and round trips.
         """
         look = self._look(rows, images)
-        usable = look.z.isfinite().all(1) & look.judged.isfinite().all(1)
-        cells.texts["reason"][rows[~usable].numpy()] = NOT_FINITE
+        encoded, usable = look.z.isfinite().all(1), look.judged.isfinite().all(1)
+        cells.texts["reason"][rows[~encoded].numpy()] = f"{NOT_FINITE}: z_sem"
+        cells.texts["reason"][rows[~usable].numpy()] = f"{NOT_FINITE}: the classifier's logits"
+        usable &= encoded
         factuals = dict(zip(rows.tolist(), images, strict=True))
         look = look[usable]
         if not len(look.rows):

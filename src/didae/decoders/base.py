@@ -177,7 +177,7 @@ class Decoder(nn.Module):
         Drawing
             For the network.
         """
-        standard = (z - self.z_mean) / self.z_scale
+        standard = (z.to(self.z_mean.dtype) - self.z_mean) / self.z_scale
         return self.network.draw(standard if self.z_basis is None else standard @ self.z_basis.T)
 
     def times(self) -> list[float]:
@@ -260,6 +260,10 @@ class Decoder(nn.Module):
         return torch.add(x, code.residual, alpha=fidelity).add_(1).div_(2).clamp_(0, 1)
 
     def _integrate(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
+        """Draw in the precision of the weights, and give the precision of the images back."""
+        return self._steps(x.to(self.z_mean.dtype), drawing, invert).to(x.dtype)
+
+    def _steps(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
         method, times = self.sampler.method, self.times()
         if method.startswith("ddim") and self.sampler.corrections:
             raise DidaeError(f"decoder: sampler {method} takes no corrections; set them to 0.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies, group_accuracies
-from didae.students.base import StudentLike, logits
+from didae.students.base import StudentLike, finite_rows, logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +122,12 @@ def predictions(student: StudentLike, images: Tensor) -> Tensor:
         Class with the largest logit.
     """
     return logits(student, images).argmax(1)
+
+
+def finite(student: StudentLike, data: Labelled, what: str) -> Labelled:
+    """Leave out the images for which a student gives no finite logits, and tell of them."""
+    names = [f"{what} image {number}" for number in range(len(data))]
+    return data[finite_rows(student, logits(student, data.images), names)]
 
 
 def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:

@@ -75,6 +75,8 @@ def cfkd(
         If the loss is not finite, or the network has no linear layer that gives its logits.
     """
     repaired = copy.deepcopy(student)
+    if any(value.is_floating_point() and value.itemsize < 4 for value in repaired.parameters()):
+        repaired.float()  # Half precision cannot hold small steps.
     if not len(counterfactuals):
         return repaired.eval()
     trainable = {name: value.requires_grad for name, value in repaired.named_parameters()}

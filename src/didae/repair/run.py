@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.counterfactuals import Components
 from didae.errors import DidaeError
-from didae.repair.base import Labelled, concatenate, predictions, require_disjoint
+from didae.repair.base import Labelled, concatenate, finite, predictions, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.counter_examples import CounterExamples
 from didae.repair.counterfactuals import embedded, encoded, exchange, exchange_codes
@@ -28,7 +28,8 @@ from didae.repair.gate import (
 from didae.repair.head import COPIES, cross_fitted, refit_head
 from didae.repair.weighing import image_weight
 from didae.storage import fingerprint
-from didae.students import LinearHead, StudentLike
+from didae.students import LinearHead, StudentLike, StudentNetwork, check_student
+from didae.students.base import Read
 from didae.students.onnx import OnnxStudent, onnx_head
 
 
@@ -131,6 +132,9 @@ def repair_student(
     """
     student = trainable(components.student)
     _require_directions(len(components.dictionary.names), [*spurious, *causal])
+    check_student(student, train_data.images)
+    train_data = finite(student, train_data, "training")
+    held_out = finite(student, held_out, "held-out")
     if not spurious:
         return _nothing(student, held_out)
     names = components.dictionary.names
@@ -224,6 +228,9 @@ def _fine_tune(
 ) -> tuple[nn.Module, Tensor]:
     """Repair a network; give it with all counterfactuals that it has seen."""
     seen: list[Tensor] = []
+    # In training too, whatever else a network gives is read as logits.
+    own = isinstance(student, (StudentNetwork, Read))
+    student = student if own else Read(student, "logits")
     for iteration in range(config.iterations):
         seed = config.seed + iteration
         settings, further = (config.copies, seed), config.closed_loop
@@ -234,7 +241,7 @@ def _fine_tune(
         seen.append(lessons.images)
         place = None if folder is None else folder / _name(student, data, lessons, config)
         student = cfkd(student, data, lessons, config.cfkd, place)
-    return student, torch.cat(seen)
+    return student if own else student.get_submodule("student"), torch.cat(seen)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,10 +5,12 @@ from didae.students.base import (
     StudentLike,
     check_student,
     class_names,
+    finite_rows,
     identity,
     logits,
     margin,
     margins_of,
+    read_student,
     warn_of_constant,
 )
 from didae.students.networks import (
@@ -37,6 +39,7 @@ __all__ = [
     "build_student",
     "check_student",
     "class_names",
+    "finite_rows",
     "fit_probe",
     "identity",
     "label_agreement",
@@ -44,6 +47,7 @@ __all__ = [
     "logits",
     "margin",
     "margins_of",
+    "read_student",
     "train_student",
     "train_surrogate",
     "warn_of_constant",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from didae.errors import DidaeError
 from didae.runtime import AutoBatch
-from didae.students.base import StudentLike, logits
+from didae.students.base import StudentLike, finite_rows, logits
 from didae.students.networks import StudentConfig, StudentNetwork, fit_network
 from didae.training import TrainingConfig
 
@@ -49,8 +49,11 @@ def train_surrogate(
     DidaeError
         If the student has another number of classes.
     """
+    judged = logits(student, images)
+    good = finite_rows(student, judged, [f"image {number}" for number in range(len(images))])
+    images = images[good]
     # A clone, because tensors made in inference mode cannot take part in training.
-    targets = logits(student, images).softmax(1).clone()
+    targets = judged[good].softmax(1).clone()
     if targets.shape[1] != config.classes:
         raise DidaeError(
             f"surrogate: the student has {targets.shape[1]} classes, "
