@@ -208,14 +208,10 @@ def make_components(
         If the student does not keep its contract, calls all images (of each class) the same, or
         the run that is above the folder has begun with other ingredients.
     """
-    student = read_student(student, sample.images)
-    check_student(student, sample.images)
-    judged = logits(student, sample.images)
-    good = finite_rows(student, judged, [source.ids[int(row)] for row in sample.rows])
+    student, judged, good = _ask(student, source, sample)
     sample, judged = Sample(sample.images[good], sample.rows[good.numpy()]), judged[good]
     factors = factors and (factors[0][good.numpy()], factors[1])
     names = class_names(source.label_names, judged.shape[1])
-    warn_of_constant(judged.argmax(1).tolist(), names)
     z = cached_embed(encoder, source, sample.rows)
     apart = draw(source, sample.rows, len(z) // 5, seed=1, proportional=True)
     held_out = torch.from_numpy(np.isin(sample.rows, apart))
@@ -336,6 +332,18 @@ def _require_unchanged(folder: Path, origins: dict[str, dict[str, str]]) -> None
             f"{run} holds a run of other {', '.join(dict.fromkeys(found))} (changed since); "
             "choose a new folder."
         )
+
+
+def _ask(
+    student: StudentLike, source: ImageSource, sample: Sample
+) -> tuple[StudentLike, Tensor, Tensor]:
+    """Ask a student about a sample: the student as it is read, logits, and which are finite."""
+    student = read_student(student, sample.images)
+    check_student(student, sample.images)
+    judged = logits(student, sample.images)
+    good = finite_rows(student, judged, [source.ids[int(row)] for row in sample.rows])
+    warn_of_constant(judged[good].argmax(1).tolist(), source.label_names)
+    return student, judged, good
 
 
 def _decoder_config(images: Tensor, z: Tensor, config: AuditConfig) -> DecoderConfig:
