@@ -15,6 +15,8 @@ from didae.cli.demo import Demo
 from didae.cli.explain import Explain
 from didae.cli.label import Label
 from didae.cli.repair import RepairRun
+from didae.cli.runs import run_source
+from didae.cli.sources import SourceConfig
 from didae.config import save_yaml
 from didae.report.advice import onward, remedy
 from didae.report.trust import Remedy
@@ -24,9 +26,11 @@ COMMANDS: dict[str, type[Command]] = {
     "repair": RepairRun,
 }  # fmt: skip
 MADE: dict[str, Command] = {
-    "audit": Audit(images="my photographs", student="a model.onnx", explained=30),
+    "audit": Audit(
+        images="my photographs", student="m.onnx", explained=30, source=SourceConfig(image_size=96)
+    ),
     "demo": Demo(),
-    "explain": Explain(images=30),
+    "explain": Explain(images=30, source=SourceConfig(data="a folder", image_size=48)),
 }
 
 
@@ -71,8 +75,11 @@ def test_every_step_onward_parses(kind: str, tmp_path: Path):
     if kind == "audit":
         longer = [s.audit.decoder.steps for s in steps if isinstance(s, Audit)]
         assert longer == [8000, 16000]
-        repair = next(s for s in steps if isinstance(s, RepairRun))
-        assert (repair.source.data, repair.source.image_size) == ("my photographs", 64)
+    repair = next(s for s in steps if isinstance(s, RepairRun))
+    named = run_source(run, repair.source)
+    assert (named.data, named.image_size) == {
+        "audit": ("my photographs", 96), "demo": ("square", 64), "explain": ("a folder", 48),
+    }[kind]  # fmt: skip
 
 
 def test_a_run_of_the_library_has_words_and_the_page(tmp_path: Path):

@@ -131,11 +131,33 @@ def test_other_numbers_give_another_page(shown):
 def test_a_refused_repair_says_why_and_shows_no_after(shown):
     text = shown(refused())
     assert "The repair was refused: the original classifier stays." in text
-    assert f"The gate: {REASON}" in text
+    assert text.count(REASON) == 1
     assert "Mean of the groups (AGA) 55.0 % W" in text
     assert "bright, dark background, n = 10 20.0 % b" in text
     assert "What changed" not in text
     assert "after n =" not in text
+
+
+def test_a_refusal_says_why_what_to_do_and_what_each_verdict_costs(shown):
+    alone = {**refused()["decision"], "reason": "refused: along it the accuracy falls."}
+    told = {
+        "advice": "Look again: didae label RUN --again.",
+        "classes": [{"name": "dark", "count": 20, "before": 0.5, "after": 0.5}],
+        "looked": {"origin": "a part of the training images", "counts": {"dark": 12, "bright": 8}},
+        "ceiling": {"now": 0.55, "reach": 0.845, "n": 40, "by_group": False},
+        "alone": {"background": alone},
+    }
+    text = shown(refused() | told)
+    assert f"the original classifier stays. {REASON} Look again: didae label RUN --again." in text
+    assert text.count(REASON) == 1
+    assert "dark n = 20 50.0 %" in text
+    assert "20 images (12 dark, 8 bright), a part of the training images." in text
+    assert (
+        "can reach at most about 84.5 % on 40 test images, the mean of the classes; now 55.0 %"
+        in text
+    )
+    assert "Along “background” alone: refused: along it the accuracy falls." in text
+    assert "On 20 test images" in shown(refused() | told | {"groups": None, "attributes": []})
 
 
 def test_without_groups_the_counterfactuals_tell(shown):

@@ -98,8 +98,9 @@ def onward(folder: Path) -> list[Advice]:
     """Say what to do with a run that has been looked at."""
     run = Origin.of(folder)
     audit, repair = run.command == "audit", ["didae", "repair", str(folder)]
-    data = run.settings.get("images" if audit else "source.data")
-    if isinstance(data, str) and run.command != "demo":
+    data = run.settings.get("source.data")
+    # An audit knows its images.
+    if isinstance(data, str) and run.command == "explain":
         repair += ["--data", data, "--image-size", f"{run.number('source.image_size', 64):.0f}"]
     repair += ["--folder", str(folder.with_name(f"{folder.name}-repaired"))]
     found = [
