@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 import zipfile
 
 import pytest
@@ -186,7 +187,12 @@ def test_an_archive_is_refused_with_what_to_do(tmp_path):
         for path in (tmp_path / "photos").rglob("*.png"):
             file.write(path, path.relative_to(tmp_path))
     text = refusal(tmp_path / "photos.zip")
-    assert "unpack it (python -m zipfile -e photos.zip photos" in text
+    assert f"unpack it, python -m zipfile -e {tmp_path / 'photos.zip'} photos, and" in text
+    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as packed:
+        packed.add(tmp_path / "photos", "photos")
+    assert f"python -m tarfile -e {tmp_path / 'photos.tar.gz'} photos" in refusal(
+        tmp_path / "photos.tar.gz"
+    )
     (tmp_path / "only").mkdir()
     (tmp_path / "photos.zip").rename(tmp_path / "only" / "photos.zip")
     assert "1 .zip (archive; unpack it)" in refusal(tmp_path / "only")

@@ -124,7 +124,7 @@ def test_a_saved_hugging_face_data_set(tmp_path):
         ("hf", ["--data hf:FOLDER"]),
         ("hf:nowhere", ["nowhere is not a folder"]),
         ("celeba:nowhere", ["nowhere is not a folder"]),
-        ("fashion-mnist:nowhere", ["nowhere has no train-images"]),
+        ("fashion-mnist:nowhere", ["nowhere is not a folder"]),
         ("elpv", ["pip install 'didae[elpv]'", "elpv:FOLDER"]),
         ("C:\\images", ["C:\\images is not a folder"]),
         ("nowhere", ["nowhere is not a folder"]),

@@ -16,7 +16,8 @@ from didae.errors import DidaeError
 
 
 def opened(folder=None, size=None):
-    return fashion_mnist.fashion_mnist(folder, Reading(size))
+    home = folder or fashion_mnist.installed_fashion()
+    return fashion_mnist.fashion_mnist(home, Reading(size))
 
 
 def message(folder, **options):

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from didae.config import Config
-from didae.data.fashion_mnist import fashion_mnist
-from didae.data.known import DATASETS, installed_elpv, open_folder
+from didae.data.known import DATASETS, open_folder
 from didae.data.splits import FEWEST, Splits, complete
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
 from didae.data.table import ImageSource, ImageTable, Reading, changed
@@ -23,8 +22,6 @@ from didae.errors import DidaeError
 logger = logging.getLogger(__name__)
 
 SQUARE = "square"
-FASHION = "fashion-mnist"
-ELPV = "elpv"
 
 NAMES: Final = (SQUARE, *DATASETS)
 """What may stand before a colon in the name of a data set, or alone."""
@@ -111,12 +108,11 @@ class SourceConfig(Config):
         kind, folder = _place(self.data)
         attributes = () if self.attributes == NONE else self.attributes or None
         reading = Reading(self.image_size, self.on_error, self.label, attributes)
-        if kind == FASHION:
-            return fashion_mnist(folder, reading)
-        if kind == ELPV and folder is None:
-            folder = installed_elpv()
         if folder is None:
-            raise DidaeError(f"{kind} needs the folder of its files: --data {kind}:FOLDER.")
+            installed = None if kind is None else DATASETS[kind].installed
+            if installed is None:
+                raise DidaeError(f"{kind} needs the folder of its files: --data {kind}:FOLDER.")
+            folder = installed()
         return open_folder(folder, reading, kind)
 
     def _splits(self, source: ImageTable) -> Splits:

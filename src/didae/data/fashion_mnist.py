@@ -46,25 +46,29 @@ _MOST: Final = 100_000
 _PARTS: Final = {"train": "train", "test": "t10k"}
 
 
-def fashion_mnist(folder: Path | None, reading: Reading) -> ImageTable:
+def installed_fashion() -> Path:
+    """Find the files of Debian's package."""
+    if not DEBIAN.is_dir():
+        raise DidaeError(
+            f"Fashion-MNIST is not in {DEBIAN}: `apt-get install dataset-fashion-mnist`, "
+            "or name the folder of its files, fashion-mnist:FOLDER."
+        )
+    return DEBIAN
+
+
+def fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
     """Open the images, 32 x 32 pixels: 28 x 28 and a margin of two black ones.
 
-    The folder is that of the files, or the one that torchvision was given; None is that of Debian's
-    package. Only the labels are read at first; the pixels (55 MB) when the first image is asked
-    for. `size` resizes the 32 x 32 pixels, antialiased and bicubic.
+    The folder is that of the files, or the one that torchvision was given. Only the labels are read
+    at first; the pixels (55 MB) when the first image is asked for. `size` resizes the 32 x 32
+    pixels, antialiased and bicubic.
     """
     if reading.label is not None or reading.attributes:
         raise DidaeError("fashion-mnist has no columns: leave out label and attributes.")
-    home = DEBIAN if folder is None else folder
-    if folder is None and not home.is_dir():
-        raise DidaeError(
-            f"Fashion-MNIST is not in {home}: `apt-get install dataset-fashion-mnist`, "
-            "or name the folder of its files, fashion-mnist:FOLDER."
-        )
-    files = {split: _find(home, f"{name}-images-idx3-ubyte") for split, name in _PARTS.items()}
+    files = {split: _find(folder, f"{name}-images-idx3-ubyte") for split, name in _PARTS.items()}
     labels: dict[str, NDArray[np.uint8]] = {}
     for split, name in _PARTS.items():
-        path = _find(home, f"{name}-labels-idx1-ubyte")
+        path = _find(folder, f"{name}-labels-idx1-ubyte")
         found, counted = _read(path, 1), _count(files[split], 3)
         if len(found) != counted:
             raise DidaeError(

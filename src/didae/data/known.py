@@ -13,6 +13,9 @@ import csv
 import importlib.util
 import math
 import re
+import shlex
+import tarfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from didae.data.columns import Column, Frame, read_frame
-from didae.data.fashion_mnist import fashion_mnist, has_idx_files
+from didae.data.fashion_mnist import fashion_mnist, has_idx_files, installed_fashion
 from didae.data.folder import open_images, table_of_files, unwrapped
 from didae.data.huggingface import holds_dataset, open_saved
 from didae.data.splits import Splits
@@ -44,10 +47,11 @@ _ANY: Final = 10**18
 
 @dataclass(frozen=True)
 class Dataset:
-    """How a data set is told from its files, and what opens it."""
+    """How a data set is told from its files, what opens it, and where a package installs it."""
 
     fits: Callable[[Path], bool]
     open: Callable[[Path, Reading], ImageTable]
+    installed: Callable[[], Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,13 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
     """Open the folder of a data set that is named, or told from its files, or of one's own."""
     if name is not None and name not in DATASETS:
         raise DidaeError(f"unknown layout {name!r}; known are {', '.join(DATASETS)}")
-    if folder.is_file():
-        raise DidaeError(
-            f"{folder} is a file: unpack it (python -m zipfile -e {folder.name} "
-            f"{folder.with_suffix('').name}, or tar -xf) and name the folder"
-        )
+    for module, fits in (("zipfile", zipfile.is_zipfile), ("tarfile", tarfile.is_tarfile)):
+        if folder.is_file() and fits(folder):
+            goal = folder.name.partition(".")[0] or "images"
+            command = shlex.join(["python", "-m", module, "-e", str(folder), goal])
+            raise DidaeError(f"{folder} is an archive: unpack it, {command}, and name that folder")
     if not folder.is_dir():
-        raise DidaeError(f"{folder} is not a folder")
+        raise DidaeError(f"{folder} is not a folder: name the folder that holds the images")
     try:
         home = folder if recognise(folder) else unwrapped(folder)
         names = recognise(home)
@@ -369,8 +373,8 @@ DATASETS: Final[Mapping[str, Dataset]] = {
     "celeba": Dataset(_is_celeba, celeba),
     "waterbirds": Dataset(_is_waterbirds, waterbirds),
     "camelyon17": Dataset(_is_camelyon17, camelyon17),
-    "elpv": Dataset(_is_elpv, elpv),
-    "fashion-mnist": Dataset(lambda _: False, fashion_mnist),
+    "elpv": Dataset(_is_elpv, elpv, installed_elpv),
+    "fashion-mnist": Dataset(lambda _: False, fashion_mnist, installed_fashion),
     "hf": Dataset(holds_dataset, open_saved),
 }
 """Well-known data sets, and forms of others, by name."""

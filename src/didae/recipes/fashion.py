@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from didae.data.fashion_mnist import fashion_mnist
+from didae.data.fashion_mnist import fashion_mnist, installed_fashion
 from didae.data.planted import Planted, TagConfig
 from didae.data.splits import complete
 from didae.data.table import Reading, changed
@@ -54,7 +54,7 @@ def open_fashion(folder: Path | None, recipe: FashionRecipe) -> Planted:
     DidaeError
         If the files are not there.
     """
-    source = fashion_mnist(folder, Reading())
+    source = fashion_mnist(folder or installed_fashion(), Reading())
     whole = changed(source, splits=complete(source.splits, source.ids, 0))
     return Planted(whole.of_classes(CLASSES), recipe.tag)
 
