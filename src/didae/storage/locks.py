@@ -61,6 +61,10 @@ class FolderLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if kind is None and self._lock.lock_counter == 1:
+            # What a killed process left half written is of no use when the work is done.
+            for path in self.folder.rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
         self.release()
 
 
