@@ -13,6 +13,8 @@ from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.results import save_result
+from didae.dictionaries.guided import CLASS
+from didae.report.headline import JUDGE_LABELS
 from didae.report.trust import trust
 from didae.storage import read_json, write_json
 
@@ -88,6 +90,27 @@ def test_trust_is_that_of_the_report(desk) -> None:
     page = parse(views.judge_view(run, 1))
     assert all(words in page.text for words in (found.word.capitalize(), *found.parts))
     assert ("class", f"trust {found.grade}") in page.attributes
+
+
+def test_what_separates_the_labels_comes_with_how_to_judge_it(tmp_path) -> None:
+    folder = make_folder(tmp_path / "run", 12, (CLASS, "background", "x", "y"))
+    run = Desk(folder, Work().actions, UploadLimits()).run("main")
+    assert JUDGE_LABELS in parse(views.judge_view(run, 0)).text
+    assert JUDGE_LABELS not in parse(views.judge_view(run, 1)).text
+
+
+def test_a_direction_that_holds_back_says_why_and_what_to_try(tmp_path) -> None:
+    folder = make_folder(tmp_path / "run", 12)
+    summary = read_json(folder / "summary.json")
+    for direction in summary["directions"]:
+        direction |= {"mean_spill": 1.6}
+    write_json(folder / "summary.json", summary)
+    (folder / "run.yaml").write_text("audit: {directions: 4}\n")
+    run = Desk(folder, Work().actions, UploadLimits()).run("main")
+    page = parse(views.judge_view(run, 1)).text
+    assert "but other codes move too" in page
+    assert f"didae audit --config {folder / 'run.yaml'}" in page
+    assert "label: " in page
 
 
 def test_a_verdict_is_shown(desk) -> None:
