@@ -24,8 +24,10 @@ def chromium() -> Iterator[object]:
     if program is None:
         pytest.skip("the page is tested in Chromium: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        # Root, as in a container, may not use the sandbox; only our own page is opened.
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # Root, as in a container, may not use the sandbox; only our own page is opened. A name of
+        # somebody else's leads to this machine, as when it is rebound.
+        arguments = ["--no-sandbox", "--host-resolver-rules=MAP evil.test 127.0.0.1"]
+        browser = driver.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()
 

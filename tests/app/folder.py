@@ -28,6 +28,10 @@ RESULT = RepairResult(
         Group(name="bright, dark background", count=400, before=0.06, after=0.95),
         Group(name="bright, bright background", count=400, before=0.97, after=0.97),
     ),
+    classes=(
+        Group(name="dark square", count=800, before=0.51, after=0.955),
+        Group(name="bright square", count=800, before=0.515, after=0.96),
+    ),
     preview=tuple(
         Preview(
             factual=f"images/test/{number:05d}.png",

@@ -201,6 +201,15 @@ def test_a_repair_is_kept_with_its_verdicts_and_becomes_stale(folder, desk) -> N
     assert again.result(again.run("main"))[1]
 
 
+def test_a_repaired_onnx_file_can_be_taken_home(folder, desk) -> None:
+    place = desk.first("main")
+    desk.judge(place, "spurious")
+    desk.start_repair(place)
+    finish(desk)
+    (folder / "repair" / "student.onnx").write_bytes(b"graph")
+    assert desk.downloads(desk.run("main"))["model"].read_bytes() == b"graph"
+
+
 def test_a_refused_repair_takes_the_earlier_model_away(desk, work) -> None:
     place = desk.first("main")
     desk.judge(place, "spurious")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from didae.cli.repaired import ONNX_FILE, RepairData, repair_and_measure
+from didae.cli.repaired import RepairData, repair_and_measure
 from didae.data.square import Square
 from didae.encoders.base import Encoder
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
@@ -18,6 +18,7 @@ from didae.repair.base import Labelled, judge
 from didae.repair.counterfactuals import encoded
 from didae.repair.head import fit_head
 from didae.repair.run import RepairConfig, repair_student
+from didae.report.repair import ONNX_FILE
 from didae.students import logits
 from didae.students.onnx import OnnxStudent
 from didae.teachers import Verdicts

@@ -23,7 +23,7 @@ from didae.app.uploads import unpack
 from didae.errors import DidaeError
 from didae.report import write_report
 from didae.report.html import REPORT_FILE
-from didae.report.repair import REPAIR_FOLDER
+from didae.report.repair import ONNX_FILE, REPAIR_FOLDER
 from didae.teachers import VERDICTS_FILE, Verdict
 from didae.teachers.verdicts import Event
 
@@ -234,8 +234,10 @@ class Desk(Runs):
         report = run.folder / REPORT_FILE
         if not report.is_file():
             write_report(run.folder, run.summary)
+        saved, home = load_result(run.folder), run.folder / REPAIR_FOLDER
+        onnx = saved is not None and saved.result.accepted and (home / ONNX_FILE).is_file()
         files = {
-            "model": run.folder / REPAIR_FOLDER / MODEL_FILE,
+            "model": home / (ONNX_FILE if onnx else MODEL_FILE),
             "verdicts": run.folder / VERDICTS_FILE,
             "report": report,
         }

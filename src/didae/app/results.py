@@ -11,7 +11,7 @@ from pathlib import Path
 
 from didae.config import Config, from_mapping
 from didae.repair.gate import Outcome
-from didae.report.repair import REPAIR_FOLDER, Figure, Group, Preview
+from didae.report.repair import ONNX_FILE, REPAIR_FOLDER, Figure, Group, Preview
 from didae.storage import read_json, write_bytes, write_json
 
 RESULT_FILE = "result.json"
@@ -39,6 +39,8 @@ class RepairResult(Config):
         Measures over all images, where they are known.
     groups : tuple of Group
         Accuracy of each group, where groups are known.
+    classes : tuple of Group
+        Accuracy of each class.
     preview : tuple of Preview
         Pairs on which the two classifiers can be compared.
     """
@@ -49,6 +51,7 @@ class RepairResult(Config):
     seconds: float = 0.0
     figures: tuple[Figure, ...] = ()
     groups: tuple[Group, ...] = ()
+    classes: tuple[Group, ...] = ()
     preview: tuple[Preview, ...] = ()
 
     @property
@@ -135,7 +138,7 @@ def clear_result(folder: Path) -> None:
     folder : Path
         The run folder.
     """
-    for name in (RESULT_FILE, MODEL_FILE):
+    for name in (RESULT_FILE, MODEL_FILE, ONNX_FILE):
         (folder / REPAIR_FOLDER / name).unlink(missing_ok=True)
     shutil.rmtree(folder / REPAIR_FOLDER / MODEL_FOLDER, ignore_errors=True)
 

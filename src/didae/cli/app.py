@@ -175,6 +175,7 @@ def _result(document: RepairDocument) -> RepairResult:
         seconds=document.seconds,
         figures=document.figures(),
         groups=document.by_group(),
+        classes=document.classes,
         preview=tuple(
             pair.model_copy(
                 update={

@@ -14,7 +14,7 @@ from pydantic import Field
 from didae.cli.command import Command, console, open_run
 from didae.cli.evaluate import Indices, labelled
 from didae.cli.outlook import tell_outlook
-from didae.cli.repaired import ONNX_FILE, RepairData, repair_and_measure
+from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import SUMMARY_FILE, load_summary, publish, tell_repair
 from didae.cli.runs import load_run_components, run_source
 from didae.cli.sources import NONE, SourceConfig, rows
@@ -25,6 +25,7 @@ from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe
 from didae.repair.base import Labelled, concatenate
 from didae.repair.run import RepairConfig
+from didae.report.repair import ONNX_FILE
 from didae.runtime import resolve_device
 from didae.teachers import VERDICTS_FILE, Verdicts
 

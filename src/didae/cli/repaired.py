@@ -23,6 +23,7 @@ from didae.repair.base import Labelled, finite, predictions
 from didae.repair.gate import FEWEST_EXAMPLES, Cause
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable
 from didae.report.repair import (
+    ONNX_FILE,
     REPAIR_FILE,
     Group,
     Looked,
@@ -35,8 +36,6 @@ from didae.storage import write_json
 from didae.students import LinearHead, StudentLike, StudentNetwork, warn_of_constant
 from didae.students.onnx import OnnxStudent, write_onnx_head
 from didae.teachers import Verdicts
-
-ONNX_FILE = "student.onnx"
 
 PREVIEWS = 6
 """Pairs on which the two students can be compared."""

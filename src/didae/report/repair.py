@@ -16,6 +16,7 @@ from didae.storage import read_json
 from didae.teachers import Verdict
 
 REPAIR_FILE = "repair.json"
+ONNX_FILE = "student.onnx"
 REPAIR_FOLDER, ORACLE_FOLDER = "repair", "oracle"
 """Folders inside a run: the repair that a person asked for on the page, and that of the demo."""
 
