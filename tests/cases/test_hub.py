@@ -68,6 +68,11 @@ def test_some_labels_unknown_or_all(tmp_path, caplog):
     assert opened(tmp_path / "none").labels is None
 
 
+def test_a_folder_around_a_saved_data_set(tmp_path):
+    part([0, 1]).save_to_disk(str(tmp_path / "archive" / "set"))
+    assert opened(tmp_path / "archive").labels.tolist() == [0, 1]
+
+
 def test_errors_name_split_and_row(tmp_path):
     kind = datasets.Value("string")
     parts = {"train": part(["x", "y"], kind), "test": part(["x", None, "y"], kind)}

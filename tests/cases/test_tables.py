@@ -351,6 +351,21 @@ def test_columns_with_holes_and_words_for_truth(tmp_path, caplog):
 # Labels
 
 
+@pytest.mark.parametrize("unknown", ["-1", "-1.0", "", "nan"])
+def test_a_test_split_of_unknown_numbers_is_unlabelled(tmp_path, unknown):
+    flat(tmp_path, 4)
+    rows = [
+        {"file_name": f"{i}.png", "label": label, "split": split}
+        for i, (label, split) in enumerate(
+            [("1", "train"), ("0", "train"), *[(unknown, "test")] * 2]
+        )
+    ]
+    write_table(tmp_path, "csv", rows)
+    source = opened(tmp_path)
+    assert source.labels.tolist() == [1, 0, -1, -1]
+    assert source.label_names == ("0", "1")
+
+
 @pytest.mark.parametrize("case", ["labels_as_floats"], indirect=True)
 def test_labels_as_floats(case):
     source = opened(case / "data")

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
@@ -73,16 +74,17 @@ class Column:
     def classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Read the cells as classes, -1 where they are missing, and name each class.
 
-        Whole numbers (0, 1.0, ...) are the classes as they stand. Else the cells are names: numbers
-        in their order, then words in alphabetical order; false and no come before true and yes.
+        Whole numbers (0, 1.0, ...) are the classes as they stand, and -1 is missing. Else the cells
+        are names: numbers in their order, then words in alphabetical order; false and no come
+        before true and yes.
         """
         labels = np.full(len(self.cells), -1, dtype=np.int64)
         rows = np.flatnonzero(~self.missing()).tolist()
         texts = [self._class(row) for row in rows]
         most = len(self.names) or _MAX_CLASSES
-        if self.names or all(re.fullmatch("[+-]?[0-9]{1,18}", text) for text in texts):
+        if all(re.fullmatch("[+-]?[0-9]{1,18}", text) for text in texts):
             for row, text in zip(rows, texts, strict=True):
-                if not re.fullmatch("[+]?[0-9]{1,18}", text) or int(text) >= most:
+                if not -1 <= int(text) < most:
                     raise self.error(row, "is no class; count classes 0, 1, 2, ...")
                 labels[row] = int(text)
             known = tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
@@ -100,7 +102,7 @@ class Column:
 
     def _class(self, row: int) -> str:
         cell = self.cells[row]
-        if not isinstance(cell, (str, int, float)):
+        if not isinstance(cell, (str, int, float, Decimal)):
             raise self.error(row, "is no class; write a name or a number")
         text = str(cell).strip()
         # pandas writes a column of whole numbers that once had a gap as 0.0, 1.0, ...
@@ -211,7 +213,8 @@ def read_labels(
     for where, rows in parts:
         holes = rows[unknown[rows]]
         if 0 < len(holes) < len(rows) and not column.names:
-            raise column.error(int(holes[0]), "is no class; fill it in or remove the row")
+            what = "fill it in" if column.missing()[holes[0]] else "count classes 0, 1, 2, ..."
+            raise column.error(int(holes[0]), f"is no class; {what} or remove the row")
         if len(holes):
             logger.warning(
                 "%s: %d of %d images have no class in column %r and stay unlabelled",
@@ -349,7 +352,7 @@ def _is_missing(cell: object) -> bool:
 
 
 def _number(cell: object) -> float | None:
-    if not isinstance(cell, (str, int, float)):
+    if not isinstance(cell, (str, int, float, Decimal)):
         return None
     text = str(cell).strip().lower()
     try:

@@ -28,6 +28,7 @@ from didae.data.columns import Column, Frame, read_frame
 from didae.data.fashion_mnist import fashion_mnist, has_idx_files, installed_fashion
 from didae.data.folder import open_images, table_of_files, unwrapped
 from didae.data.huggingface import holds_dataset, open_saved
+from didae.data.listing import is_hidden
 from didae.data.splits import Splits
 from didae.data.table import ImageTable, Reading
 from didae.errors import DidaeError, nearest
@@ -108,6 +109,10 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
     try:
         home = folder if recognise(folder) else unwrapped(folder)
         names = recognise(home)
+        inner = [path for path in home.iterdir() if path.is_dir() and not is_hidden(path.name)]
+        # What saved data sets hold are no images.
+        if not names and len(inner) == 1 and recognise(inner[0]):
+            home, names = inner[0], recognise(inner[0])
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
     if name is not None:
