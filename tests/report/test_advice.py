@@ -82,6 +82,20 @@ def test_every_step_onward_parses(kind: str, tmp_path: Path):
     }[kind]  # fmt: skip
 
 
+def test_a_run_that_is_the_working_folder_is_not_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = made(tmp_path, "audit")
+    monkeypatch.chdir(run)
+    for here in (Path(), Path("../a run"), Path("..") / run.name / "x" / ".."):
+        found = remedy(here, "train longer")
+        assert found is not None
+        if found.command:
+            new = parse(found.command).model_dump()["folder"]
+            assert new.resolve() == tmp_path / "a run-longer"
+        assert onward(here)
+
+
 def test_a_run_of_the_library_has_words_and_the_page(tmp_path: Path):
     found = remedy(tmp_path, "train longer")
     assert found is not None

@@ -48,11 +48,16 @@ class Origin:
         found = self.settings.get(name)
         return found if isinstance(found, int | float) else default
 
+    def beside(self, suffix: str) -> Path:
+        """Name a folder beside the run; one that was given as ``.`` has its name elsewhere."""
+        folder = self.folder if self.folder.name not in ("", "..") else self.folder.resolve()
+        return folder.parent / f"{folder.name}-{suffix}"
+
     def again(self, suffix: str, *flags: str) -> str:
         """Write the command that makes this run once more, beside it, with other settings."""
         if not self.command:
             return ""
-        new = self.folder.with_name(f"{self.folder.name}-{suffix}")
+        new = self.beside(suffix)
         config = str(self.folder / _RUN_FILE)
         return shlex.join(["didae", self.command, "--config", config, "--folder", str(new), *flags])
 
@@ -102,7 +107,7 @@ def onward(folder: Path) -> list[Advice]:
     # An audit knows its images.
     if isinstance(data, str) and run.command == "explain":
         repair += ["--data", data, "--image-size", f"{run.number('source.image_size', 64):.0f}"]
-    repair += ["--folder", str(folder.with_name(f"{folder.name}-repaired"))]
+    repair += ["--folder", str(run.beside("repaired"))]
     found = [
         Advice("Judge every direction on a page", shlex.join(["didae", "app", str(folder)])),
         Advice("Or judge in the terminal", shlex.join(["didae", "label", str(folder)])),
