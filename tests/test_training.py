@@ -124,6 +124,8 @@ def test_other_settings_are_refused(change: dict[str, float], tmp_path: Path):
     assert "other settings" in one_line(lambda: train(model(), loss, 11, SHORT, tmp_path))
     wider = nn.Linear(2, 3)
     assert "other settings" in one_line(lambda: train(wider, loss, 12, SHORT, tmp_path))
+    changed = lambda: train(model(), loss, 12, SHORT, tmp_path, data="other images")  # noqa: E731
+    assert "from other images or labels" in one_line(changed)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 

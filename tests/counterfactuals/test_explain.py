@@ -322,6 +322,43 @@ def test_run_of_other_settings_images_or_components_is_refused(
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_images_that_changed_in_place_are_explained_again_or_refused(
+    components: Components,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(explain_module, "SHARD", 8)
+    explain(Images(), range(24), components, REFLECTION, tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    changed = Images()
+    changed.pixels[11] //= 2
+    text = one_line(lambda: explain(changed, range(24), components, REFLECTION, tmp_path / "run"))
+    assert f"holds a finished run of other images: {changed.ids[11]} has changed" in text
+    assert before == {path: path.read_bytes() for path in before}
+    (tmp_path / "run" / "summary.json").unlink()
+    explain(changed, range(24), components, REFLECTION, tmp_path / "run")
+    assert caplog.text.count("are made again: ") == 1
+    assert f"images from 8 on are made again: image {changed.ids[11]} has changed" in caplog.text
+    explain(changed, range(24), components, REFLECTION, tmp_path / "whole")
+    assert read_rows(tmp_path / "run") == read_rows(tmp_path / "whole")
+
+
+def test_a_run_goes_on_with_another_batch_size(
+    components: Components, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_module, "SHARD", 8)
+    explain(Images(), range(20), components, REFLECTION, tmp_path)
+    first = read_rows(tmp_path)
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / "table" / "part-000008-000016.parquet").unlink()
+    other = REFLECTION.model_copy(update={"batch_size": 3})
+    explain(Images(), range(20), components, other, tmp_path)
+    assert_same(read_rows(tmp_path), first)
+    parts = sorted(path.name for path in (tmp_path / "table").iterdir())
+    assert parts == [f"part-{a:06d}-{b:06d}.parquet" for a, b in ((0, 8), (8, 16), (16, 20))]
+
+
 def test_misfits_are_refused_before_anything_is_written(
     components: Components, tmp_path: Path
 ) -> None:

@@ -82,3 +82,14 @@ def test_a_broken_file_is_named(tmp_path, change):
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(DidaeError, match="didae label"):
         Verdicts.load(tmp_path / "verdicts.json")
+
+
+def test_two_who_judge_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "verdicts.json"
+    first, second = (Verdicts.open_file(path, "f00d", ["a", "b"]) for _ in range(2))
+    first.judge(0, "causal", "page")
+    second.judge(1, "spurious", "terminal")
+    first.judge(1, "unclear", "page")
+    found = Verdicts.load(path)
+    assert [event.teacher for event in found.events] == ["page", "terminal", "page"]
+    assert (found[0], found[1]) == (first[0], first[1]) == ("causal", "unclear")

@@ -263,7 +263,8 @@ class _Run:
         old, new = ({**side, **cast("Any", side["components"])} for side in sides)
         skipped = ("components", "batch_size", "licences")
         names = [k for k in new if k not in skipped and new[k] != old.get(k)]
-        return f"settings or components ({', '.join(names)})" if names else "images"
+        words = ", ".join("classifier" if name == "student" else name for name in names)
+        return f"settings or components ({words})" if names else "images"
 
     def _foreign(self, path: Path) -> bool:
         try:

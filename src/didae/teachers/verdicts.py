@@ -351,6 +351,8 @@ class Verdicts:
             note=note,
         )
         if self.path is not None:
+            # Others may have judged meanwhile, on the page or in a terminal.
+            self.events = self.open_file(self.path, self.dictionary, self.names).events
             self._write(self.path, [*self.events, event])
         self.events.append(event)
 
