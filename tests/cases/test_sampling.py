@@ -152,7 +152,7 @@ def colours(folder: Path, names: tuple[str, ...] = NAMES) -> list[str]:
 def test_three_classes_need_no_flag(tmp_path, capsys):
     assert main(colours(tmp_path)) == 0
     said = capsys.readouterr().out
-    assert "0 cat, 1 dog, 2 fox" in said
+    assert "class 0 = cat, class 1 = dog, class 2 = fox" in said
     assert "images by class: cat 3, dog 3, fox 3" in said
     table = read_table(tmp_path / "run" / "table").to_pylist()
     asked = OnnxStudent(str(tmp_path / "student.onnx"))

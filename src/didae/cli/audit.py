@@ -33,6 +33,8 @@ from didae.summary import LEARNT
 
 COMPONENTS = "components"
 
+_LISTED = 20
+
 
 class Audit(Command):
     """Find what a classifier looks at: embed, train a decoder, try all directions, report.
@@ -137,9 +139,12 @@ class Audit(Command):
 def _announce_classes(names: Sequence[str], classes: int) -> None:
     """Say how the classes of the data are taken to be numbered by the student."""
     if names:
-        order = ", ".join(f"class {number} = {name}" for number, name in enumerate(names))
+        shown = names[:_LISTED]
+        order = ", ".join(f"class {number} = {name}" for number, name in enumerate(shown))
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         console().print(
-            f"as the classifier is taken to number its classes: {order}; else --classes"
+            f"as the classifier is taken to number its classes: {order}{more}; if it numbers them "
+            "otherwise, name them in its order with --classes"
         )
     if names and len(names) != classes:
         console().print(f"the classifier has {classes} classes, the data {len(names)}")

@@ -92,8 +92,8 @@ class ExplainConfig(Config):
             known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
             count = f" of {classes}" if classes else ""
             raise DidaeError(
-                f"target: there is no class {self.target!r}{count}; give a name or number"
-                + (f": {known}." if known else ".")
+                f"target {self.target!r} (--target): there is no such class{count}; give a name "
+                + (f"or number: {known}." if known else "or number.")
             )
         return self.model_copy(update={"target": target})
 

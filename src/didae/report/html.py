@@ -122,7 +122,7 @@ def _card(
     folder: Path, direction: DirectionSummary, delivered: dict[int, list[Row]], summary: Summary
 ) -> dict[str, Any]:
     rows = delivered.get(direction.index, [])
-    pairs = [load_pair(folder, row, summary.label_names) for row in rows[:SHEET]]
+    pairs = [load_pair(folder, row, summary.label_names) for row in varied(rows, SHEET)]
     return {
         **drawn_pairs(pairs),
         "direction": direction,
