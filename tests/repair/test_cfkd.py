@@ -9,12 +9,12 @@ from didae.data.square import Square
 from didae.decoders.base import Decoder
 from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
-from didae.repair.base import Labelled, accuracy, require_disjoint
-from didae.repair.cfkd import CfkdConfig, cfkd
+from didae.repair.base import Labelled, accuracy, predictions, require_disjoint
+from didae.repair.cfkd import CALM, CfkdConfig, cfkd
 from didae.repair.counterfactuals import embedded, exchange, partners
 from didae.repair.layers import last_linear
 from didae.repair.run import RepairConfig, repair_student
-from didae.students import build_student
+from didae.students import build_student, logits
 from didae.training import TrainingConfig
 
 FOREGROUND, BACKGROUND = 0, 1
@@ -126,6 +126,23 @@ def test_an_over_confident_student_is_repaired_too(components, data, test_images
             part.mul_(20)
     made = exchange(components, data[0], (BACKGROUND,), 2, 0)[0]
     assert accuracy(cfkd(student, data[0], made, LONGER), test_images) > 0.85
+
+
+def test_an_over_confident_student_is_calmed_before_its_first_step(components, data):
+    student = copy.deepcopy(components.student)
+    with torch.no_grad():
+        for part in last_linear(student).parameters():
+            part.mul_(50)
+    still = CfkdConfig(training=TrainingConfig(steps=1, learning_rate=1e-12))
+    calmed = cfkd(student, data[0], data[0], still)
+
+    def margin(network):
+        first, second = logits(network, data[0].images).topk(2).values.unbind(1)
+        return float((first - second).median())
+
+    assert margin(student) > 10 * CALM
+    assert margin(calmed) == pytest.approx(CALM, rel=1e-3)
+    assert predictions(calmed, data[0].images).equal(predictions(student, data[0].images))
 
 
 def test_longer_training_is_no_repair(components, data, test_images):

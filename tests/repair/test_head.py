@@ -189,6 +189,21 @@ def test_a_second_teacher_is_taken_at_their_word_where_images_cannot_tell():
     assert "a second teacher does" in done.decision.reason
 
 
+def test_the_gate_looks_at_the_held_out_images_it_was_given():
+    judged, (train, held_out) = at(0.95)
+    usual = repair_student(judged, train, held_out, (BACKGROUND,), RepairConfig()).decision
+    assert usual.accepted
+    assert usual.held_out.n == len(train) + len(held_out)
+    wrong = Labelled(held_out.images, 1 - held_out.labels)
+    other = repair_student(judged, train, wrong, (BACKGROUND,), RepairConfig()).decision
+    assert not other.accepted
+    assert other.held_out.after < usual.held_out.after - 0.15
+    half = held_out[torch.arange(0, len(held_out), 2)]
+    fewer = repair_student(judged, train, half, (BACKGROUND,), RepairConfig()).decision
+    assert fewer.held_out.n == len(train) + len(half)
+    assert fewer.pairs.n == len(half)
+
+
 def test_each_of_several_verdicts_is_tried_alone(parts):
     components, images = parts["components"], parts["images"]
     head = fit_head(components.encoder, parts["z"], parts["labels"])

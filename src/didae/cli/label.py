@@ -65,6 +65,8 @@ class Label(Command):
             self._ask(verdicts)
         else:
             teacher = self._known(verdicts.names)
+            if self.who != TERMINAL:
+                teacher.name = self.who
             judge_all(teacher, self.explained, verdicts, self.pairs, self.again)
         table = Table("direction", "verdict")
         for direction, name in enumerate(verdicts.names):

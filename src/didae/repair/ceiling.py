@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +10,16 @@ from torch import Tensor, nn
 from didae.randomness import generator
 from didae.repair.base import Labelled, predictions
 from didae.repair.counterfactuals import encoded
+from didae.repair.last_layer import logistic
 from didae.repair.layers import inputs_of, last_linear
-from didae.repair.ridge import Moments, class_targets
 from didae.repair.weighing import FOLDS
 from didae.students import LinearHead
 
-RIDGES = (0.01, 0.1, 1.0)
+PENALTIES = (1e-3, 1e-1)
+"""Weights of the squared norm that are tried."""
+
+STEPS = 100
+"""Iterations of a fit at most."""
 
 FEWEST = 30
 """Images of which a head must be asked, and learn, for its accuracy to say something."""
@@ -42,13 +44,13 @@ class Ceiling:
 
 
 def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) -> Ceiling | None:
-    """Fit heads on what the student's last layer sees, on balanced folds, and ask the other fold.
+    """Fit last layers to what the student's sees, on balanced folds, and ask about the other fold.
 
-    Folds are of the asked images; heads learn from the others and from `more` images, which are
+    Folds are of the asked images; layers learn from the others and from `more` images, which are
     none of them. Every group counts the same where groups are known; else every class, or every
     class and whether the student is right: images that it gets wrong stand for those that its
-    shortcut misleads. The best of these, and of some ridges, is taken, as the question is what can
-    be reached at most. None where there is no linear last layer, or too little to ask.
+    shortcut misleads. The best counts, the layer as it is included, as the question is what can be
+    reached at most. None where there is no linear last layer, or too little to ask.
     """
     present = asked.labels.unique()
     if len(asked) < FEWEST or len(present) < 2:
@@ -68,27 +70,24 @@ def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) 
         scored, ways = cells[:n], [cells]
     else:
         scored, ways = labels[:n], [labels, 2 * labels + right.long()]
-    targets = class_targets(labels, int(labels.max()) + 1)
+    classes = int(labels.max()) + 1
+    standard = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
     fold = torch.full((len(labels),), FOLDS)
     fold[:n] = torch.randperm(n, generator=generator(seed, "ceiling")) % FOLDS
-    best = 0.0
+    now = best = mean_over(right[:n], scored)
     for cells in ways:
         _, cell, count = cells.unique(return_inverse=True, return_counts=True)
         share = 1 / count[cell].double()
-        parts = [
-            Moments.of(features[fold == k], targets[fold == k], share[fold == k])
-            for k in range(FOLDS + 1)
-        ]
-        for ridge in RIDGES:
+        for penalty in PENALTIES:
             found = torch.zeros(n, dtype=torch.bool)
             for k in range(FOLDS):
-                others = [part for place, part in enumerate(parts) if place != k]
-                weight, bias = reduce(add, others).solve(ridge)
-                here = fold[:n] == k
-                guess = (features[:n][here] @ weight.T + bias).argmax(1)
+                others, here = fold != k, fold[:n] == k
+                sample = standard[others], labels[others]
+                weight, bias = logistic(*sample, classes, penalty, STEPS, share[others])
+                guess = (standard[:n][here] @ weight.T + bias).argmax(1)
                 found[here] = guess == labels[:n][here]
             best = max(best, mean_over(found, scored))
-    return Ceiling(mean_over(right[:n], scored), best, n, by_group)
+    return Ceiling(now, best, n, by_group)
 
 
 def mean_over(right: Tensor, cells: Tensor) -> float:

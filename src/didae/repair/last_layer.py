@@ -78,7 +78,13 @@ def reweight_last_layer(
 
     def refitted(penalty: float) -> nn.Module:
         fits = [
-            _fit(standard[rows], train_data.labels[rows], last_linear(student), penalty, config)
+            logistic(
+                standard[rows],
+                train_data.labels[rows],
+                last_linear(student).out_features,
+                penalty,
+                config.steps,
+            )
             for rows in (_balanced(groups, seed, number) for number in range(config.subsets))
         ]
         weight = torch.stack([fit[0] for fit in fits]).mean(0) / std
@@ -104,21 +110,28 @@ def _balanced(groups: Tensor, seed: int, number: int) -> Tensor:
     return torch.cat(rows)
 
 
-def _fit(
-    features: Tensor, labels: Tensor, layer: nn.Linear, penalty: float, config: LastLayerConfig
+def logistic(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    steps: int,
+    share: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Fit a penalised logistic regression."""
-    weight = torch.zeros(layer.out_features, features.shape[1], dtype=torch.float64)
-    bias = torch.zeros(layer.out_features, dtype=torch.float64)
+    """Fit a penalised logistic regression to features (n, d), float64, counted by their share."""
+    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64)
+    bias = torch.zeros(classes, dtype=torch.float64)
+    counts = torch.ones(len(labels), dtype=torch.float64) if share is None else share
     optimiser = torch.optim.LBFGS(
         [weight.requires_grad_(), bias.requires_grad_()],
-        max_iter=config.steps,
+        max_iter=steps,
         line_search_fn="strong_wolfe",
     )
 
     def loss() -> float:
         optimiser.zero_grad()
-        value = nn.functional.cross_entropy(features @ weight.T + bias, labels)
+        said = features @ weight.T + bias
+        value = nn.functional.cross_entropy(said, labels, reduction="none") @ counts / counts.sum()
         value = value + penalty * weight.square().sum() / 2
         value.backward()
         return value.item()
