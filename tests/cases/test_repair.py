@@ -75,7 +75,8 @@ def test_folders_without_attributes_are_repaired_and_told_by_class(run, tmp_path
     assert said.index("the repair takes about") < said.index("the gate:")
     # The data has no validation images: a fifth of the training images, of each class alike.
     assert found.looked is not None
-    assert len(set(found.looked.counts.values())) == 1
+    counts = found.looked.counts.values()
+    assert max(counts) - min(counts) <= 1
     assert "may have seen these" in found.looked.origin
     assert f"the gate's images: {sum(found.looked.counts.values())} (" in said
     if not found.decision.accepted:
@@ -126,7 +127,8 @@ def test_a_validation_folder_is_the_gates(run, tmp_path, capsys):
     assert found.looked.counts == dict.fromkeys(CLASSES, 14)
     assert "the validation images of the data" in found.looked.origin
     assert [group.count for group in found.classes] == [10, 10, 10]
-    capsys.readouterr()
+    # The same noise was drawn for a part of the training images.
+    assert "33 training images are among those of the gate too" in capsys.readouterr().out
 
 
 def test_one_of_the_judged_directions_can_be_repaired_alone(run, tmp_path, capsys):

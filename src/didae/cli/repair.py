@@ -23,7 +23,7 @@ from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe
-from didae.repair.base import Labelled, concatenate
+from didae.repair.base import Labelled, concatenate, without
 from didae.repair.run import RepairConfig
 from didae.report.repair import ONNX_FILE
 from didae.runtime import resolve_device
@@ -117,7 +117,13 @@ class RepairRun(Command):
             if not len(test) or np.isin(test, known).any():  # No labels there, or not split.
                 test = held_out
             data = RepairData.read(source, (training, held_out, test), self.attribute, origin)
-        return data if self.held_out is None else self._with_unseen(named, data, self.held_out)
+        if self.held_out is not None:
+            data = self._with_unseen(named, data, self.held_out)
+        known = without(data.train_data, data.held_out.images)
+        if twice := len(data.train_data) - len(known):
+            told = f"{twice} training images are among those of the gate too: left out of training"
+            console().print(told)
+        return replace(data, train_data=known)
 
     def _parts(
         self, named: SourceConfig, source: ImageSource, known: Indices

@@ -298,7 +298,10 @@ def _advice(done: Repair, config: RepairConfig, spurious: Sequence[str]) -> str:
         f"(didae label RUN --again --who NAME), or give labelled images on which {doubtful} and "
         "the label disagree, some of each class (--held-out FOLDER).",
     }
-    return advice[done.decision.cause]
+    said = advice[done.decision.cause]
+    if len(spurious) > 1 and not (done.decision.accepted or isinstance(done.student, LinearHead)):
+        said += f" To see what each verdict costs, follow one: --only '{spurious[0]}'."
+    return said
 
 
 def _groups(data: Labelled) -> list[tuple[int, int]]:
