@@ -235,6 +235,9 @@ def test_two_windows_see_each_other_after_a_reload(visit) -> None:
     # The other window still shows the first direction, and judges that.
     second.click("verdict-spurious")
     second.sees("1 judged")
+    # What it took over is no longer the first one's to take back.
+    first.click("undo")
+    first.sees("nothing to undo")
     first.page.reload()
     first.sees("1 judged")
     first.open("Repair")

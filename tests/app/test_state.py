@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.folder import DICTIONARY, REFUSED, RESULT, Work, make_folder
-from didae.app.desk import Desk
+from didae.app.desk import WINDOWS, Desk
 from didae.app.jobs import Jobs
 from didae.app.limits import UploadLimits
 from didae.app.results import SavedResult, load_result
@@ -149,6 +149,31 @@ def test_undo_goes_back_verdict_by_verdict(desk) -> None:
     assert desk.first("main") == places[0]
 
 
+def test_undo_is_a_windows_own(desk) -> None:
+    first = desk.first("main")
+    second = desk.judge(first, "spurious", "a")
+    third = desk.judge(second, "causal", "b")
+    assert desk.undo(third, "c") is None
+    assert desk.undo(third, "a") == first
+    assert desk.undo(third, "a") is None
+    # What another window has replaced since is no longer this one's.
+    desk.judge(first, "causal", "a")
+    desk.judge(first, "broken", "b")
+    assert desk.undo(third, "a") is None
+    assert [desk.undo(third, "b") for _ in range(3)] == [first, second, None]
+    assert desk.undo(third, "a") == first
+    assert desk.run("main").verdicts().open() == (0, 1, 2, 3)
+
+
+def test_windows_that_are_forgotten_leave_their_verdicts(desk) -> None:
+    first = desk.first("main")
+    desk.judge(first, "spurious", "a")
+    for number in range(WINDOWS):
+        desk.undo(first, str(number))
+    assert desk.undo(first, "a") is None
+    assert desk.run("main").verdicts()[1] == "spurious"
+
+
 def test_the_last_verdict_stays_and_skipped_directions_come_back(desk) -> None:
     order = desk.run("main").order
     place = desk.step(desk.first("main"), 1)
@@ -267,6 +292,27 @@ def test_progress_is_told_to_whoever_asks() -> None:
     assert (seen[0].share, seen[0].words, seen[0].running) == (0.25, "first", True)
     assert (jobs.status.running, jobs.status.error) == (False, "")
     assert jobs.status.seconds >= seen[0].seconds
+
+
+def test_work_ends_at_its_next_report() -> None:
+    jobs, ended = Jobs(), []
+
+    def do(progress) -> None:
+        try:
+            while True:
+                time.sleep(0.01)
+                progress(None, "computing")
+        finally:
+            ended.append(True)
+
+    assert jobs.stop()
+    jobs = Jobs()
+    jobs.start("repair", "main", do)
+    assert jobs.stop(10)
+    assert (ended, jobs.running) == ([True], False)
+    deaf = Jobs()
+    deaf.start("repair", "main", lambda _: time.sleep(1))
+    assert not deaf.stop(0.01)
 
 
 def test_own_images_become_a_run_of_their_own(folder, desk, work) -> None:

@@ -36,6 +36,18 @@ def test_undo_brings_the_verdict_before_back_and_is_recorded(tmp_path):
     assert Verdicts.load(tmp_path / "verdicts.json").open() == (0, 1, 2)
 
 
+def test_undo_among_some_leaves_what_others_said_since():
+    verdicts = Verdicts("abc", NAMES)
+    verdicts.judge(0, "causal", "ada")
+    verdicts.judge(1, "causal", "ada")
+    mine = list(verdicts.events)
+    verdicts.judge(1, "broken", "cy")
+    verdicts.judge(2, "broken", "cy")
+    assert verdicts.undo("ada", mine) == 0
+    assert verdicts.undo("ada", mine) is None
+    assert (verdicts[0], verdicts[1], verdicts[2]) == (None, "broken", "broken")
+
+
 def test_a_verdict_that_cannot_be_saved_does_not_count(tmp_path):
     (tmp_path / "verdicts.json").mkdir()
     verdicts = Verdicts("abc", NAMES, tmp_path / "verdicts.json")
