@@ -115,6 +115,7 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
         error=mine.error if mine is not None else "",
         result=result,
         stale=stale,
+        folder=run.folder,
         obstacle=desk.obstacle(run),
         preview=[_preview(run, preview) for preview in result.preview] if result else [],
     )
