@@ -223,3 +223,17 @@ def test_a_grey_decoder_draws_grey_and_keeps_colours_in_the_residual():
     assert drawn.shape == IMAGES.shape
     assert torch.equal(drawn[:, 0], drawn[:, 2])
     assert "(3, 16, 16)" in one_line(lambda: built.invert(IMAGES[:, :1], Z))
+
+
+@EVERY_SAMPLER
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_decoder_of_half_precision_gets_what_it_takes(kind: torch.dtype, method: str, steps: int):
+    built = decoder(method, steps).to(kind)
+    code = built.invert(IMAGES, Z)
+    drawn = built.decode(Z, code)
+    assert drawn.dtype == code.residual.dtype == torch.float32
+    torch.testing.assert_close(drawn, IMAGES, rtol=0, atol=1e-5)
+    exact = decoder(method, steps)
+    expected = exact.decode(Z + 1, exact.invert(IMAGES, Z))
+    error = (built.decode(Z + 1, code) - expected).abs().mean()
+    assert error < 0.15

@@ -263,6 +263,55 @@ def test_a_function_cannot_be_repaired(components, data):
         repair_student(foreign, *data, (BACKGROUND,), RepairConfig())
 
 
+class Foreign(torch.nn.Module):
+    """The student as people have theirs: outputs of another form, in half precision."""
+
+    def __init__(self, network, form):
+        super().__init__()
+        self.network, self.form = network, form
+
+    def forward(self, images):
+        logits = self.network.layers(images * 4 - 2)
+        if self.form == "one logit":
+            return logits[:, 1:] - logits[:, :1]
+        return {"logits": logits}
+
+
+@pytest.mark.parametrize("form", ["one logit", "half"])
+def test_a_network_with_outputs_of_another_form_is_repaired(form, components, data):
+    network = copy.deepcopy(components.student)
+    student = Foreign(network.half() if form == "half" else network, form)
+    train_data, held_out = (part[torch.arange(40)] for part in data)
+    config = RepairConfig(copies=1, cfkd=CfkdConfig(training=TrainingConfig(steps=3)))
+    foreign = dataclasses.replace(components, student=student)
+    done = repair_student(foreign, train_data, held_out, (BACKGROUND,), config)
+    assert isinstance(done.student, Foreign)
+    assert logits(student, held_out.images).shape == (40, 2)
+
+
+class Divides(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        level = images.mean((1, 2, 3), keepdim=True)
+        return self.network(images * level / level)
+
+
+def test_images_without_finite_logits_are_left_out_of_a_repair(components, data, caplog):
+    train_data, held_out = (part[torch.arange(40)] for part in data)
+    images = train_data.images.clone()
+    images[3] = 0
+    train_data = dataclasses.replace(train_data, images=images)
+    student = Divides(copy.deepcopy(components.student))
+    config = RepairConfig(copies=1, cfkd=CfkdConfig(training=TrainingConfig(steps=3)))
+    foreign = dataclasses.replace(components, student=student)
+    done = repair_student(foreign, train_data, held_out, (BACKGROUND,), config)
+    assert done.counterfactuals <= 39
+    assert "1 of 40 images are not finite, which are left out: training image 3" in caplog.text
+
+
 def test_a_checkpoint_of_another_student_is_not_taken(components, data, tmp_path):
     config = RepairConfig(copies=1, cfkd=CfkdConfig(training=TrainingConfig(steps=3)))
     small = data[0][torch.arange(0, 200, 20)], data[1]

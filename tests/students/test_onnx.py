@@ -72,8 +72,9 @@ def test_probabilities_are_asked_for_their_logits(shape, tmp_path: Path, caplog)
     close(onnx_head(str(path))(IMAGES), logits(EXACT, weights()))
     # Log-probabilities differ from logits by a number for each image: they are no worse.
     Classifier(end="LogSoftmax", shape=shape).save(path)
-    found = OnnxStudent(str(path))(IMAGES)
-    close(margin(found, (0, 2)), margin(torch.from_numpy(logits(EXACT, weights())), (0, 2)).numpy())
+    expected = margin(torch.from_numpy(logits(EXACT, weights())), (0, 2)).numpy()
+    for student in (OnnxStudent(str(path)), onnx_head(str(path))):
+        close(margin(student(IMAGES), (0, 2)), expected)
 
 
 def test_labels_of_their_own_are_refused_by_the_name_of_their_logits(tmp_path: Path):
@@ -111,6 +112,7 @@ ROUNDED: Tail = [
     ("Greater", ["p", "half"], ["yes"], {}),
     ("Cast", ["yes"], ["end"], {"to": TensorProto.FLOAT}),
 ]
+LARGEST: Tail = [("ReduceMax", ["p"], ["end"], {"axes": [1], "keepdims": 0})]
 VECTOR: Tail = [("Squeeze", ["p", "second"], ["end"], {})]
 
 
@@ -182,6 +184,7 @@ def test_one_logit_is_two_classes_and_can_be_repaired(end, tail, sign, tmp_path:
     [
         ("Softmax", PERCENT, "made by Softmax"),
         ("Softmax", DECIDED, "decisions, made by ArgMax"),
+        ("Softmax", LARGEST, "made by Softmax"),
         ("Identity", DECIDED, "decisions, made by ArgMax"),
         ("Softmax", ROUNDED, "decisions, made by Greater"),
     ],

@@ -153,7 +153,8 @@ class Network(nn.Module):
         Tensor, shape (b, channels, size, size)
             Velocity or noise.
         """
-        condition = functional.silu(drawing.vector + self.t_embedding(_time_features(t)))
+        times = self.t_embedding(_time_features(t).to(t.dtype))
+        condition = functional.silu(drawing.vector + times)
         if x is None:
             pixels, start = None, cast("Tensor", self.image_to_cells.bias)[:, None, None]
         else:

@@ -40,9 +40,9 @@ _DECIDED = (
 # What may follow on them: of these the first input is handed on, of the others all.
 _SHAPED = (
     "Identity Cast CastLike Flatten Reshape Squeeze Unsqueeze Transpose Dropout Expand Slice Split "
-    "Gather Tile Pad Clip Neg Abs Reciprocal QuantizeLinear DequantizeLinear"
+    "Gather Tile Pad Clip Neg Abs Reciprocal ReduceMax ReduceMin QuantizeLinear DequantizeLinear"
 )
-_PASSED = "Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout"
+_PASSED = "Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout LogSoftmax"
 _JOINED = "Add Sub Mul Div Max Min Sum Mean Concat"
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def _find_logits(model: ModelProto, value: str, path: Path) -> _End:
     if not found.ends or not (found.pure or within):
         return _End(whole, value)
     kinds = " and ".join(sorted({node.op_type for node in found.ends}))
-    if within and rows.shape[1] == 1:
+    if within and rows.shape[1] == 1 and "Softmax" not in kinds:
         logger.warning("%s: %r, made by %s, is used as the probability", path, value, kinds)
         return _End(whole, value, "probability")
     raise DidaeError(
