@@ -196,6 +196,25 @@ def test_a_run_that_is_not_this_one_is_refused_and_untouched(damage, run, capsys
     outcomes(run, capsys)
 
 
+def test_runs_of_an_earlier_version_are_read(run, capsys) -> None:
+    for number, path in enumerate(shard_files(run / "table")):
+        table = pq.read_table(path).drop_columns(["target"]).replace_schema_metadata(None)
+        pq.write_table(table, run / "table" / f"part-{number:05d}.parquet")
+        path.unlink()
+    edit_manifest(schema=1, seconds=1.0, counterfactuals=3)(run)
+    shown = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", "run"]) == 0
+    assert (run / "report.html").read_bytes() == shown
+    assert main(LABEL) == 0
+    look()
+    before = contents(run.parent)
+    capsys.readouterr()
+    assert main(COMMAND) == 2
+    assert "holds a run of an earlier didae" in capsys.readouterr().err
+    assert contents(run.parent) == before
+
+
 def test_only_what_is_missing_is_made_again(run, monkeypatch) -> None:
     gone(shard(1))(run)
     written: list[int] = []

@@ -167,6 +167,12 @@ class _Run:
     def open(self) -> list[int]:
         """Make the folder this run's; say from which images on shards are to be made."""
         self.require_own()
+        paths = {first: self.table / self._stamp(first).file for first in self.firsts}
+        there = {path: first for first, path in paths.items() if path.exists()}
+        faults = {
+            first: self._fault(path, first)
+            for path, first in progress(there.items(), "checking the table")
+        }
         if manifest_to_go_on(self.folder) is None:
             document = {
                 "schema": RUN_SCHEMA,
@@ -176,16 +182,10 @@ class _Run:
                 "settings": self.settings,
             }
             write_json(self.folder / RUN_FILE, document)
-        paths = {first: self.table / self._stamp(first).file for first in self.firsts}
-        there = {path: first for first, path in paths.items() if path.exists()}
         for path in shard_files(self.table):
             if path not in there:
                 logger.warning("%s is no part of this run, and was removed", path)
                 path.unlink()
-        faults = {
-            first: self._fault(path, first)
-            for path, first in progress(there.items(), "checking the table")
-        }
         wanted = [first for first in self.firsts if faults.get(first, "missing")]
         for first in wanted:
             if first in faults or first < max(there.values(), default=0):
@@ -229,8 +229,10 @@ class _Run:
             raise DidaeError(
                 f"{self.table} was changed while it was written: run the same command again."
             )
-        for path in (self.folder / IMAGE_FOLDER).glob("*"):
-            if path.relative_to(self.folder).as_posix() not in _files(table):
+        named = _files(table)
+        for path in (self.folder / IMAGE_FOLDER).glob("*.png"):
+            # A picture of an edit that is no longer delivered, since its image has changed.
+            if path.is_file() and path.relative_to(self.folder).as_posix() not in named:
                 path.unlink()
         directions = len(self.names)
         chosen = np.asarray(self.indices)
