@@ -96,6 +96,14 @@ def shown(explained, tmp_path: Path):
     return show
 
 
+@pytest.mark.parametrize(("accepted", "outcome"), [(True, "accepted"), (False, "refused")])
+def test_a_decision_from_before_there_were_three_is_read(tmp_path, accepted, outcome):
+    earlier = {**document()["decision"], "accepted": accepted}
+    del earlier["outcome"]
+    write_json(tmp_path / "repair.json", document(decision=earlier))
+    assert read_repair(tmp_path).decision.outcome == outcome
+
+
 def test_an_accepted_repair_is_shown_before_and_after(shown, tmp_path):
     text = shown(with_preview(tmp_path))
     # Five-line reference: the means of RIGHT, in tenths of ten images.

@@ -54,6 +54,15 @@ class Gate(Config):
     pairs: Change
     held_out: Change
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier(cls, found: Any) -> Any:
+        """Read a decision of before the gate could be undecided: it held yes or no."""
+        if not isinstance(found, dict) or "outcome" in found or "accepted" not in found:
+            return cast("Any", found)
+        answer = cast("dict[str, Any]", found)
+        return {**answer, "outcome": "accepted" if answer["accepted"] is True else "refused"}
+
     @property
     def accepted(self) -> bool:
         """bool: whether the repaired student replaces the original."""
