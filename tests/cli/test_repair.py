@@ -89,7 +89,8 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
 def test_repair_needs_verdicts(run, tmp_path, capsys):
     other = tmp_path / "unjudged"
     other.mkdir()
-    (other / "run.yaml").write_bytes((run / "run.yaml").read_bytes())
+    for name in ("run.yaml", "run.json"):
+        (other / name).write_bytes((run / name).read_bytes())
     assert main(["repair", str(other), "--folder", str(tmp_path / "repair")]) == 2
     assert "didae label" in capsys.readouterr().err
 
