@@ -17,6 +17,7 @@ from didae.cli import main
 from didae.cli.app import App, audit_own, obstacle
 from didae.counterfactuals.stability import stability
 from didae.errors import DidaeError
+from didae.repair.run import RepairConfig
 from didae.report import write_report
 from didae.storage import read_json, read_table
 from didae.summary import Summary
@@ -72,30 +73,30 @@ def test_a_table_names_a_picture_outside_of_the_run(tmp_path, reader, column, wa
     assert not (folder / "report.html").exists()
 
 
+SERVE = (
+    "import sys, urllib.request as u; sys.path.insert(0, 'tests')\n"
+    "from didae.app.desk import Desk; from didae.app.limits import UploadLimits\n"
+    "from didae.app.page import serve; from app.folder import Work\n"
+    "o = u.build_opener(u.ProxyHandler({}), u.HTTPCookieProcessor())\n"
+    "with serve(Desk(sys.argv[1], Work().actions, UploadLimits())) as address:\n"
+    "    print(o.open(address).status)\n"
+)
 PROXIES = [
-    {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},
-    {"ALL_PROXY": "socks5://127.0.0.1:9"},
-    {"https_proxy": "odd://x", "no_proxy": "[::1],*.test:1"},
+    (SERVE, {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}),
+    ("import didae.app.toolkit; print(200)", {"ALL_PROXY": "socks5://127.0.0.1:9"}),
+    ("import didae.app.toolkit; print(200)", {"https_proxy": "odd://x", "no_proxy": "[::1],*.x:1"}),
 ]
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])
-@pytest.mark.parametrize("proxies", PROXIES, ids=["http", "socks", "odd"])
-def test_the_page_needs_no_proxy(tmp_path, proxies) -> None:
+@pytest.mark.parametrize(("program", "proxies"), PROXIES, ids=["http", "socks", "odd"])
+def test_the_page_needs_no_proxy(tmp_path, program, proxies) -> None:
     folder = make_folder(tmp_path / "run")
-    program = (
-        "import sys, urllib.request as u; sys.path.insert(0, 'tests')\n"
-        "from didae.app.desk import Desk; from didae.app.limits import UploadLimits\n"
-        "from didae.app.page import serve; from app.folder import Work\n"
-        "o = u.build_opener(u.ProxyHandler({}), u.HTTPCookieProcessor())\n"
-        "with serve(Desk(sys.argv[1], Work().actions, UploadLimits())) as address:\n"
-        "    print(o.open(address).status)\n"
-    )
-    root = Path(__file__).parents[2]
     clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)],
-        env=clean | proxies, cwd=root, capture_output=True, text=True, check=False,
+        env=clean | proxies, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "200"), done.stderr
 
@@ -105,7 +106,7 @@ def test_an_audit_is_judged_and_repaired_on_the_page(case, monkeypatch) -> None:
     monkeypatch.chdir(case)
     flags = ["--student", "plain.onnx", "--folder", "run", *AUDIT]
     assert main(["audit", "data", *flags]) == 0
-    app = App(folder=Path("run"), device="cpu")
+    app = App(folder=Path("run"), device="cpu", repair=RepairConfig(copies=1))
     run = Run("run")
     run.verdicts().judge(run.order[0] if run.order else 0, "spurious", "ada")
     assert obstacle(Path("run")) == ""
