@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from didae.encoders.base import Encoder
+from didae.randomness import seeded
 from didae.runtime import AutoBatch
 from didae.students import (
     LinearHead,
@@ -77,8 +78,8 @@ class Output:
     logits: Tensor
 
 
-LINEAR = nn.Linear(3, 2)
-ONE = nn.Linear(3, 1)
+with seeded(0):
+    LINEAR, ONE = nn.Linear(3, 2), nn.Linear(3, 1)
 
 
 def mean(images: Tensor) -> Tensor:
@@ -184,10 +185,10 @@ class Batchwise(nn.Module):
 
     def __init__(self, how: str) -> None:
         super().__init__()
-        self.how, self.layer = how, nn.Linear(3, 2)
+        self.how, self.layer = how, LINEAR
 
     def forward(self, images: Tensor) -> Tensor:
-        values = mean(images)
+        values = 20 * mean(images)
         if self.how == "batch":
             values = values - values.mean(0)
         if self.how == "order":
