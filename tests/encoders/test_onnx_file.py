@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -167,3 +169,18 @@ def test_what_is_no_plain_file(tmp_path: Path):
     tensor.external_data.add(key="location", value="pipe.onnx")
     onnx.save_model(model, str(tmp_path / "net.onnx"))
     assert "there is no file 'pipe.onnx'" in one_line(lambda: read_model(tmp_path / "net.onnx"))
+
+
+def test_a_script_that_cannot_start_another_process_is_told_how(tmp_path: Path):
+    path = Classifier().save(tmp_path / "net.onnx")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom didae.cli import main\n"
+        f"sys.exit(main(['evaluate', '--student', {str(path)!r}]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "beneath `if __name__" in done.stderr

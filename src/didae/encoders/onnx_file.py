@@ -237,6 +237,11 @@ def try_file(path: Path) -> None:
     if code == 0:
         _survived.add(digest)
         return
+    if code == 1:  # Python's own failure, before anything of the file is asked.
+        raise DidaeError(
+            f"{path} was not opened: no process of its own could be started for it; in a script, "
+            'call didae beneath `if __name__ == "__main__":`.'
+        )
     why = f"it asks for more than {memory >> 30} GiB of memory"
     if code != _NO_MEMORY:
         why = f"it was stopped in a process of its own, which has {CPU_SECONDS} s for one image"
