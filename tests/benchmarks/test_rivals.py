@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.students import background, blind
 from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.rivals_judging import Judged, Jury, true_counterfactuals
@@ -33,18 +34,6 @@ from didae.report.rivals import speed_and_validity
 
 SQUARE = Square(64)
 ROWS = SQUARE.splits["train"][:16]
-
-
-def background(images: Tensor) -> Tensor:
-    """See nothing but the brightness of the corners, as a fully biased student does."""
-    corners = torch.cat([images[:, :, :1].flatten(1), images[:, :, -1:].flatten(1)], 1)
-    brightness = 20 * (corners.mean(1) - 0.5)
-    return torch.stack([-brightness, brightness], 1)
-
-
-def blind(images: Tensor) -> Tensor:
-    """See nothing at all."""
-    return torch.tensor([[1.0, 0.0]]).repeat(len(images), 1)
 
 
 @pytest.fixture(scope="module")
