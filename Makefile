@@ -24,7 +24,7 @@ install: $(VENV)/installed-app
 	@echo "now: source $(BIN)/activate"
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: lint types docs
 
