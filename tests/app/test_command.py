@@ -112,7 +112,11 @@ def test_a_signal_in_the_middle_of_a_repair_ends_all_of_it(run, tmp_path, number
     judge(run)
     (tmp_path / "scratch").mkdir()
     flags = ["--port=0", "--no-browser", "--device=cpu", "--repair.cfkd.training.steps=100000"]
-    program = "import sys; from didae.cli import main; sys.exit(main())"
+    # A shell that starts the tests in the background lets them ignore SIGINT.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from didae.cli import main; sys.exit(main())"
+    )
     proxies = {"http_proxy": "http://127.0.0.1:9", "all_proxy": "socks5://127.0.0.1:9"}
     page = subprocess.Popen(
         [sys.executable, "-u", "-c", program, "app", str(run), *flags],

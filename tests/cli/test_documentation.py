@@ -89,7 +89,8 @@ def test_printed_commands_run_in_order(
             assert Path(flags[0], "run.json").exists()
             continue
         code = main([*name.split(), *flags, *QUICKLY.get(name, "").split()])
-        assert code == 0, f"{line}: {capsys.readouterr().err}"
+        # A repair may be refused.
+        assert code in ({0, 3} if name == "repair" else {0}), f"{line}: {capsys.readouterr().err}"
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
