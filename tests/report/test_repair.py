@@ -124,7 +124,7 @@ def test_an_accepted_repair_is_shown_before_and_after(shown, tmp_path):
         assert part in text
     assert "bright, dark background, n = 10 20.0 % → 90.0 %" in text
     assert "On 40 test images" in text
-    assert "original: now bright repaired: still dark" in text
+    assert "original dark → bright repaired dark → dark" in text
     assert "right on 80 % of its worst group, instead of 10 %" in text
     assert "oracle" not in text
 

@@ -115,6 +115,9 @@ def _listed(parts: list[str], most: int) -> str:
     return ", ".join([*parts[:most], *more])
 
 
+_WORDS = {"student_accuracy": "student accuracy, on images learnt from"}
+
+
 def key_figures(summary: Summary) -> list[tuple[str, str]]:
     """List what else a run measured, words and number."""
     measures = summary.measures.items()
@@ -124,5 +127,5 @@ def key_figures(summary: Summary) -> list[tuple[str, str]]:
         ("counterfactuals per second", number(summary.counterfactuals_per_second)),
         ("network evaluations per counterfactual", number(summary.nfe_per_counterfactual)),
         ("round trip without residual", decibels(summary.round_trip_psnr)),
-        *((name.replace("_", " "), number(value)) for name, value in measures),
+        *((_WORDS.get(name, name.replace("_", " ")), number(value)) for name, value in measures),
     ]
