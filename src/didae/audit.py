@@ -20,7 +20,7 @@ from didae.config import Config
 from didae.counterfactuals import Components, ExplainConfig
 from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.counterfactuals.run import RUN_FILE
-from didae.data.failures import Unread, read_some
+from didae.data.failures import Unread, read_all
 from didae.data.selection import draw
 from didae.data.table import ImageSource
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
@@ -30,13 +30,13 @@ from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
 from didae.errors import DidaeError
 from didae.recipes.square import SURROGATES
-from didae.runtime import progress
 from didae.storage import differences, fingerprint, keep_or_make
 from didae.students import (
     LinearHead,
     Probe,
     StudentConfig,
     StudentLike,
+    accuracy_above_chance,
     agreement,
     check_student,
     class_names,
@@ -60,7 +60,6 @@ FEWEST = 50
 logger = logging.getLogger(__name__)
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_CHUNK = 256
 
 
 class AuditConfig(Config):
@@ -137,26 +136,13 @@ class Sample:
         DidaeError
             If fewer than 50 can be read.
         """
-        wanted = [int(row) for row in rows]
-        parts: list[Tensor] = []
-        reasons: dict[int, str] = {}
-        for start in progress(range(0, len(wanted), _CHUNK), "reading images"):
-            images, failed = read_some(source, wanted[start : start + _CHUNK])
-            reasons |= {start + place: reason for place, reason in failed.items()}
-            parts += [] if images is None else [images]
-        kept = [row for place, row in enumerate(wanted) if place not in reasons]
-        unread = None
-        if reasons:
-            labels = () if source.labels is None else source.labels[wanted]
-            ids = [source.ids[row] for row in wanted]
-            unread = Unread.of(reasons, ids, labels, source.label_names)
-            logger.warning("%s", unread)
+        images, kept, unread = read_all(source, rows)
         if len(kept) < FEWEST:
             raise DidaeError(
                 f"audit: {len(kept)} images to learn from are too few; at least {FEWEST} are "
                 f"needed, and some thousands are better{f': {unread}' if unread else ''}"
             )
-        return cls(torch.cat(parts), np.asarray(kept, np.int64), unread)
+        return cls(images, kept, unread)
 
 
 def make_components(
@@ -236,14 +222,7 @@ def make_components(
     probe = keep_or_make(folder / "probe", origins["probe"], Probe.load, distil)
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
     if labels is not None and bool((labels >= 0).any()):
-        right = float((judged.argmax(1) == labels)[labels >= 0].double().mean())
-        measures["student_accuracy"] = right
-        if right < 1 / judged.shape[1]:
-            logger.warning(
-                "the student gives %.0f %% of the images their label, less than chance: if it "
-                "numbers its classes otherwise, name them in its order with --classes",
-                100 * right,
-            )
+        measures["student_accuracy"] = accuracy_above_chance(judged, labels)
     surrogates, agreements = _surrogates(
         student, sample.images, judged, held_out, config, folder, origins
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ from PIL import Image
 
 from cases.inputs import AUDIT, network
 from didae.cli import main
+from didae.cli.app import App, obstacle
+from didae.cli.repair import RepairRun
+from didae.cli.runs import run_source
+from didae.repair.run import RepairConfig
 from didae.report.repair import read_repair
 from didae.teachers import Verdicts
 
@@ -149,4 +154,152 @@ def test_a_second_teacher_is_asked_about_what_the_first_has_judged(run, capsys):
     assert main(["label", str(run), "--teacher", str(answers), "--again", "--who", "bob"]) == 0
     assert Verdicts.load(run / "verdicts.json").seconded("spurious") == (0,)
     (run / "verdicts.json").write_bytes(before)
+    capsys.readouterr()
+
+
+def test_a_flag_changes_that_part_of_the_runs_source_alone(run):
+    own = run_source(run)
+    assert (own.data, own.image_size, own.on_error) == (str(run.parent / "data"), 16, "late")
+    for flags, changes in (
+        ((), {}),
+        (("--on-error", "skip"), {"on_error": "skip"}),
+        (("--whole",), {"whole": True}),
+        (("--split-seed", "1"), {"split_seed": 1}),
+        (("--attributes", "none"), {"attributes": ("none",)}),
+        # What is said counts, even where it is what holds for runs without a size.
+        (("--image-size", "64"), {"image_size": 64}),
+        (("--data", "photos", "--image-size", "64"), {"data": "photos", "image_size": 64}),
+    ):
+        read = RepairRun.parse("repair", [str(run), *flags])
+        assert read.source == own.model_copy(update=changes)
+
+
+def test_a_file_of_settings_changes_the_runs_source_and_flags_change_that(run, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"explained: {run}\nsource:\n  split_seed: 3\n  whole: true\n")
+    read = RepairRun.parse("repair", ["--config", str(file), "--no-whole"])
+    assert read.source == run_source(run).model_copy(update={"split_seed": 3})
+
+
+def test_one_flag_keeps_the_images_of_the_audit(run, tmp_path, capsys):
+    repaired(run, tmp_path / "repair", "--on-error", "skip")
+    assert [group.name for group in read_repair(tmp_path / "repair").classes] == list(CLASSES)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("cat", "cow", "hen"), "made with cat, dog, hen: give data of the same classes"),
+        ((*CLASSES, "ant"), "--classes cat dog hen"),
+        (("cat", "dog"), "has the classes cat, dog, but"),
+    ],
+)
+def test_data_of_other_classes_is_refused_by_name(run, tmp_path, names, words, capsys):
+    other = write(tmp_path / "other", names, 4)
+    assert repaired(run, tmp_path / "repair", "--data", str(other)) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "repair").exists()
+
+
+def test_classes_in_the_runs_order_are_taken(run, tmp_path, capsys):
+    other = write(tmp_path / "other", (*CLASSES, "ant"), 20)
+    repaired(run, tmp_path / "repair", "--data", str(other), "--classes", *CLASSES)
+    assert read_repair(tmp_path / "repair").labels == CLASSES
+    capsys.readouterr()
+
+
+def test_a_classifier_below_chance_is_told(run, tmp_path, capsys, caplog):
+    rolled = tmp_path / "rolled"
+    for k, name in enumerate(CLASSES):
+        (rolled / name).mkdir(parents=True)
+        for i in range(20):
+            tinted(1000 * k + i, (k + 1) % 3).save(rolled / name / f"{i}.png")
+    repaired(run, tmp_path / "repair", "--data", str(rolled))
+    assert "less than chance" in caplog.text
+    capsys.readouterr()
+
+
+def test_unreadable_images_are_left_out_counted_and_told(run, tmp_path, capsys):
+    data = write(tmp_path / "data", CLASSES, 40)
+    broken = [data / "cat" / "003.png", data / "dog" / "005.png"]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:400])
+    (data / "hen" / "007.png").write_text("no image")
+    others = write(tmp_path / "unseen", CLASSES, 12, seed=500)
+    (others / "cat" / "001.png").write_text("no image")
+    flags = ("--data", str(data), "--whole", "--held-out", str(others))
+    repaired(run, tmp_path / "repair", *flags)
+    found, said = read_repair(tmp_path / "repair"), capsys.readouterr().out
+    first, second = found.unread
+    assert first.startswith("3 of 120 images cannot be read (cat 1 of 40, dog 1 of 40, hen 1 of 40")
+    assert second.startswith("1 of 36 images cannot be read")
+    for unread in found.unread:
+        assert f"left out: {unread}" in said
+    assert f"Left out: {first[:30]}" in (tmp_path / "repair" / "report.html").read_text()
+
+
+def test_images_none_of_which_can_be_read_are_refused_in_words_of_the_data(run, tmp_path, capsys):
+    data = write(tmp_path / "data", CLASSES, 12)
+    for file in data.glob("*/*.png"):
+        file.write_text("no image")
+    assert repaired(run, tmp_path / "repair", "--data", str(data)) == 2
+    assert "no image can be read: 36 of 36" in capsys.readouterr().err
+
+
+def test_the_page_repairs_in_spite_of_unreadable_images(run, tmp_path, capsys):
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    data = write(tmp_path / "data", CLASSES, 30)
+    (data / "cat" / "003.png").write_text("no image")
+    settings = (own / "run.yaml").read_text().replace(str(run.parent / "data"), str(data))
+    (own / "run.yaml").write_text(settings)
+    app = App(folder=own, device="cpu", repair=RepairConfig(copies=1))
+    result = app.repair_run(own, lambda *_: None)
+    assert "Left out: 1 of 90 images cannot be read" in result.reason
+    assert "--on-error" not in result.reason
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("kept", [("run.yaml",), ("run.yaml", "run.json")])
+@pytest.mark.parametrize("command", ["report", "label", "app", "repair"])
+def test_an_unfinished_run_is_said_to_be_that(run, tmp_path, kept, command, capsys):
+    own = tmp_path / "my run"
+    own.mkdir()
+    for name in kept:
+        shutil.copy(run / name, own / name)
+    assert main([command, str(own)]) == 2
+    said = capsys.readouterr().err
+    assert f"{own} is unfinished: run the same command again to go on" in said
+    assert f"(didae audit --config '{own}/run.yaml' --folder '{own}')" in said
+    assert said.count("\n") == 1
+
+
+def test_the_folder_of_a_repair_is_no_unfinished_run(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("explained: runs/audit\n")
+    assert main(["label", str(tmp_path)]) == 2
+    assert "unfinished" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("here", "lost"), [((), "student"), (("student.onnx",), "data"), (("data",), "student")]
+)
+def test_files_that_were_named_from_another_folder_are_told(
+    run, tmp_path, here, lost, capsys, monkeypatch
+):
+    own = tmp_path / "moved"
+    shutil.copytree(run, own)
+    settings = (own / "run.yaml").read_text().replace(f"{run.parent}/", "")
+    (own / "run.yaml").write_text(settings)
+    for name in here:
+        (tmp_path / name).symlink_to(run.parent / name)
+    monkeypatch.chdir(tmp_path)
+    assert repaired(Path("moved"), tmp_path / "repair") == 2
+    said = capsys.readouterr().err
+    assert f"moved was made with the {lost} {'student.onnx' if lost == 'student' else lost}" in said
+    assert "relative to the folder where that was started" in said
+    assert f"start there, or say where it is with --{lost}" in said
+    assert f"The {lost} of this audit" in obstacle(Path("moved"))
+    named = ("--student", str(run.parent / "student.onnx"), "--data", str(run.parent / "data"))
+    assert repaired(Path("moved"), tmp_path / "repair", *named) in (0, 3)
     capsys.readouterr()

@@ -68,7 +68,7 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
     for row in [*agree, *others]:
         write_png(square.images([row])[0], data / f"{row}.png")
         # Classes are numbered by the alphabet.
-        lines.append(f"{row}.png,{'ab'[label[row]]},{bright[row]}")
+        lines.append(f"{row}.png,{('bright', 'dark')[1 - label[row]]},{bright[row]}")
     (data / "metadata.csv").write_text("\n".join(lines))
     folder = tmp_path / "repair"
     command = ["repair", str(judged), "--folder", str(folder), "--data", str(data)]
@@ -89,7 +89,7 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
 def test_repair_needs_verdicts(run, tmp_path, capsys):
     other = tmp_path / "unjudged"
     other.mkdir()
-    for name in ("run.yaml", "run.json"):
+    for name in ("run.yaml", "run.json", "summary.json"):
         (other / name).write_bytes((run / name).read_bytes())
     assert main(["repair", str(other), "--folder", str(tmp_path / "repair")]) == 2
     assert "didae label" in capsys.readouterr().err

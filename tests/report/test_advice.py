@@ -15,7 +15,6 @@ from didae.cli.demo import Demo
 from didae.cli.explain import Explain
 from didae.cli.label import Label
 from didae.cli.repair import RepairRun
-from didae.cli.runs import run_source
 from didae.cli.sources import SourceConfig
 from didae.config import save_yaml
 from didae.report.advice import onward, remedy
@@ -76,7 +75,7 @@ def test_every_step_onward_parses(kind: str, tmp_path: Path):
         longer = [s.audit.decoder.steps for s in steps if isinstance(s, Audit)]
         assert longer == [8000, 16000]
     repair = next(s for s in steps if isinstance(s, RepairRun))
-    named = run_source(run, repair.source)
+    named = repair.source
     assert (named.data, named.image_size) == {
         "audit": ("my photographs", 96), "demo": ("square", 64), "explain": ("a folder", 48),
     }[kind]  # fmt: skip

@@ -18,8 +18,8 @@ from didae.cli.command import RUN_FILE, Command, console
 from didae.cli.demo import Demo
 from didae.cli.repair import RepairRun
 from didae.cli.repaired import RepairData, repair_and_measure
-from didae.cli.report import load_summary
-from didae.cli.runs import load_run_components
+from didae.cli.report import load_summary, require_finished
+from didae.cli.runs import load_run_components, lost, run_source
 from didae.config import load_yaml
 from didae.data.square import Square
 from didae.encoders.onnx_file import split_spec, try_file
@@ -76,6 +76,7 @@ class App(Command):
         from didae.app.limits import UploadLimits
         from didae.app.results import Actions
 
+        require_finished(self.folder)
         actions = Actions(obstacle, self.repair_run, audit_own)
         desk = Desk(self.folder, actions, UploadLimits(), self.teacher)
         try:
@@ -91,12 +92,10 @@ class App(Command):
         home = folder / REPAIR_FOLDER
         with watched(progress):
             if _demo(folder) is None:
-                audit = load_yaml(Audit, folder / RUN_FILE)
-                source = audit.source.model_copy(update={"data": audit.images})
                 RepairRun(
                     explained=folder,
                     folder=home,
-                    source=source,
+                    source=run_source(folder),
                     device=self.device,
                     repair=self.repair,
                 ).execute()
@@ -132,16 +131,17 @@ def obstacle(folder: Path) -> str:
     if _demo(folder) is not None:
         return ""
     try:
-        images = load_yaml(Audit, folder / RUN_FILE).images
+        load_yaml(Audit, folder / RUN_FILE)
     except DidaeError:
         return (
             "The images that this classifier was trained on are not known here: "
             f"repair it with `didae repair {folder} --data FOLDER`, which follows these verdicts."
         )
-    if not Path(images.rpartition(":")[2]).exists():
+    for part, name in lost(folder).items():
         return (
-            f"The images of this audit, {images}, are not found from here: end this page and start "
-            f"`didae app` where `didae audit` was started, or put them there again."
+            f"The {part} of this audit, {name}, cannot be used, for it is not found from here: end "
+            "this page and start `didae app` where `didae audit` was started, or put it there "
+            "again."
         )
     return ""
 
@@ -168,9 +168,11 @@ def _result(document: RepairDocument) -> RepairResult:
     def inside(file: str) -> str:
         return f"{REPAIR_FOLDER}/{file}"
 
+    left_out = [f"Left out: {unread}." for unread in document.unread]
+    said = (document.decision.reason, document.advice, *left_out)
     return RepairResult(
         outcome=document.decision.outcome,
-        reason=f"{document.decision.reason} {document.advice}".strip(),
+        reason=" ".join(filter(None, said)),
         counterfactuals=document.counterfactuals,
         seconds=document.seconds,
         figures=document.figures(),

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,18 +61,18 @@ class Command(Config):
             command = cls.parse(name, arguments)
         except SystemExit as error:
             return 2 if error.code else 0
-        return command.execute()
+        try:
+            return command.execute()
+        except ImageReadError as error:
+            if "source" not in cls.model_fields:
+                raise
+            advice = "--on-error skip leaves out what cannot be read, and counts it"
+            raise DidaeError(f"{error}; {advice}") from error
 
     def execute(self) -> int:
         """Run, and let go of the folders that were locked for it; give the exit code."""
         with self._locks:
-            try:
-                return self.run() or 0
-            except ImageReadError as error:
-                if "source" not in type(self).model_fields:
-                    raise
-                advice = "--on-error skip leaves out what cannot be read, and counts it"
-                raise DidaeError(f"{error}; {advice}") from error
+            return self.run() or 0
 
     def lock(self, folder: Path) -> None:
         """Keep others from writing to a folder until the command ends."""
@@ -102,14 +103,21 @@ class Command(Config):
         """
         flags, file = _take_config(arguments)
         purpose = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes\n")[0]
-        defaults: dict[str, Any] = {} if file is None else {"default": load_yaml(cls, file)}
-        return tyro.cli(
-            cls,
-            prog=f"didae {name}",
-            description=f"{purpose}\n\n{_CONFIG_HELP}\n\n{EXIT_CODES}",
-            args=flags,
-            **defaults,
-        )
+        description = f"{purpose}\n\n{_CONFIG_HELP}\n\n{EXIT_CODES}"
+        config = None if file is None else load_yaml(cls, file)
+
+        def read(default: Self | None) -> Self:
+            given: dict[str, Any] = {} if default is None else {"default": default}
+            return tyro.cli(cls, prog=f"didae {name}", description=description, args=flags, **given)
+
+        command = read(config)
+        default = command.default({} if config is None else config.model_dump(exclude_unset=True))
+        return command if default is None else read(default)
+
+    def default(self, said: Mapping[str, Any]) -> Self | None:
+        """Give what flags go on top of, with what a file said, where that hangs on a flag."""
+        del said
+        return None
 
 
 def require_own(command: Command, folder: Path) -> None:

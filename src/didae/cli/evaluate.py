@@ -15,6 +15,7 @@ from rich.table import Table
 from didae.cli.command import Command, console
 from didae.cli.components import SHIPPED_NAME, load_judges
 from didae.cli.sources import SourceConfig, rows
+from didae.data.failures import Unread, read_all
 from didae.data.selection import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
@@ -23,7 +24,13 @@ from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.repair.base import Labelled
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder, write_json
-from didae.students import check_student, finite_rows, logits, warn_of_constant
+from didae.students import (
+    accuracy_above_chance,
+    check_student,
+    finite_rows,
+    logits,
+    warn_of_constant,
+)
 
 Indices = NDArray[np.int64]
 
@@ -65,12 +72,13 @@ class Evaluate(Command):
             student.to(resolve_device(self.device))
         source = self.source.open()
         chosen = draw(source, source.labelled(rows(source, "test")), self.images, proportional=True)
-        data = labelled(source, chosen, self.attribute)
+        data, chosen, _ = labelled(source, chosen, self.attribute)
         check_student(student, data.images)
         judged = logits(student, data.images)
         good = finite_rows(student, judged, [source.ids[int(row)] for row in chosen])
         predictions, attributes = judged[good].argmax(1), data[good].known_attributes()
         warn_of_constant(predictions.tolist(), source.label_names)
+        accuracy_above_chance(judged[good], data[good].labels)
         measured = group_accuracies(predictions, data[good].labels, attributes)
         console().print(groups_table({"student": measured}, self.attribute))
         if self.json_file is not None:
@@ -78,8 +86,10 @@ class Evaluate(Command):
             write_json(self.json_file, measured.to_json())
 
 
-def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Labelled:
-    """Read images with their labels and the spurious attribute.
+def labelled(
+    source: ImageSource, chosen: Indices, attribute: str | None
+) -> tuple[Labelled, Indices, Unread | None]:
+    """Read images with their labels and the spurious attribute, all that can be read.
 
     Parameters
     ----------
@@ -92,17 +102,22 @@ def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Lab
 
     Returns
     -------
-    Labelled
+    data : Labelled
         The images.
+    rows : ndarray of int64
+        Which these are.
+    unread : Unread or None
+        The others, counted.
 
     Raises
     ------
     DidaeError
-        If there are no labels, no such attribute, or it has too many values to form groups.
+        If no image can be read, there are no labels, no such attribute, or it has too many values
+        to form groups.
     """
     if len(source.labelled(chosen)) < len(chosen):
         raise DidaeError("not all of these images have labels: leave the others out.")
-    attributes = None
+    values = None
     if attribute is not None:
         if attribute not in source.attributes:
             known = ", ".join(source.attributes) or "none"
@@ -110,15 +125,19 @@ def labelled(source: ImageSource, chosen: Indices, attribute: str | None) -> Lab
         values = source.attributes[attribute]
         if isinstance(source, Square):
             values = source.classes[:, list(source.attributes).index(attribute)]
-        kinds, codes = np.unique(values[chosen], return_inverse=True)
+        kinds = np.unique(values[chosen])
         if len(kinds) > MOST_VALUES:
             raise DidaeError(
                 f"attribute '{attribute}' has {len(kinds)} values; groups need a column with at "
                 f"most {MOST_VALUES}."
             )
-        attributes = torch.from_numpy(codes.astype(np.int64))
-    labels = torch.from_numpy(np.asarray(source.labels)[chosen].astype(np.int64))
-    return Labelled(source.images(chosen.tolist()), labels, attributes)
+        values = np.searchsorted(kinds, values)
+    images, rows, unread = read_all(source, chosen)
+    if not len(rows):
+        raise DidaeError(f"no image can be read: {unread}.")
+    labels = torch.from_numpy(np.asarray(source.labels)[rows].astype(np.int64))
+    attributes = None if values is None else torch.from_numpy(values[rows].astype(np.int64))
+    return Labelled(images, labels, attributes), rows, unread
 
 
 def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:

@@ -11,6 +11,7 @@ from pydantic import Field
 from rich.table import Table
 
 from didae.cli.command import Command, console
+from didae.cli.report import require_finished
 from didae.counterfactuals.run import read_manifest
 from didae.teachers import (
     VERDICTS_FILE,
@@ -117,8 +118,10 @@ def open_verdicts(folder: Path) -> Verdicts:
     Raises
     ------
     DidaeError
-        If the folder holds no run or a broken one, or its verdicts are on another dictionary.
+        If the folder holds no run, an unfinished or a broken one, or its verdicts are on another
+        dictionary.
     """
+    require_finished(folder)
     dictionary = read_manifest(folder).settings.components.dictionary
     names = [pairs.name for pairs in read_pairs(folder, 0)]
     return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)

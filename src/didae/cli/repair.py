@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
 import tyro
 from pydantic import Field
+from typing_extensions import override
 
-from didae.cli.command import Command, console, open_run
+from didae.cli.command import RUN_FILE, Command, console, open_run
 from didae.cli.evaluate import Indices, labelled
 from didae.cli.outlook import tell_outlook
 from didae.cli.repaired import RepairData, repair_and_measure
-from didae.cli.report import SUMMARY_FILE, load_summary, publish, tell_repair
-from didae.cli.runs import load_run_components, run_source
+from didae.cli.report import load_summary, publish, require_finished, tell_repair
+from didae.cli.runs import load_run_components, require_found, run_source
 from didae.cli.sources import NONE, SourceConfig, rows
 from didae.data.selection import draw
 from didae.data.square import Square
@@ -28,6 +31,9 @@ from didae.repair.run import RepairConfig
 from didae.report.repair import ONNX_FILE
 from didae.runtime import resolve_device
 from didae.teachers import VERDICTS_FILE, Verdicts
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 NOT_REPAIRED = 3
 """Exit code where the gate refused the repair or left it undecided: the student is the original."""
@@ -44,8 +50,10 @@ class RepairRun(Command):
         Gets the student, repair.json and report.html, the report of the run with this repair; an
         interrupted repair is continued.
     source : SourceConfig
-        The images that the student was trained on: those of Square, or a folder; by default those
-        of an audit, where it is one.
+        The images that the student was trained on; by default those of the run, read as they were
+        for it, and what is given changes that alone.
+    student : str
+        Where the classifier of the run is, if its file is no longer where it was.
     poisoned : int
         Images of Square the student was trained and validated on.
     correlation : float
@@ -73,6 +81,7 @@ class RepairRun(Command):
     explained: Annotated[Path, tyro.conf.Positional]
     folder: Path = Path("runs/repair")
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    student: str | None = None
     poisoned: int = Field(default=1000, ge=4)
     correlation: float = Field(default=0.98, ge=0, le=1)
     draw: int = Field(default=0, ge=0)
@@ -85,11 +94,15 @@ class RepairRun(Command):
 
     def run(self) -> int:
         """Repair."""
-        components = load_run_components(self.explained).to(resolve_device(self.device))
+        require_finished(self.explained)
+        require_found(self.explained, self.student, self.source.data)
+        components = load_run_components(self.explained, self.student)
+        components.to(resolve_device(self.device))
         verdicts = Verdicts.load(self.explained / VERDICTS_FILE)
         verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
-        source = run_source(self.explained, self.source)
-        data = self._data(source, source.open())
+        source, summary = self.source.open(), load_summary(self.explained)
+        self._require_classes(source.label_names, summary.label_names)
+        data = self._data(self.source, source)
         open_run(self, self.folder)
         judged = verdicts.limited(self.only)
         document = repair_and_measure(
@@ -100,10 +113,28 @@ class RepairRun(Command):
         missing = "not saved, as it is neither didae's nor a linear head nor ONNX"
         told = next((place for place in saved if place.exists()), missing)
         console().print(f"student: {told}")
-        # A run can be judged, and repaired, before all of it is explained.
-        if (self.explained / SUMMARY_FILE).exists():
-            publish(self.explained, load_summary(self.explained), self.folder)
+        publish(self.explained, summary, self.folder)
         return 0 if document.decision.accepted else NOT_REPAIRED
+
+    @override
+    def default(self, said: Mapping[str, Any]) -> Self | None:
+        """Take the images of the run; what the file says of them goes on top."""
+        if not (self.explained / RUN_FILE).exists():
+            return None
+        source = run_source(self.explained).model_copy(update=said.get("source", {}))
+        return self.model_copy(update={"source": source})
+
+    def _require_classes(self, names: Sequence[str], known: Sequence[str]) -> None:
+        """Refuse data whose classes are not those of the run, in their order."""
+        if not known or tuple(names) == tuple(known):
+            return
+        advice = "give data of the same classes"
+        if set(known) <= set(names):
+            advice = f"--classes {shlex.join(known)} takes those of the run, in its order"
+        raise DidaeError(
+            f"{self.source.data} has the classes {', '.join(names) or '(none)'}, but "
+            f"{self.explained} was made with {', '.join(known)}: {advice}."
+        )
 
     def _data(self, named: SourceConfig, source: ImageSource) -> RepairData:
         """Read the training images, the held-out ones, and those that tell of the repair."""
@@ -156,10 +187,12 @@ class RepairRun(Command):
                 f"name; it has {', '.join(data.class_names)}."
             )
         numbers = torch.tensor([data.class_names.index(name) for name in source.label_names])
-        found = labelled(source, source.labelled(np.arange(len(source))), None)
+        every = source.labelled(np.arange(len(source)))
+        found, _, unread = labelled(source, every, None)
         unseen = Labelled(found.images, numbers[found.labels])
         origin = f"of {folder}, given as images that the classifier has not seen"
         if len(unseen) < self.repair.gate.fewest:
             origin = f"{len(unseen)} {origin}, and {len(data.held_out)} {data.origin}"
             unseen = concatenate(unseen, data.held_out)
-        return replace(data, held_out=unseen, origin=origin)
+        lost = data.unread if unread is None else (*data.unread, unread)
+        return replace(data, held_out=unseen, origin=origin, unread=lost)

@@ -14,9 +14,11 @@ import torch
 from didae.cli.evaluate import BACKGROUND, Indices, labelled
 from didae.cli.outlook import Outlook
 from didae.counterfactuals import Components
+from didae.data.failures import Unread
 from didae.data.images import write_png
 from didae.data.square import Square
 from didae.data.table import ImageSource
+from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, finite, predictions
@@ -33,12 +35,21 @@ from didae.report.repair import (
 )
 from didae.runtime import planned
 from didae.storage import write_json
-from didae.students import LinearHead, StudentLike, StudentNetwork, warn_of_constant
+from didae.students import (
+    LinearHead,
+    StudentLike,
+    StudentNetwork,
+    accuracy_above_chance,
+    logits,
+    warn_of_constant,
+)
 from didae.students.onnx import OnnxStudent, write_onnx_head
 from didae.teachers import Verdicts
 
 PREVIEWS = 6
 """Pairs on which the two students can be compared."""
+
+_KINDS = {"train_data": "training", "held_out": "held-out", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +68,8 @@ class RepairData:
         Words for the classes and for the values of the spurious attribute, if there is one.
     origin : str
         Where the held-out images are from, and whether the student may have seen them.
+    unread : tuple of Unread
+        The images that could not be read and are left out, counted.
     """
 
     train_data: Labelled
@@ -65,6 +78,7 @@ class RepairData:
     class_names: tuple[str, ...]
     attribute_names: tuple[str, ...]
     origin: str = "images that were given as unseen"
+    unread: tuple[Unread, ...] = ()
 
     @classmethod
     def read(
@@ -74,7 +88,7 @@ class RepairData:
         attribute: str | None,
         origin: str,
     ) -> RepairData:
-        """Read the images.
+        """Read the images, all that can be read.
 
         Parameters
         ----------
@@ -95,13 +109,18 @@ class RepairData:
         Raises
         ------
         DidaeError
-            If there are no labels, no such attribute, or it has too many values to form groups.
+            If no image of a split can be read, there are no labels, no such attribute, or it has
+            too many values to form groups.
         """
-        every = np.concatenate(splits)
+        every = np.unique(np.concatenate(splits))
         # Read at once, so that an attribute's values have the same numbers everywhere.
-        data = labelled(source, every, attribute)
-        ends = np.cumsum([len(split) for split in splits])[:-1].tolist()
-        parts = [data[rows] for rows in torch.arange(len(every)).tensor_split(ends)]
+        data, found, unread = labelled(source, every, attribute)
+        parts: list[Labelled] = []
+        for split, kind in zip(splits, _KINDS.values(), strict=True):
+            kept = split[np.isin(split, found)]
+            if len(split) and not len(kept):
+                raise DidaeError(f"none of the {kind} images can be read: {unread}.")
+            parts.append(data[torch.from_numpy(np.searchsorted(found, kept))])
         if attribute is None:
             words: tuple[str, ...] = ()
         elif isinstance(source, Square):
@@ -109,7 +128,8 @@ class RepairData:
         else:
             values = np.unique(source.attributes[attribute][every])
             words = tuple(f"{attribute} {value:g}" for value in values)
-        return cls(parts[0], parts[1], parts[2], tuple(source.label_names), words, origin)
+        names, lost = tuple(source.label_names), () if unread is None else (unread,)
+        return cls(parts[0], parts[1], parts[2], names, words, origin, lost)
 
     @classmethod
     def of_square(cls, square: Square, recipe: SquareRecipe, draw: int = 0) -> RepairData:
@@ -139,8 +159,7 @@ class RepairData:
 
     def finite(self, student: StudentLike) -> RepairData:
         """Leave out the images for which a student gives no finite logits, and tell of them."""
-        kinds = {"train_data": "training", "held_out": "held-out", "test": "test"}
-        parts = {part: finite(student, getattr(self, part), kinds[part]) for part in kinds}
+        parts = {part: finite(student, getattr(self, part), _KINDS[part]) for part in _KINDS}
         return replace(self, **parts)
 
     def measure(self, student: StudentLike) -> GroupAccuracies:
@@ -224,8 +243,9 @@ def repair_and_measure(
     start = time.monotonic()
     verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
     data = data.finite(components.student)
-    said = predictions(components.student, data.held_out.images)
-    warn_of_constant(said.tolist(), data.class_names)
+    judged = logits(components.student, data.held_out.images)
+    warn_of_constant(judged.argmax(1).tolist(), data.class_names)
+    accuracy_above_chance(judged, data.held_out.labels)
     spurious, student = verdicts.directions("spurious"), trainable(components.student)
     parts = data.train_data, data.held_out, data.test
     outlook = Outlook.of(components, student, parts, spurious, config)
@@ -265,6 +285,7 @@ def repair_and_measure(
         "groups": groups,
         "classes": [c.model_dump() for c in data.by_class(components.student, done.student)],
         "looked": data.looked().model_dump(),
+        "unread": [str(unread) for unread in data.unread],
         "ceiling": None if outlook.ceiling is None else vars(outlook.ceiling),
         "alone": {name: said.to_json() for name, said in done.alone.items()},
         "preview": [pair.model_dump() for pair in preview],

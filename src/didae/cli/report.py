@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.table import Column, Table
 
-from didae.cli.command import Command, console
+from didae.cli.command import RUN_FILE, Command, console
+from didae.counterfactuals.run import RUN_FILE as MANIFEST
+from didae.errors import DidaeError
 from didae.report import write_report
-from didae.report.advice import remedy
+from didae.report.advice import Origin, remedy
 from didae.report.headline import class_lines, headline, key_figures
 from didae.report.numbers import NARROW, plain_accuracy
 from didae.report.repair import Figure, Group, RepairDocument, find_repair, read_repair
@@ -37,6 +40,15 @@ class Report(Command):
         finish(self.folder, load_summary(self.folder))
 
 
+def require_finished(folder: Path) -> None:
+    """Refuse a run that was interrupted, with the command that goes on with it."""
+    run, settings = Origin.of(folder), str(folder / RUN_FILE)
+    begun = run.command in ("audit", "demo") or (run.command and (folder / MANIFEST).exists())
+    if begun and not (folder / SUMMARY_FILE).exists():
+        again = shlex.join(["didae", run.command, "--config", settings, "--folder", str(folder)])
+        raise DidaeError(f"{folder} is unfinished: run the same command again to go on ({again}).")
+
+
 def load_summary(folder: Path) -> Summary:
     """Read what a run counted.
 
@@ -53,8 +65,9 @@ def load_summary(folder: Path) -> Summary:
     Raises
     ------
     DidaeError
-        If there is none, or it is broken.
+        If there is none, as in a run that was interrupted, or it is broken.
     """
+    require_finished(folder)
     path = folder / SUMMARY_FILE
     return Summary.from_json(read_json(path), str(path))
 
@@ -130,6 +143,8 @@ def tell_repair(document: RepairDocument) -> None:
         terminal.print(
             f"the gate's images: {total:,} ({', '.join(counts)}), {document.looked.origin}"
         )
+    for unread in document.unread:
+        terminal.print(f"left out: {unread}")
     terminal.print(f"the gate: {document.decision.reason}", style="bold")
     for name, alone in document.alone.items():
         terminal.print(f"along '{name}' alone: {alone.reason}")

@@ -7,25 +7,34 @@ from pathlib import Path
 
 from didae.cli.audit import COMPONENTS, Audit
 from didae.cli.command import RUN_FILE
-from didae.cli.components import load_decoder, load_dictionary, load_encoder, load_judges
+from didae.cli.components import (
+    SHIPPED_NAME,
+    load_decoder,
+    load_dictionary,
+    load_encoder,
+    load_judges,
+)
 from didae.cli.demo import Demo
 from didae.cli.explain import Explain
-from didae.cli.sources import SourceConfig
+from didae.cli.sources import SourceConfig, place
 from didae.config import load_yaml
 from didae.counterfactuals import Components
 from didae.counterfactuals.run import read_manifest, require_components
+from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
 from didae.recipes.square import SURROGATES, load_components
 from didae.students import Probe, load_student
 
 
-def load_run_components(folder: Path) -> Components:
+def load_run_components(folder: Path, student: str | None = None) -> Components:
     """Load the components that a run used.
 
     Parameters
     ----------
     folder : Path
         What `didae demo`, `didae explain` or `didae audit` wrote.
+    student : str, optional
+        Where its student is by now; by default where it was.
 
     Returns
     -------
@@ -37,7 +46,10 @@ def load_run_components(folder: Path) -> Components:
     DidaeError
         If the folder holds no such run, or a component is gone or another one by now.
     """
-    components = _load(folder, _read(folder))
+    run = _read(folder)
+    if student is not None and not isinstance(run, Demo):
+        run = run.model_copy(update={"student": student})
+    components = _load(folder, run)
     manifest = read_manifest(folder)
     require_components(folder, manifest, components.fingerprints())
     return components
@@ -64,12 +76,52 @@ def _load(folder: Path, run: Demo | Audit | Explain) -> Components:
     )
 
 
-def run_source(folder: Path, named: SourceConfig) -> SourceConfig:
-    """Give the images that were named, or else those of the run, where it is an audit."""
+def run_source(folder: Path) -> SourceConfig:
+    """Give the images of a run, read as they were for it."""
     run = _read(folder)
-    if named != SourceConfig() or not isinstance(run, Audit):
-        return named
-    return run.source.model_copy(update={"data": run.images})
+    if isinstance(run, Demo):
+        return SourceConfig(pool=run.recipe.size, pool_seed=run.recipe.seed)
+    if isinstance(run, Audit):
+        return run.source.model_copy(update={"data": run.images})
+    return run.source
+
+
+def lost(folder: Path) -> dict[str, str]:
+    """Give the names of a run's student and data, by flag, where their files are not found here."""
+    run = _read(folder)
+    if isinstance(run, Demo):
+        return {}
+    data = run_source(folder).data
+    files = {"student": (run.student, _file(run.student)), "data": (data, place(data)[1])}
+    return {
+        flag: name for flag, (name, file) in files.items() if file is not None and not file.exists()
+    }
+
+
+def require_found(folder: Path, student: str | None, data: str) -> None:
+    """Refuse to go on without files of a run that are not found here and were not named anew."""
+    gone = lost(folder)
+    named = {"student": gone.get("student") if student is None else student, "data": data}
+    for flag, name in gone.items():
+        if named[flag] == name:
+            relative, back = "", "put it back"
+            if not Path(name).is_absolute():
+                relative, back = ", relative to the folder where that was started", "start there"
+            raise DidaeError(
+                f"{folder} was made with the {flag} {name}{relative}; it is not found from here: "
+                f"{back}, or say where it is with --{flag}."
+            )
+
+
+def _file(student: str) -> Path | None:
+    """Give the file or folder that the name of a student speaks of, if it does."""
+    kind, _, rest = student.partition(":")
+    if student == SHIPPED_NAME or kind == "zero_shot":
+        return None
+    if kind == "timm":
+        file = rest.partition("@")[2]
+        return Path(file) if file else None
+    return split_spec(rest if kind == "onnx" else student)[0]
 
 
 def _read(folder: Path) -> Demo | Audit | Explain:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
@@ -73,7 +72,7 @@ class SourceConfig(Config):
     label: str | None = None
     attributes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
-    whole: tyro.conf.FlagCreatePairsOff[bool] = False
+    whole: bool = False
     split_seed: int = Field(default=0, ge=0)
     on_error: Literal["raise", "skip", "late"] | None = None
 
@@ -105,7 +104,7 @@ class SourceConfig(Config):
         return source.of_classes(self.classes) if self.classes else source
 
     def _read(self) -> ImageTable:
-        kind, folder = _place(self.data)
+        kind, folder = place(self.data)
         attributes = () if self.attributes == NONE else self.attributes or None
         reading = Reading(self.image_size, self.on_error, self.label, attributes)
         if folder is None:
@@ -197,7 +196,7 @@ def factors(
     return (values - values.mean(0)) / values.std(0), names
 
 
-def _place(data: str) -> tuple[str | None, Path | None]:
+def place(data: str) -> tuple[str | None, Path | None]:
     """Split a name into kind and folder; a kind of None is for the files to tell."""
     if data in NAMES:
         return data, None

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from didae.errors import ImageReadError
+from didae.runtime import progress
 
 if TYPE_CHECKING:
     from didae.data.table import ImageSource
 
+logger = logging.getLogger(__name__)
+
 UNEVEN_SHARE, UNEVEN_IMAGES = 0.1, 3
 """A class loses far more where its share is so much larger, and it loses more images than this."""
+
+_CHUNK = 256
 
 
 class Unread(BaseModel):
@@ -96,6 +105,28 @@ def read_some(source: ImageSource, rows: Sequence[int]) -> tuple[Tensor | None, 
             reasons[place] = reason
     good = [row for place, row in enumerate(rows) if place not in reasons]
     return source.images(good) if good else None, reasons
+
+
+def read_all(
+    source: ImageSource, rows: Sequence[int] | NDArray[np.int64]
+) -> tuple[Tensor, NDArray[np.int64], Unread | None]:
+    """Read all images that can be read; give their rows, and warn of the others and count them."""
+    wanted = [int(row) for row in rows]
+    parts: list[Tensor] = []
+    reasons: dict[int, str] = {}
+    for start in progress(range(0, len(wanted), _CHUNK), "reading images"):
+        images, failed = read_some(source, wanted[start : start + _CHUNK])
+        reasons |= {start + place: reason for place, reason in failed.items()}
+        parts += [] if images is None else [images]
+    kept = [row for place, row in enumerate(wanted) if place not in reasons]
+    unread = None
+    if reasons:
+        labels = () if source.labels is None else source.labels[wanted]
+        ids = [source.ids[row] for row in wanted]
+        unread = Unread.of(reasons, ids, labels, source.label_names)
+        logger.warning("%s", unread)
+    images = torch.cat(parts) if parts else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return images, np.asarray(kept, np.int64), unread
 
 
 def _why_unreadable(source: ImageSource, row: int) -> str:

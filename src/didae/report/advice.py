@@ -103,10 +103,6 @@ def onward(folder: Path) -> list[Advice]:
     """Say what to do with a run that has been looked at."""
     run = Origin.of(folder)
     audit, repair = run.command == "audit", ["didae", "repair", str(folder)]
-    data = run.settings.get("source.data")
-    # An audit knows its images.
-    if isinstance(data, str) and run.command == "explain":
-        repair += ["--data", data, "--image-size", f"{run.number('source.image_size', 64):.0f}"]
     repair += ["--folder", str(run.beside("repaired"))]
     found = [
         Advice("Judge every direction on a page", shlex.join(["didae", "app", str(folder)])),

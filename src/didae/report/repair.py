@@ -193,6 +193,8 @@ class RepairDocument(Config):
         Accuracy of each class on the test images.
     looked : Looked or None
         Which images the gate looked at.
+    unread : tuple of str
+        What there is to say of images that could not be read.
     ceiling : Reach or None
         What a new last layer may reach; None where that cannot be said.
     alone : dict of str to Gate
@@ -213,6 +215,7 @@ class RepairDocument(Config):
     groups: Measurement | None
     classes: tuple[Group, ...] = ()
     looked: Looked | None = None
+    unread: tuple[str, ...] = ()
     ceiling: Reach | None = None
     alone: dict[str, Gate] = Field(default_factory=dict[str, Gate])
     preview: tuple[Preview, ...]

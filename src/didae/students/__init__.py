@@ -3,6 +3,7 @@
 from didae.students.base import (
     LinearHead,
     StudentLike,
+    accuracy_above_chance,
     check_student,
     class_names,
     finite_rows,
@@ -35,6 +36,7 @@ __all__ = [
     "StudentConfig",
     "StudentLike",
     "StudentNetwork",
+    "accuracy_above_chance",
     "agreement",
     "build_student",
     "check_student",

@@ -328,6 +328,19 @@ def warn_of_constant(predictions: Iterable[int], known: Sequence[str]) -> None:
         )
 
 
+def accuracy_above_chance(judged: Tensor, labels: Tensor) -> float:
+    """Give the accuracy on the images that have a label; warn where it is less than chance."""
+    known = labels >= 0
+    right = float((judged.argmax(1) == labels)[known].double().mean())
+    if right < 1 / judged.shape[1]:
+        logger.warning(
+            "the student gives %.0f %% of the images their label, less than chance: if it "
+            "numbers its classes otherwise, name them in its order with --classes",
+            100 * right,
+        )
+    return right
+
+
 class LinearHead(nn.Module):
     """A student that is a linear read-out of z_sem.
 
