@@ -67,12 +67,22 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
     lines = ["file_name,label,bright"]
     for row in [*agree, *others]:
         write_png(square.images([row])[0], data / f"{row}.png")
-        # Classes are numbered by the alphabet.
-        lines.append(f"{row}.png,{('bright', 'dark')[1 - label[row]]},{bright[row]}")
+        lines.append(f"{row}.png,{square.label_names[label[row]]},{bright[row]}")
     (data / "metadata.csv").write_text("\n".join(lines))
     folder = tmp_path / "repair"
     command = ["repair", str(judged), "--folder", str(folder), "--data", str(data)]
-    settings = ["--attribute", "bright", "--repair.copies", "1", "--held-out-share", "0.4", *STEPS]
+    # Classes are numbered by the alphabet where they are not named.
+    names = ["--classes", *square.label_names]
+    settings = [
+        *names,
+        "--attribute",
+        "bright",
+        "--repair.copies",
+        "1",
+        "--held-out-share",
+        "0.4",
+        *STEPS,
+    ]
     assert main([*command, *settings]) == 0
     found = read_repair(folder)
     assert found.attributes == ("bright 0", "bright 1")
@@ -81,8 +91,8 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
     assert sum(found.groups.now.counts.values()) == found.decision.held_out.n < 50
     assert found.groups.now.aga > found.groups.original.aga + 0.2
     assert found.groups.now.weighted_mean is not None
-    assert "b, bright 0" in (folder / "report.html").read_text()
-    said = complaint(capsys, [*command[:2], "--data", str(data), "--attribute", "brigth"])
+    assert "bright, bright 0" in (folder / "report.html").read_text()
+    said = complaint(capsys, [*command[:2], "--data", str(data), *names, "--attribute", "brigth"])
     assert "known are: bright" in said
 
 
