@@ -159,3 +159,9 @@ def test_explain_and_report(tmp_path, capsys) -> None:
     assert main(["report", str(run)]) == 0
     assert (run / "report.html").read_bytes() == page
     capsys.readouterr()
+
+
+def test_names_and_purposes_of_commands_stand_apart(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}  " in shown for name in COMMANDS)

@@ -113,3 +113,18 @@ def test_a_broken_file_ends_with_a_line_that_names_it(run, name, text, capsys):
 def test_an_unknown_teacher_is_a_missing_file(run, capsys):
     assert "orcale" in complaint(capsys, ["label", str(run), "--teacher", "orcale"])
     assert not (run / "verdicts.json").exists()
+
+
+def test_answers_of_two_teachers_by_file_are_two_opinions(run, tmp_path, capsys, person):
+    answers = tmp_path / "a.json"
+    answers.write_text('{"background": "spurious"}')
+    for who, more in (("ada", []), ("ben", ["--again"])):
+        assert main(["label", str(run), "--teacher", str(answers), "--who", who, *more]) == 0
+    found = Verdicts.load(run / "verdicts.json")
+    assert [event.teacher for event in found.events] == ["ada", "ben"]
+    assert found.seconded("spurious") == (1,)
+    assert verdicts(run) == [None, "spurious", None]
+    assert "2 not judged yet" in capsys.readouterr().out
+    person(["c", "u"])
+    assert main(["label", str(run)]) == 0
+    assert verdicts(run) == ["causal", "spurious", "unclear"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from didae.dictionaries import SVD
-from didae.dictionaries.guided import fit_guided, parted
+from didae.dictionaries.guided import BEYOND, CLASS, fit_guided, one_against_rest, parted
 from didae.errors import DidaeError
 from didae.randomness import generator
 
@@ -66,3 +66,25 @@ def test_a_margin_without_one_part_is_refused(same: str):
     margins, labels = (label, label) if same == "within" else (shortcut, torch.zeros_like(label))
     with pytest.raises(DidaeError, match="does not vary"):
         fit_guided(z, margins.float(), labels, 6, "x")
+
+
+@pytest.mark.parametrize(("labels", "classes"), [(2, 3), (2, 4), (3, 4), (2, 50)])
+def test_a_student_may_know_more_classes_than_there_are_labels(labels: int, classes: int):
+    z, _, _ = planted(600)
+    random = generator(2, "classes")
+    label = torch.randint(labels, (600,), generator=random)
+    logits = torch.randn(600, classes, generator=random)
+    logits[torch.arange(600), label] += 2
+    names = [f"c{k}" for k in range(classes)]
+    guided = fit_guided(z, one_against_rest(logits), label, 10, "x", names)
+    assert len(guided.names) == 10
+    assert sum(name.startswith(CLASS) for name in guided.names) == min(labels - 1, 3)
+    assert sum(name.startswith(BEYOND) for name in guided.names) == min(classes - 1, 3)
+
+
+def test_classes_of_which_a_student_says_the_same_are_followed_once():
+    z, label, _ = planted(600)
+    own = torch.randn(600, 2, generator=generator(3, "same"))
+    logits = torch.cat([own, own[:, :1], own[:, 1:]], 1)
+    guided = fit_guided(z, one_against_rest(logits), label, 10, "x", list("abcd"))
+    assert sum(name.startswith(BEYOND) for name in guided.names) == 2

@@ -10,7 +10,6 @@ NAMES = ("foreground", "background")
     ("name", "text"),
     [
         ("a.json", '{"background": "spurious", "background": "causal"}'),
-        ("a.json", '{"background": "spurious", "1": "causal"}'),
         ("a.csv", "direction,verdict\nbackground,spurious\nbackground,causal\n"),
     ],
 )
@@ -43,8 +42,28 @@ def test_a_broken_file_ends_with_one_line(tmp_path, name, text, words):
 
 def test_files_of_spreadsheets_are_read(tmp_path):
     file = tmp_path / "ANSWERS.CSV"
-    file.write_bytes("\ufeffdirection,verdict,note\r\n 1 , spurious ,dull\r\n".encode())
+    file.write_bytes("\ufeffdirection,verdict,note\r\n background , spurious ,dull\r\n".encode())
     assert Answers.from_file(file, NAMES).verdicts == {"background": "spurious"}
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_of_spreadsheets_are_read(tmp_path, separator):
+    file = tmp_path / "a.csv"
+    lines = (
+        f"direction{separator}verdict",
+        f"foreground{separator}causal",
+        f"a, b{separator}broken",
+    )
+    file.write_text("\n".join(lines))
+    found = Answers.from_file(file, ("foreground", "a, b")).verdicts
+    assert found == {"foreground": "causal", "a, b": "broken"}
+
+
+@pytest.mark.parametrize("number", ["0", "1", "7"])
+def test_a_number_is_refused_with_the_names(tmp_path, number):
+    (tmp_path / "a.json").write_text(f'{{"{number}": "spurious"}}')
+    with pytest.raises(DidaeError, match="one of 'foreground', 'background'"):
+        Answers.from_file(tmp_path / "a.json", NAMES)
 
 
 def test_a_direction_whose_name_is_a_number_is_found_by_its_name(tmp_path):

@@ -83,8 +83,8 @@ def test_an_error_rate_is_a_share(rate):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("a.json", '{"background": "spurious", "0": "causal"}'),
-        ("a.csv", "direction,verdict\nbackground,spurious\n0,causal\n"),
+        ("a.json", '{"background": "spurious", "foreground": "causal"}'),
+        ("a.csv", "direction,verdict\nbackground,spurious\nforeground,causal\n"),
     ],
 )
 def test_answers_come_from_a_file(tmp_path, name, text):
@@ -92,7 +92,7 @@ def test_answers_come_from_a_file(tmp_path, name, text):
     teacher = Answers.from_file(tmp_path / name, NAMES)
     assert teacher.judge(flipped(1)) == "spurious"
     assert teacher.judge(flipped(0)) == "causal"
-    assert Answers({}).judge(flipped(0)) == "unclear"
+    assert Answers({}).judge(flipped(0)) is None
 
 
 @pytest.mark.parametrize(

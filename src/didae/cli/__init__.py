@@ -157,7 +157,8 @@ def _group_help(arguments: list[str]) -> int:
 
 
 def _help(names: Sequence[str] | dict[str, tuple[str, str, str]]) -> str:
-    lines = [f"  {name:<15}{COMMANDS[name][2]}" for name in names]
+    width = max(len(name) for name in names) + 2
+    lines = [f"  {name:<{width}}{COMMANDS[name][2]}" for name in names]
     return "\n".join(
         [
             "usage: didae COMMAND [OPTIONS]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -133,7 +134,7 @@ class Audit(Command):
         summary = summary.model_copy(update=further)
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
         finish(self.folder, summary)
-        console().print(f"judge the directions: didae app {self.folder}")
+        console().print(f"judge the directions: didae app {shlex.quote(str(self.folder))}")
 
 
 def _announce_classes(names: Sequence[str], classes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import shlex
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -190,7 +191,7 @@ def _require_same(command: Command, folder: Path) -> None:
     if different:
         raise DidaeError(
             f"{folder} holds a run with other settings ({', '.join(different)}): "
-            f"choose another folder, or go on with --config {earlier}"
+            f"choose another folder, or go on with --config {shlex.quote(str(earlier))}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import tyro
@@ -70,7 +71,7 @@ class Demo(Command):
         if not self.only_explain:
             tell_repair(self._repaired(square, components))
         publish(self.folder, summary)
-        console().print(f"judge for yourself: didae app {self.folder}")
+        console().print(f"judge for yourself: didae app {shlex.quote(str(self.folder))}")
 
     def _repaired(self, square: Square, components: Components) -> RepairDocument:
         """Let the oracle judge, and repair; what is already there is kept."""

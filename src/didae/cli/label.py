@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +44,7 @@ class Label(Command):
         What didae explain or didae demo wrote.
     teacher : str
         terminal (you), square-oracle (knows the classes of Square), or a file of answers, JSON or
-        CSV.
+        CSV, which name directions; those that it does not name stay open.
     who : str
         Your name, for the record.
     again : bool
@@ -73,6 +74,10 @@ class Label(Command):
         for direction, name in enumerate(verdicts.names):
             table.add_row(name, verdicts[direction] or "")
         console().print(table)
+        waiting = len(verdicts.open())
+        if waiting:
+            again = shlex.join(["didae", "label", str(self.explained)])
+            console().print(f"{waiting} not judged yet, which a repair leaves alone: {again}")
         console().print(f"verdicts: {self.explained / VERDICTS_FILE}")
 
     def _known(self, names: tuple[str, ...]) -> Teacher:

@@ -69,7 +69,8 @@ def fit_guided(
     and the leading SVD codes. A student of more than two classes has a margin for each, its
     log-odds against the rest (`one_against_rest`): those of up to a third of the directions are
     followed, in the order of how much they vary within the labels. All of them but one, at most,
-    because the last follows from the others.
+    because the last follows from the others. A part that follows from those before it is left out:
+    two labels have means in one direction alone, however many classes the student has.
 
     Parameters
     ----------
@@ -90,7 +91,8 @@ def fit_guided(
     -------
     Procrustes
         Directions `CLASS`, `BEYOND`, ``variation 1`` and so on; with more than two classes
-        `CLASS` and `BEYOND` of each class that is followed, with its name.
+        `BEYOND` of each class that is followed, and `CLASS` of as many of them as the labels can
+        tell apart, with its name.
 
     Raises
     ------
@@ -102,17 +104,31 @@ def fit_guided(
     followed = [k for k in range(len(spread)) if bool((spread[k] > 1e-9).all())]
     followed = sorted(followed, key=lambda k: -float(spread[k, 1]))
     most = min(max(1, (directions - 1) // 3), max(1, len(spread) - 1))
-    chosen = followed[:most]
-    if not chosen:
+    columns: dict[str, Tensor] = {}
+    for k in followed[:most]:
+        end = f": {classes[k]}" if margins.ndim == 2 else ""
+        for part, values in zip((CLASS, BEYOND), parts[:, k].unbind(1), strict=True):
+            # Means of few labels, or margins of like classes, follow from one another.
+            if _adds(values, list(columns.values())):
+                columns[part + end] = values
+    if not columns:
         raise DidaeError(
             "dictionary: the student's margin does not vary between classes and within them; "
             "give labels of at least two classes, or use SVD."
         )
-    rest = directions - 2 * len(chosen)
+    rest = directions - len(columns)
     others = SVD(rest).fit(z, encoder_fingerprint=encoder_fingerprint).encode(z)
-    factors = torch.cat([*parts[:, chosen].unbind(1), others.double()], 1)
+    factors = torch.cat([torch.stack(list(columns.values()), 1), others.double()], 1)
     factors = (factors - factors.mean(0)) / factors.std(0)
-    ends = [""] if margins.ndim == 1 else [f": {classes[k]}" for k in chosen]
-    names = [f"{part}{end}" for end in ends for part in (CLASS, BEYOND)]
-    names += [f"variation {k + 1}" for k in range(rest)]
+    names = [*columns] + [f"variation {k + 1}" for k in range(rest)]
     return Procrustes().fit(z, factors.numpy(), names, encoder_fingerprint)
+
+
+def _adds(values: Tensor, others: list[Tensor]) -> bool:
+    """Say whether values are no linear combination of others."""
+    centred = values - values.mean()
+    if others:
+        known = torch.stack(others, 1)
+        basis = torch.linalg.qr(known - known.mean(0)).Q
+        return bool((centred - basis @ (basis.T @ centred)).norm() > 1e-6 * centred.norm())
+    return True

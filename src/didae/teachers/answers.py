@@ -1,4 +1,4 @@
-"""Answers given beforehand: N verdicts on N directions, in a JSON or CSV file."""
+"""Answers given beforehand: verdicts on directions, in a JSON or CSV file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Answers:
     Parameters
     ----------
     verdicts : mapping of str to str
-        Name of a direction, or its number, -> verdict. Directions that are not named are unclear.
+        Name of a direction -> verdict. Directions that are not named stay open.
 
     Raises
     ------
@@ -79,8 +79,8 @@ class Answers:
             raise DidaeError(f"{path}: {error}") from error
         return cls(verdicts)
 
-    def judge(self, pairs: Pairs) -> Verdict:
-        """Look a direction up, by name and then by number.
+    def judge(self, pairs: Pairs) -> Verdict | None:
+        """Look a direction up by its name.
 
         Parameters
         ----------
@@ -89,22 +89,19 @@ class Answers:
 
         Returns
         -------
-        str
-            The answer; unclear if there is none.
+        str or None
+            The answer; None if there is none.
         """
-        for key in (pairs.name, str(pairs.direction)):
-            if key in self.verdicts:
-                return self.verdicts[key]
-        return "unclear"
+        return self.verdicts.get(pairs.name)
 
 
 def _direction(key: str, names: tuple[str, ...]) -> str:
-    """Find the name that is meant by a name or a number."""
-    numbers = {str(number): name for number, name in enumerate(names)}
+    """Make sure that a name is one; a number, of which there are several orders, is refused."""
     if key in names:
         return key
-    if key in numbers:
-        return numbers[key]
+    if key.isdigit():
+        known = ", ".join(f"'{name}'" for name in names)
+        raise DidaeError(f"there is no direction '{key}': write a name instead, one of {known}.")
     nearest = difflib.get_close_matches(key, names, n=1)
     advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(names)}."
     raise DidaeError(f"there is no direction '{key}': {advice}")
@@ -120,8 +117,13 @@ def _json(text: str) -> list[tuple[str, str]]:
 
 
 def _csv(text: str) -> list[tuple[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    if not rows or not {"direction", "verdict"} <= set(rows[0]):
+    # Spreadsheets of some countries separate with semicolons; the head tells.
+    head = text.lstrip().partition("\n")[0].replace('"', "")
+    columns = {"direction", "verdict"}
+    signs = (sign for sign in ",;\t" if columns <= {cell.strip() for cell in head.split(sign)})
+    separator = next(signs, ",")
+    rows = list(csv.DictReader(io.StringIO(text), delimiter=separator, strict=True))
+    if not rows or not columns <= set(rows[0]):
         raise ValueError("it lacks the columns direction and verdict")
     # A row that is too short has None.
     return [((row["direction"] or "").strip(), (row["verdict"] or "").strip()) for row in rows]

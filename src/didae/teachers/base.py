@@ -48,7 +48,7 @@ class Teacher(Protocol):
 
     name: str
 
-    def judge(self, pairs: Pairs) -> Verdict:
+    def judge(self, pairs: Pairs) -> Verdict | None:
         """Judge a direction.
 
         Parameters
@@ -58,8 +58,8 @@ class Teacher(Protocol):
 
         Returns
         -------
-        str
-            causal, spurious, unclear or broken.
+        str or None
+            causal, spurious, unclear or broken; None leaves the direction open.
         """
         ...
 
@@ -114,7 +114,9 @@ def judge_all(
     pairs = {found.direction: found for found in read_pairs(folder, limit)}
     unjudged = verdicts.open(teacher.name if again else None)
     for direction in progress(unjudged, f"judged by {teacher.name}"):
-        verdicts.judge(direction, teacher.judge(pairs[direction]), teacher.name)
+        verdict = teacher.judge(pairs[direction])
+        if verdict is not None:
+            verdicts.judge(direction, verdict, teacher.name)
     return verdicts
 
 
