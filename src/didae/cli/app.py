@@ -136,8 +136,8 @@ def obstacle(folder: Path) -> str:
     except DidaeError:
         return (
             "The images that this classifier was trained on are not known here: "
-            f"repair it with `didae repair {shlex.quote(str(folder))} --data FOLDER`, which follows "
-            "these verdicts."
+            f"repair it with `didae repair {shlex.quote(str(folder))} --data FOLDER`, "
+            "which follows these verdicts."
         )
     for part, name in lost(folder).items():
         return (
