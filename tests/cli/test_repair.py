@@ -5,8 +5,12 @@ import pytest
 
 from cli.parts import complaint
 from didae.cli import main
+from didae.cli.demo import Demo
+from didae.cli.repair import RepairRun
+from didae.config import save_yaml
 from didae.data.images import write_png
 from didae.data.square import Square
+from didae.recipes.square import SquareRecipe
 from didae.report.repair import read_repair
 from didae.students import load_student
 from didae.teachers import Verdicts
@@ -94,6 +98,15 @@ def test_images_of_a_folder_are_split_and_their_groups_named(judged, tmp_path, c
     assert "bright, bright 0" in (folder / "report.html").read_text()
     said = complaint(capsys, [*command[:2], "--data", str(data), *names, "--attribute", "brigth"])
     assert "known are: bright" in said
+
+
+def test_a_demo_is_repaired_on_the_images_of_its_recipe(tmp_path):
+    recipe = SquareRecipe(size=1000, seed=3, poisoned=400, correlation=0.9)
+    save_yaml(Demo(folder=tmp_path, recipe=recipe), tmp_path / "run.yaml")
+    read = RepairRun.parse("repair", [str(tmp_path)])
+    assert (read.source.pool, read.source.pool_seed) == (1000, 3)
+    assert (read.poisoned, read.correlation) == (400, 0.9)
+    assert RepairRun.parse("repair", [str(tmp_path), "--poisoned", "1000"]).poisoned == 1000
 
 
 def test_repair_needs_verdicts(run, tmp_path, capsys):

@@ -19,7 +19,7 @@ from didae.cli.evaluate import Indices, labelled
 from didae.cli.outlook import tell_outlook
 from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import load_summary, publish, require_finished, tell_repair
-from didae.cli.runs import load_run_components, require_found, run_source
+from didae.cli.runs import load_run_components, require_found, run_recipe, run_source
 from didae.cli.sources import NONE, SourceConfig, rows
 from didae.data.selection import draw
 from didae.data.square import Square
@@ -122,7 +122,8 @@ class RepairRun(Command):
         if not (self.explained / RUN_FILE).exists():
             return None
         source = run_source(self.explained).model_copy(update=said.get("source", {}))
-        return self.model_copy(update={"source": source})
+        drawn = {k: v for k, v in run_recipe(self.explained).items() if k not in said}
+        return self.model_copy(update={"source": source, **drawn})
 
     def _require_classes(self, names: Sequence[str], known: Sequence[str]) -> None:
         """Refuse data whose classes are not those of the run, in their order."""

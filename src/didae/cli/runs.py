@@ -86,6 +86,14 @@ def run_source(folder: Path) -> SourceConfig:
     return run.source
 
 
+def run_recipe(folder: Path) -> dict[str, float]:
+    """Give how the student of a demo was drawn its images; empty for other runs."""
+    run = _read(folder)
+    return (
+        run.recipe.model_dump(include={"poisoned", "correlation"}) if isinstance(run, Demo) else {}
+    )
+
+
 def lost(folder: Path) -> dict[str, str]:
     """Give the names of a run's student and data, by flag, where their files are not found here."""
     run = _read(folder)
