@@ -121,7 +121,7 @@ def test_another_setting_needs_another_folder(folder, run, capsys):
     [
         (("--student", "nowhere"), "no student 'nowhere'"),
         (("--encoder", "clip"), "no encoder 'clip'"),
-        (("--image-size", "30"), "not (b, 3, 64, 64)"),
+        (("--image-size", "32"), "not (b, 3, 64, 64)"),
         (("--most", "20"), "20 images to learn from are too few"),
     ],
 )

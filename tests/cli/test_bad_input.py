@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from cli.parts import TINY, complaint, explain_flags, make_parts
 from didae.cli import data as data_module
@@ -216,3 +217,43 @@ def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) ->
     finally:
         signal.signal(number, before)
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--explained", "0"], "didae: --explained 0: must be at least 1\n"),
+        (["--image-size=0"], "didae: --image-size 0: must be at least 8\n"),
+        (["--audit.surrogate.steps", "5", "--audit.decoder.steps", "0"], "--audit.decoder.steps 0"),
+        (["--image-size", "33"], "--image-size 33: give a multiple of 8, such as 32 or 40"),
+        (["--image-size", "100"], "--image-size 100: give a multiple of 8, such as 96 or 104"),
+        (["--student", "."], ". is a folder without config.json, so no saved student"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_its_flag(flags, words, tmp_path, capsys):
+    folders = ["--folder", str(tmp_path / "run")]
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / name / "x.png")
+    line = complaint(
+        capsys, ["audit", str(tmp_path / "data"), "--student=x.onnx", *folders, *flags]
+    )
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("command", "size", "step"),
+    [("decoder", 33, "4, such as 32 or 36"), ("student", 36, "8, such as 32 or 40")],
+)
+def test_a_side_that_a_network_cannot_have_is_refused_first(command, size, step, tmp_path, capsys):
+    flags = ["--data", str(tmp_path), "--image-size", str(size)]
+    assert f"--image-size {size}: give a multiple of {step}" in complaint(
+        capsys, ["train", command, *flags]
+    )
+
+
+def test_swapped_arguments_of_an_audit_are_told_apart(tmp_path, capsys):
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    flags = ["--student", str(tmp_path), "--folder", str(tmp_path / "run")]
+    line = complaint(capsys, ["audit", str(tmp_path / "m.onnx"), *flags])
+    assert "m.onnx is a classifier or encoder, and no folder of images" in line

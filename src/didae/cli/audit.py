@@ -30,6 +30,7 @@ from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
 from didae.students import StudentLike, check_student, identity, logits
+from didae.students.networks import SIDE_STEP
 from didae.summary import LEARNT
 
 COMPONENTS = "components"
@@ -85,7 +86,10 @@ class Audit(Command):
 
     def run(self) -> None:
         """Audit."""
+        named = self.source.model_copy(update={"data": self.images})
+        named.require_multiple(SIDE_STEP)
         require_own(self, self.folder)
+        source = named.open()
         encoder, student = load_encoder(self.encoder), load_judges(self.student)[0]
         manifest = manifest_to_go_on(self.folder)
         if manifest is not None:
@@ -93,7 +97,6 @@ class Audit(Command):
             found = {"encoder": encoder.fingerprint, "student": own}
             require_components(self.folder, manifest, found)
         encoder.to(resolve_device(self.device))
-        source = self.source.model_copy(update={"data": self.images}).open()
         chosen = draw(source, rows(source, "test"), self.explained, self.sample_seed)
         self.audit.explain.resolve(source.label_names)
         learnt = draw(source, rows(source, "train"), self.most, self.sample_seed)

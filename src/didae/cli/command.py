@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import os
 import shlex
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RUN_FILE = "run.yaml"
+
+_LIMITS = {
+    "ge": "at least",
+    "gt": "more than",
+    "le": "at most",
+    "lt": "less than",
+    "multiple_of": "a multiple of",
+}
+"""What pydantic calls a limit -> its words."""
 
 _CONFIG_HELP = (
     "--config FILE takes defaults from a YAML file, such as the run.yaml in every run folder; "
@@ -100,7 +111,8 @@ class Command(Config):
         Raises
         ------
         DidaeError
-            If the file is missing or names what the command does not know.
+            If the file is missing or names what the command does not know, or a flag has a value
+            that is not allowed.
         """
         flags, file = _take_config(arguments)
         purpose = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes\n")[0]
@@ -109,7 +121,15 @@ class Command(Config):
 
         def read(default: Self | None) -> Self:
             given: dict[str, Any] = {} if default is None else {"default": default}
-            return tyro.cli(cls, prog=f"didae {name}", description=description, args=flags, **given)
+            ask = partial(tyro.cli, cls, prog=f"didae {name}", description=description, args=flags)
+            try:
+                # A refused value is printed all the same.
+                with contextlib.redirect_stderr(io.StringIO()):
+                    return ask(console_outputs=False, **given)
+            except SystemExit as end:
+                _refuse_values(end, flags)
+            # Help, and what else is wrong with flags, tyro says best.
+            return ask(**given)
 
         command = read(config)
         default = command.default({} if config is None else config.model_dump(exclude_unset=True))
@@ -159,6 +179,33 @@ class _Console(rich.console.Console):
 def console() -> rich.console.Console:
     """Give standard output, where what users wrote is shown and never obeyed."""
     return _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def _refuse_values(end: SystemExit, flags: list[str]) -> None:
+    """Say in one line which flags have values that a configuration refuses, if that is the end."""
+    error: BaseException | None = end
+    while error is not None and not isinstance(error, pydantic.ValidationError):
+        error = error.__cause__ or error.__context__
+    if error is not None:
+        lines = [_refusal({**detail}, flags) for detail in error.errors()]
+        raise DidaeError("; ".join(lines)) from error
+
+
+def _refusal(detail: Mapping[str, Any], flags: list[str]) -> str:
+    location = [part for part in detail["loc"] if isinstance(part, str)]
+    field, value = (location or [""])[-1].replace("_", "-"), str(detail["input"])
+    split = [flag.partition("=") for flag in flags]
+    given = [
+        (name, text or after)
+        for (name, _, text), after in zip(split, [*flags[1:], ""], strict=True)
+        if name.startswith("--") and name[2:].replace("_", "-").rpartition(".")[2] == field
+    ]
+    # Flags of several parts may end alike; the value tells which is meant.
+    flag = next((name for name, text in given if text == value), given[0][0] if given else field)
+    limits: Mapping[str, Any] = detail.get("ctx", {})
+    known = [f"{words} {limits[key]}" for key, words in _LIMITS.items() if key in limits]
+    what = f"must be {known[0]}" if known else " ".join(str(detail["msg"]).split())
+    return f"{flag} {value}: {what}"
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -44,7 +44,8 @@ class SourceConfig(Config):
     pool_seed : int
         Seed of Square.
     image_size : int
-        Side to which images from files are cut and resized.
+        Side to which images from files are cut and resized; where networks are trained on them, a
+        multiple of 8 (audit, train student), 4 (train decoder) or 2 (train encoder).
     label : str
         Column with the class; by default `label` or the only column of classes, Blond_Hair of
         celeba, and the usual one of the others.
@@ -102,6 +103,15 @@ class SourceConfig(Config):
         self._own = frozenset(source.splits)
         source = changed(source, splits=self._splits(source))
         return source.of_classes(self.classes) if self.classes else source
+
+    def require_multiple(self, step: int) -> None:
+        """Refuse a side that networks which halve their images cannot have."""
+        if self.data != SQUARE and self.image_size % step:
+            below = max(8, self.image_size // step * step)
+            raise DidaeError(
+                f"--image-size {self.image_size}: give a multiple of {step}, such as {below} or "
+                f"{below + step}"
+            )
 
     def _read(self) -> ImageTable:
         kind, folder = place(self.data)

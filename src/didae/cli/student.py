@@ -27,6 +27,7 @@ from didae.students import (
     train_surrogate,
     warn_of_constant,
 )
+from didae.students.networks import SIDE_STEP
 from didae.training import TrainingConfig
 
 Indices = NDArray[np.int64]
@@ -68,6 +69,7 @@ class TrainStudent(Command):
 
     def run(self) -> None:
         """Train."""
+        self.source.require_multiple(SIDE_STEP)
         encoder = load_encoder(self.encoder)
         source = self.source.open()
         labelled, broad = self._choose(source)

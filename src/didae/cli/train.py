@@ -16,7 +16,7 @@ from didae.cli.sources import SourceConfig, factors, rows
 from didae.data.selection import draw
 from didae.data.table import Axis
 from didae.decoders.base import SamplerConfig
-from didae.decoders.training import fit_decoder, suited_config
+from didae.decoders.training import SIDE_STEP, fit_decoder, suited_config
 from didae.encoders.cache import cached_embed
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
 from didae.report.samples import SAMPLES, SampleSheets
@@ -50,6 +50,7 @@ class TrainEncoder(Command):
 
     def run(self) -> None:
         """Train."""
+        self.source.require_multiple(2)
         source = self.source.open()
         chosen = rows(source, "train")
         targets = torch.from_numpy(factors(source, chosen)[0]).float()
@@ -106,6 +107,7 @@ class TrainDecoder(Command):
 
     def run(self) -> None:
         """Train."""
+        self.source.require_multiple(SIDE_STEP)
         encoder = load_encoder(self.encoder)
         source = self.source.open()
         if self.mirror:

@@ -104,6 +104,11 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
             goal = folder.name.partition(".")[0] or "images"
             command = shlex.join(["python", "-m", module, "-e", str(folder), goal])
             raise DidaeError(f"{folder} is an archive: unpack it, {command}, and name that folder")
+    if folder.suffix.lower() == ".onnx":
+        raise DidaeError(
+            f"{folder} is a classifier or encoder, and no folder of images: name the folder that "
+            "holds the images here, and the classifier with --student"
+        )
     if not folder.is_dir():
         raise DidaeError(f"{folder} is not a folder: name the folder that holds the images")
     try:

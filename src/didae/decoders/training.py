@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from didae.errors import DidaeError
 from didae.randomness import seeded
 from didae.storage import fingerprint
 from didae.training import Forward, TrainingConfig, train
+
+SIDE_STEP: Final = 4
+"""The side of the images of `suited_config` is a multiple of it."""
 
 
 def suited_config(
@@ -48,7 +52,7 @@ def suited_config(
         If the images are no squares of a side that is a multiple of 4.
     """
     height, side = images.shape[2:]
-    if height != side or side % 4:
+    if height != side or side % SIDE_STEP:
         raise DidaeError(
             f"decoder: images are {height} x {side} pixels; read them as squares whose side is a "
             "multiple of 4, for instance with --image-size 64."

@@ -49,6 +49,11 @@ def open_student(name: str) -> StudentLike:
         If the name has none of these forms, or what it names cannot be loaded.
     """
     if name and Path(name).is_dir():
+        if not (Path(name) / CONFIG_FILE).exists():
+            raise DidaeError(
+                f"{name} is a folder without {CONFIG_FILE}, so no saved student: give one of "
+                f"{', '.join(FORMS)}."
+            )
         if read_json(Path(name) / CONFIG_FILE).get("kind") == HEAD:
             return LinearHead.load(name, open_encoder)
         return load_student(name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from didae.errors import DidaeError
 from didae.randomness import seeded
 from didae.storage import fingerprint, load_component, load_module, save_component
 from didae.training import Forward, TrainingConfig, train
+
+SIDE_STEP: Final = 8
+"""The side of a student's images is a multiple of it: three layers halve them."""
 
 
 class StudentConfig(Config):
@@ -39,7 +42,7 @@ class StudentConfig(Config):
     """
 
     architecture: Literal["strided", "pooled", "patches"] = "strided"
-    image_size: int = Field(default=64, ge=8, le=4096, multiple_of=8)
+    image_size: int = Field(default=64, ge=8, le=4096, multiple_of=SIDE_STEP)
     classes: int = Field(default=2, ge=2)
     width: int = Field(default=16, ge=1)
 
