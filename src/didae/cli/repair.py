@@ -57,7 +57,7 @@ class RepairRun(Command):
     poisoned : int
         Images of Square the student was trained and validated on.
     correlation : float
-        Share of them whose label and background class agree.
+        Share of them whose label and background class agree; both are by default those of a demo.
     draw : int
         Which draw of them: the seed of `didae train student`.
     held_out : Path
