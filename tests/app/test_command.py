@@ -181,3 +181,9 @@ def test_the_limits_are_those_of_the_design() -> None:
     limits = UploadLimits()
     assert limits.files <= limits.entries < 65_535
     assert limits.file_bytes <= limits.total_bytes
+
+
+def test_a_command_that_is_shown_is_quoted_for_the_shell(tmp_path):
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "run.yaml").write_text("data: square\nstudent: x\n")
+    assert f"didae repair '{tmp_path / 'my run'}' --data" in obstacle(tmp_path / "my run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import shlex
 from typing import Any
 
 from didae.app.desk import Desk
@@ -115,7 +116,7 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
         error=mine.error if mine is not None else "",
         result=result,
         stale=stale,
-        folder=run.folder,
+        folder=shlex.quote(str(run.folder)),
         obstacle=desk.obstacle(run),
         preview=[_preview(run, preview) for preview in result.preview] if result else [],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def repair_section(folder: Path, run: Path) -> dict[str, Any]:
         "gate": _seen(document) if document.tried else (),
         "preview": preview,
         "oracle": Oracle.name in document.teachers,
-        "run": str(run),
+        "run": shlex.quote(str(run)),
     }
 
 
