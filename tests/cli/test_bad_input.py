@@ -202,12 +202,12 @@ def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) ->
         os.kill(os.getpid(), number)
         write(image, path)
 
-    before = signal.getsignal(number)
+    earlier = signal.signal(number, signal.SIG_DFL)  # nohup may have started the tests
     with monkeypatch.context() as patch:
         patch.setattr(data_module, "write_png", signalled)
         assert main(flags) == 128 + number
     assert capsys.readouterr().err.startswith("didae: interrupted")
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == signal.SIG_DFL
     # What nohup ignores is no end.
     signal.signal(number, signal.SIG_IGN)
     try:
@@ -215,7 +215,7 @@ def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) ->
             patch.setattr(data_module, "write_png", signalled)
             assert main(flags) == 0
     finally:
-        signal.signal(number, before)
+        signal.signal(number, earlier)
     capsys.readouterr()
 
 
