@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -94,20 +95,10 @@ class AuditConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The images that the components are made from.
+    """The images that the components are made from."""
 
-    Attributes
-    ----------
-    images : Tensor, uint8, shape (n, 3, h, w)
-        All that could be read.
-    rows : ndarray of int64, shape (n,)
-        Which ones.
-    unread : Unread or None
-        The images that could not be read; None without any.
-    """
-
-    images: Tensor
-    rows: NDArray[np.int64]
+    images: UInt8[Tensor, "n 3 h w"]
+    rows: Int[NDArray[np.int64], " n"]
     unread: Unread | None = None
 
     @cached_property
@@ -117,25 +108,7 @@ class Sample:
 
     @classmethod
     def read(cls, source: ImageSource, rows: Sequence[int] | NDArray[np.int64]) -> Sample:
-        """Read what can be read.
-
-        Parameters
-        ----------
-        source : ImageSource
-            The data.
-        rows : sequence of int
-            Which images are wanted.
-
-        Returns
-        -------
-        Sample
-            The images.
-
-        Raises
-        ------
-        DidaeError
-            If fewer than 50 can be read.
-        """
+        """Read what can be read."""
         images, kept, unread = read_all(source, rows)
         if len(kept) < FEWEST:
             raise DidaeError(
@@ -152,47 +125,13 @@ def make_components(
     student: StudentLike,
     config: AuditConfig,
     folder: Path,
-    factors: tuple[NDArray[np.float64], tuple[str, ...]] | None = None,
+    factors: tuple[Float[NDArray[np.float64], "n f"], tuple[str, ...]] | None = None,
     watch: Callable[[int, Decoder], None] | None = None,
 ) -> tuple[Components, dict[str, float]]:
     """Fit and train all that is needed to explain a student.
 
     What is in the folder is kept where it was made from the same images, labels, encoder, student
     and settings, and made again elsewhere.
-
-    Parameters
-    ----------
-    source : ImageSource
-        Where the images come from.
-    sample : Sample
-        Images to learn from.
-    encoder : Encoder
-        Φ.
-    student : callable
-        The classifier.
-    config : AuditConfig
-        How.
-    folder : Path
-        Gets ``dictionary``, ``decoder``, ``probe`` and a folder per surrogate.
-    factors : tuple of (ndarray of shape (n, f), tuple of str), optional
-        Standardised attributes of the sample and their names, for Procrustes. Without, the
-        directions are those of `fit_guided` where there are labels, else those of SVD.
-    watch : callable, optional
-        Looks at the decoder while it trains, as for `didae.decoders.training.fit_decoder`.
-
-    Returns
-    -------
-    components : Components
-        With the student.
-    measures : dict of str to float
-        Agreement of the probe and of each surrogate with the student on images that they were not
-        fitted on, and of the student with the labels, where there are any; in [0, 1].
-
-    Raises
-    ------
-    DidaeError
-        If the student does not keep its contract, calls all images (of each class) the same, or
-        the run that is above the folder has begun with other ingredients.
     """
     student, judged, good = _ask(student, source, sample)
     sample, judged = Sample(sample.images[good], sample.rows[good.numpy()]), judged[good]

@@ -25,28 +25,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def from_mapping(cls: type[ConfigT], values: Mapping[str, Any], where: str | Path) -> ConfigT:
-    """Build a configuration from values that a user or a file named.
-
-    Parameters
-    ----------
-    cls
-        The configuration.
-    values
-        Values by field, nested as the fields are; a missing field takes its default.
-    where
-        Where the values stand, for the message.
-
-    Returns
-    -------
-    Config
-        The configuration.
-
-    Raises
-    ------
-    DidaeError
-        If a key is unknown (the message has the nearest valid one), missing, or its value has the
-        wrong type.
-    """
+    """Build a configuration from values that a user or a file named."""
     try:
         return cls.model_validate(dict(values))
     except pydantic.ValidationError as error:
@@ -55,25 +34,7 @@ def from_mapping(cls: type[ConfigT], values: Mapping[str, Any], where: str | Pat
 
 
 def load_yaml(cls: type[ConfigT], path: str | Path) -> ConfigT:
-    """Read a configuration from a YAML file; nothing in it is ever executed.
-
-    Parameters
-    ----------
-    cls
-        The configuration.
-    path
-        The file; an empty one gives all defaults.
-
-    Returns
-    -------
-    Config
-        The configuration.
-
-    Raises
-    ------
-    DidaeError
-        If the file is missing or no YAML, or as `from_mapping`.
-    """
+    """Read a configuration from a YAML file; nothing in it is ever executed."""
     try:
         values = yaml.safe_load(read_bytes(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -87,20 +48,7 @@ def load_yaml(cls: type[ConfigT], path: str | Path) -> ConfigT:
 
 
 def save_yaml(config: Config, path: str | Path) -> None:
-    """Write a configuration, defaults included, as YAML that `load_yaml` reads back equal.
-
-    Parameters
-    ----------
-    config
-        The configuration.
-    path
-        The file, written atomically.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be written; an earlier file is then untouched.
-    """
+    """Write a configuration, defaults included, as YAML that `load_yaml` reads back equal."""
     write_text(
         path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     )

@@ -64,22 +64,6 @@ def cross_jointly(margin: Tensor, slope: Tensor, spread: Tensor, strength: float
     """Move along all directions together until the margin is (1 - strength) times what it was.
 
     Of all such changes this is the shortest where each code is measured in its spread.
-
-    Parameters
-    ----------
-    margin
-        The probe's margin of each image, shape (b,).
-    slope
-        Change of the margin for one unit of code, w·ω, shape (k,), not all 0.
-    spread
-        Standard deviation of each code, shape (k,).
-    strength
-        1 reaches the boundary, 2 mirrors the margin.
-
-    Returns
-    -------
-    Tensor
-        Change of each code, -strength · margin · slope·σ² / Σ (slope·σ)², shape (b, k).
     """
     share = slope * spread**2 / (slope * spread).pow(2).sum()
     return -strength * margin[:, None] * share
@@ -109,42 +93,11 @@ def clamp(codes: Tensor, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def apply(z: Tensor, change: Tensor, atoms: Tensor) -> Tensor:
-    """Edit every image along every direction, z' = z + change·ω, in one operation.
-
-    Parameters
-    ----------
-    z
-        Embeddings, shape (b, d).
-    change
-        Change of each code, shape (b, k).
-    atoms
-        Directions of the edits, shape (k, d).
-
-    Returns
-    -------
-    Tensor
-        One edited embedding for each image and direction, shape (b, k, d).
-    """
+    """Edit every image along every direction, z' = z + change·ω, in one operation."""
     return torch.addcmul(z[:, None, :], change[:, :, None], atoms)
 
 
 def amplification(asked: Tensor, seen: Tensor, most: float = 2.0) -> Tensor:
-    """Say how many times more to ask for where less than asked was drawn.
-
-    Parameters
-    ----------
-    asked
-        What was asked of each code, any shape.
-    seen
-        How far the code of the re-encoded image moved, of the same shape.
-    most
-        Greatest factor, at least 1.
-
-    Returns
-    -------
-    Tensor
-        clamp(asked / seen, 1, most); ``most`` where the code did not move or moved the wrong way,
-        1 where nothing was asked.
-    """
+    """Say how many times more to ask for where less than asked was drawn."""
     share = seen / asked
     return torch.where(share > 0, 1 / share, most).clamp(1, most).where(asked != 0, 1)

@@ -11,22 +11,7 @@ from torch import Tensor
 
 
 def generator(seed: int, *keys: str | int) -> torch.Generator:
-    """Make a generator for one purpose.
-
-    Parameters
-    ----------
-    seed
-        Seed of the run, any integer.
-    *keys
-        What the numbers are for, for example ``"student", 3``. ``1`` and ``"1"`` are different
-        keys.
-
-    Returns
-    -------
-    torch.Generator
-        On the CPU, seeded from the SHA-256 of seed and keys. PyTorch's CPU generator uses 32 bits
-        of its seed, so two of 10 000 generators share their numbers with probability .01.
-    """
+    """Make a generator for one purpose."""
     parts = [int(seed), *(str(key) if isinstance(key, str) else int(key) for key in keys)]
     # `ascii` of a list frames the parts unambiguously, in the same way in every version of Python.
     digest = hashlib.sha256(ascii(parts).encode()).digest()
@@ -38,16 +23,6 @@ def seeded(seed: int) -> Generator[None, None, None]:
     """Seed what is drawn inside, such as the first weights of a module, and nothing outside.
 
     PyTorch's initialisers know only the global generator, so its state is put back at the end.
-
-    Parameters
-    ----------
-    seed
-        Seed of the CPU generator.
-
-    Yields
-    ------
-    None
-        The block to seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -55,22 +30,7 @@ def seeded(seed: int) -> Generator[None, None, None]:
 
 
 def standard_normal(shape: Sequence[int], seed: int, ids: Sequence[str]) -> Tensor:
-    """Draw noise for images, each image from its own generator, so that batching changes nothing.
-
-    Parameters
-    ----------
-    shape
-        Shape of the noise of one image.
-    seed
-        Seed of the run.
-    ids
-        The b image ids.
-
-    Returns
-    -------
-    Tensor
-        float32 of shape ``(b, *shape)`` on the CPU.
-    """
+    """Draw each image's noise from a generator of its own, so that batching changes nothing."""
     noise = torch.empty(len(ids), *shape)
     for row, image_id in zip(noise, ids, strict=True):
         row.normal_(generator=generator(seed, image_id))

@@ -34,24 +34,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Find the device to compute on.
-
-    Parameters
-    ----------
-    name
-        ``"auto"`` (CUDA, else MPS, else the CPU) or a name that PyTorch knows, such as ``"cpu"`` or
-        ``"cuda:1"``.
-
-    Returns
-    -------
-    torch.device
-        A device that is there.
-
-    Raises
-    ------
-    DidaeError
-        If the name is unknown or this machine has no such device.
-    """
+    """Find the device to compute on."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -184,18 +167,7 @@ def _line_a_minute() -> Watcher:
 
 
 class AutoBatch:
-    """Run a function over tensors in batches, and in smaller ones when the memory does not suffice.
-
-    Parameters
-    ----------
-    size
-        Items in a batch to start with, at least 1.
-
-    Attributes
-    ----------
-    size : int
-        Items in a batch now; halved at every out-of-memory and kept for later calls.
-    """
+    """Run a function over tensors in batches, in smaller ones when memory does not suffice."""
 
     def __init__(self, size: int = 64) -> None:
         if size < 1:
@@ -211,27 +183,7 @@ class AutoBatch:
     def map(
         self, function: Callable[..., Tensor | tuple[Tensor, ...]], *tensors: Tensor
     ) -> Tensor | tuple[Tensor, ...]:
-        """Apply a function to slices of the tensors and join what it returns.
-
-        Parameters
-        ----------
-        function
-            Takes one slice of each tensor and returns a tensor, or a tuple of tensors, with one row
-            an item. It is called again for the same items after an out-of-memory, so it must have
-            no effect but its result. Without items it is called once with empty slices.
-        *tensors
-            At least one tensor, all of the same length.
-
-        Returns
-        -------
-        Tensor or tuple of Tensor
-            The rows of all items in their order.
-
-        Raises
-        ------
-        DidaeError
-            If the memory does not suffice for a single item.
-        """
+        """Apply a function to slices of the tensors and join what it returns."""
         count = len(tensors[0])
         if any(len(tensor) != count for tensor in tensors):
             raise ValueError(f"tensors of different length: {[len(tensor) for tensor in tensors]}")

@@ -54,40 +54,6 @@ class DirectionSummary(BaseModel):
     """The funnel of one direction.
 
     Every stage counts the rows that also passed all stages before it.
-
-    Attributes
-    ----------
-    index
-        Number of the direction in its dictionary.
-    name
-        Name of the direction.
-    n
-        Rows asked for: one per image, failed ones included.
-    feasible
-        Rows whose edit exists (the slope of the probe along the direction is not about zero).
-    latent_flips
-        Rows at which the clamped edit flips the probe.
-    ambient_flips
-        Rows at which the student flips on the decoded 8-bit image.
-    verified_flips
-        Rows at which, besides, the re-encoded code moved as requested and the others little.
-    non_adversarial_flips
-        Rows at which, besides, every surrogate flips.
-    nafr
-        Non-adversarial flip rate (1/n) Σ [student flips ∧ every surrogate flips], in [0, 1],
-        whether verified or not; None without surrogates.
-    mean_spill
-        Mean over delivered counterfactuals of the largest absolute change of another code, in
-        its std.
-    realised
-        Median over delivered counterfactuals of the change of the own code, read from the
-        re-encoded 8-bit image, as a share of what was requested; 1 is ideal. None if nothing was
-        delivered, or in a run of an earlier version.
-    stability
-        Share of the ambient flips that outlive noise of ±1/255 on the delivered image, in [0, 1];
-        None without flips, or in a run of an earlier version.
-    correlates_with
-        (factor, Pearson r) pairs, strongest first; empty where no attribute is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -145,46 +111,7 @@ class DirectionSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """All a run says about itself, apart from its table of counterfactuals.
-
-    Attributes
-    ----------
-    n_images, n_directions
-        Distinct images and directions in the table.
-    counterfactuals_per_second
-        Delivered counterfactuals per second of the sweep, end to end.
-    nfe_per_counterfactual
-        Network evaluations per delivered counterfactual, the inversion's share included.
-    round_trip_psnr
-        Mean over images, in dB, of the round trip without residual; None if never measured.
-    directions
-        In the order of their `rank`, in whatever order they are given.
-    failures
-        Reason -> number of rows.
-    classes
-        Name of a class -> images of this label; those without one as ``unlabelled``. Empty where
-        no image has a label.
-    pairs
-        Name of a predicted class -> name of the class that images were to be moved to -> images.
-    disentanglement
-        (directions, codes): mean absolute change of each code, in its std, on re-encoded images;
-        row i is the direction with the i-th smallest index. Empty if never measured.
-    factors
-        Names of the known factors or attributes.
-    code_factor_correlation
-        (directions, factors): Pearson r; rows ordered as in `disentanglement`.
-    label_names
-        Name of each class; empty if unknown.
-    nafr_definition
-        What `DirectionSummary.nafr` counts, in a sentence.
-    measures
-        Further figures of the run, shown among its key numbers (`{"probe_agreement": 0.96}`).
-    settings
-        The resolved configuration.
-    unread
-        Images that could not be read, by what they were for: read (and left
-        out at once), learnt from, explained.
-    """
+    """All a run says about itself, apart from its table of counterfactuals."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -217,37 +144,13 @@ class Summary(BaseModel):
         return tuple(d.name for d in sorted(self.directions, key=lambda d: d.index))
 
     def to_json(self) -> dict[str, Any]:
-        """Return a mapping for `storage.write_json`.
-
-        Returns
-        -------
-        dict
-            JSON types only; figures that are not finite become None.
-        """
+        """Return a mapping for `storage.write_json`."""
         document = self.model_dump(mode="json")
         return {key: _finite(value) for key, value in document.items()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], where: str = "summary.json") -> Summary:
-        """Read what `to_json` returned.
-
-        Parameters
-        ----------
-        document
-            A parsed `summary.json`.
-        where
-            What to call the document in an error.
-
-        Returns
-        -------
-        Summary
-            The same summary.
-
-        Raises
-        ------
-        DidaeError
-            If a key is missing, unknown or of the wrong type.
-        """
+        """Read what `to_json` returned."""
         try:
             return cls.model_validate(dict(document))
         except ValidationError as error:
@@ -322,28 +225,7 @@ def summarise(
     code_factor_correlation: Sequence[Sequence[float]] = (),
     **facts: Any,
 ) -> Summary:
-    """Count the funnel of every direction in a table of counterfactuals.
-
-    Parameters
-    ----------
-    rows
-        Rows of the counterfactual table, one per image and direction; read once, in any order.
-    stability
-        Direction -> share of its ambient flips that outlive a disturbance.
-    disentanglement
-        (directions, codes), see `Summary.disentanglement`.
-    factors
-        Names of the columns of `code_factor_correlation`.
-    code_factor_correlation
-        (directions, factors): Pearson r of each direction's code with each factor.
-    **facts
-        Further fields of `Summary` that the table cannot tell: speed, NFE, settings...
-
-    Returns
-    -------
-    Summary
-        What the rows come to.
-    """
+    """Count the funnel of every direction in a table of counterfactuals."""
     tallies: dict[int, _Tally] = {}
     failures: Counter[str] = Counter()
     psnr: dict[str, float | None] = {}

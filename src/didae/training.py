@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -79,41 +80,7 @@ def train(
     watch: Callable[[int, Model], None] | None = None,
     data: str = "",
 ) -> list[float]:
-    """Fit a model in place and leave the averaged weights in it, on the CPU.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The model to fit.
-    loss : callable
-        ``loss(forward, indices, generator)`` gives the scalar loss of the examples ``indices``
-        (int64 tensor), drawing random numbers from ``generator`` only. ``forward`` is the model
-        with tensors of the CPU, wherever it is trained.
-    examples : int
-        Number of training examples.
-    config : TrainingConfig
-        Length, batch size, learning rate, seed.
-    folder : Path, optional
-        Where the checkpoint lives; a run found there is continued.
-    description : str
-        What the progress bar says.
-    watch : callable, optional
-        ``watch(steps, average)`` looks at the averaged weights at every checkpoint and after the
-        last step, where they are trained, in evaluation mode. It must change neither them nor the
-        global generators.
-    data : str
-        Hash of what it learns from; a checkpoint of a training on something else is refused.
-
-    Returns
-    -------
-    list of float
-        The loss of every step.
-
-    Raises
-    ------
-    DidaeError
-        If the loss is not finite, or the checkpoint belongs to another run.
-    """
+    """Fit a model in place and leave the averaged weights in it, on the CPU."""
     accelerator = _accelerator() if config.distributed else None
     rank, world, device = _place(accelerator, config)
     model.to(device)
@@ -166,25 +133,10 @@ def train(
     return history
 
 
-def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Give the examples of a step: consecutive pieces of one permutation per epoch.
-
-    Parameters
-    ----------
-    examples : int
-        Number of training examples.
-    batch_size : int
-        Examples per step; a step may span two epochs.
-    seed : int
-        Seed of the permutations.
-    step : int
-        Number of the step, from 0.
-
-    Returns
-    -------
-    Tensor, int64, shape (batch_size,)
-        Indices of the examples.
-    """
+def batch_indices(
+    examples: int, batch_size: int, seed: int, step: int
+) -> Int[Tensor, " batch_size"]:
+    """Give the examples of a step: consecutive pieces of one permutation per epoch."""
     positions = torch.arange(step * batch_size, (step + 1) * batch_size)
     epochs = positions // examples
     indices = torch.empty_like(positions)
@@ -197,17 +149,7 @@ def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tenso
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the averaged weights towards the model's, with warm-up.
-
-    Parameters
-    ----------
-    average, model : nn.Module
-        Two modules of the same shape; buffers are copied, not averaged.
-    decay : float
-        The final decay, in [0, 1).
-    step : int
-        Number of the step, from 0.
-    """
+    """Move the averaged weights towards the model's, with warm-up."""
     weight = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
     for mean, value in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(value, weight)

@@ -13,13 +13,7 @@ JUDGE, REPAIR, OWN = "judge", "repair", "own"
 
 
 class Controls:
-    """The controls, laid out when this is made inside `gr.Blocks`.
-
-    Parameters
-    ----------
-    limits : UploadLimits
-        Of own images.
-    """
+    """The controls, laid out when this is made inside `gr.Blocks`."""
 
     def __init__(self, limits: UploadLimits) -> None:
         with gr.Row(elem_id="top"):

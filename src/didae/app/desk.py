@@ -32,24 +32,7 @@ WINDOWS = 256
 
 
 class Desk(Runs):
-    """Everything that can be done with the runs.
-
-    Parameters
-    ----------
-    home : str or Path
-        The run folder.
-    actions : Actions
-        The long work.
-    limits : UploadLimits
-        Of own images.
-    teacher : str
-        Who judges; written into ``verdicts.json``.
-
-    Attributes
-    ----------
-    jobs : Jobs
-        The long work that runs.
-    """
+    """Everything that can be done with the runs."""
 
     def __init__(
         self, home: str | Path, actions: Actions, limits: UploadLimits, teacher: str = "page"
@@ -99,54 +82,19 @@ class Desk(Runs):
         return self._windows[name]
 
     def step(self, place: str, by: int) -> str:
-        """Go to a neighbouring screen.
-
-        Parameters
-        ----------
-        place : str
-            What is on the screen.
-        by : {-1, 1}
-            Which way.
-
-        Returns
-        -------
-        str
-            The place there.
-        """
+        """Go to a neighbouring screen."""
         run, direction = self.locate(place)
         return place if direction < 0 else self._at(place, run.step(direction, by))
 
     def obstacle(self, run: Run) -> str:
-        """Say why a run cannot be repaired now.
-
-        Parameters
-        ----------
-        run : Run
-            The run.
-
-        Returns
-        -------
-        str
-            A sentence; empty if it can.
-        """
+        """Say why a run cannot be repaired now."""
         reason = self.actions.obstacle(run.folder)
         if not reason and not run.verdicts().directions("spurious"):
             reason = "No direction is judged spurious yet, so there is nothing to repair."
         return reason
 
     def start_repair(self, place: str) -> None:
-        """Start the repair that the verdicts ask for.
-
-        Parameters
-        ----------
-        place : str
-            What is on the screen.
-
-        Raises
-        ------
-        DidaeError
-            If the run cannot be repaired, or other work is running.
-        """
+        """Start the repair that the verdicts ask for."""
         run, _ = self.locate(place)
         reason = self.obstacle(run)
         if reason:
@@ -160,20 +108,7 @@ class Desk(Runs):
         self.jobs.start("repair", place.rpartition(":")[0], work)
 
     def result(self, run: Run) -> tuple[SavedResult | None, bool]:
-        """Give the result of a run's last repair.
-
-        Parameters
-        ----------
-        run : Run
-            The run.
-
-        Returns
-        -------
-        result : SavedResult or None
-            The result; None before the first repair.
-        stale : bool
-            Whether verdicts have changed since.
-        """
+        """Give the result of a run's last repair."""
         saved = load_result(run.folder)
         return saved, saved is not None and saved.verdicts != judged(run)
 
@@ -218,19 +153,7 @@ class Desk(Runs):
         return accepted
 
     def downloads(self, run: Run) -> dict[str, Path]:
-        """List the files of a run to take home.
-
-        Parameters
-        ----------
-        run : Run
-            The run.
-
-        Returns
-        -------
-        dict of str to Path
-            ``model`` (only if a repair was accepted), ``verdicts`` and ``report``, those that are
-            there; the report is written if it is missing.
-        """
+        """List the files of a run to take home."""
         report = run.folder / REPORT_FILE
         if not report.is_file():
             write_report(run.folder, run.summary)
@@ -257,17 +180,6 @@ class Desk(Runs):
 
 
 def judged(run: Run) -> dict[str, str]:
-    """Read all verdicts of a run.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-
-    Returns
-    -------
-    dict of str to str
-        Direction -> verdict.
-    """
+    """Read all verdicts of a run."""
     verdicts = run.verdicts()
     return {str(d): verdict for d in run.order if (verdict := verdicts[d]) is not None}

@@ -16,25 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Status:
-    """How far a piece of work is.
-
-    Attributes
-    ----------
-    kind : str
-        What was started: ``repair`` or ``audit``.
-    run : str
-        For which run.
-    running : bool
-        Whether it still is.
-    share : float or None
-        How much is done, in [0, 1]; None where unknown.
-    words : str
-        What is being done.
-    seconds : float
-        Since it started.
-    error : str
-        Why it failed; empty if it did not.
-    """
+    """How far a piece of work is."""
 
     kind: str
     run: str
@@ -71,20 +53,7 @@ class Jobs:
         return status is not None and status.running
 
     def start(self, kind: str, run: str, work: Callable[[Progress], None]) -> None:
-        """Start a piece of work.
-
-        Parameters
-        ----------
-        kind, run : str
-            What it is and for which run.
-        work : callable
-            Takes a function to report progress to.
-
-        Raises
-        ------
-        DidaeError
-            If another is running.
-        """
+        """Start a piece of work."""
         with self._lock:
             if self._status is not None and self._status.running:
                 raise DidaeError(f"the {self._status.kind} is still running: wait until it ends.")

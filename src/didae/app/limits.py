@@ -46,42 +46,14 @@ class UploadLimits(Config):
 
 @dataclass(frozen=True)
 class Accepted:
-    """What was taken of an upload.
-
-    Attributes
-    ----------
-    images : int
-        Images, all of them within the limits.
-    ignored : tuple of str
-        Names of files that are neither images nor tables of them and were left out.
-    """
+    """What was taken of an upload."""
 
     images: int
     ignored: tuple[str, ...] = ()
 
 
 def check_images(folder: Path, paths: Sequence[PurePosixPath], limits: UploadLimits) -> int:
-    """Hold the images among files to the limits, by their number and their headers.
-
-    Parameters
-    ----------
-    folder : Path
-        Where they are.
-    paths : sequence of PurePosixPath
-        The files, relative to it.
-    limits : UploadLimits
-        How much.
-
-    Returns
-    -------
-    int
-        How many are images; at least one.
-
-    Raises
-    ------
-    DidaeError
-        If there is none or there are too many, or one is broken or too large.
-    """
+    """Hold the images among files to the limits, by their number and their headers."""
     images = [path for path in paths if is_image(path)]
     at_most("images", len(images), limits.files)
     if not images:
@@ -94,41 +66,13 @@ def check_images(folder: Path, paths: Sequence[PurePosixPath], limits: UploadLim
 
 
 def check_size(path: PurePosixPath, size: int, limits: UploadLimits) -> None:
-    """Refuse a file that is too large.
-
-    Parameters
-    ----------
-    path : PurePosixPath
-        The file, for the message.
-    size : int
-        Its bytes, so far.
-    limits : UploadLimits
-        How many it may have.
-
-    Raises
-    ------
-    DidaeError
-        If it has more.
-    """
+    """Refuse a file that is too large."""
     if size > limits.file_bytes:
         raise refused(path, f"it has more than {limits.file_bytes:,} bytes")
 
 
 def at_most(what: str, found: int, limit: int) -> None:
-    """Refuse too much of something.
-
-    Parameters
-    ----------
-    what : str
-        Of what, in the plural.
-    found, limit : int
-        How much there is, and how much there may be.
-
-    Raises
-    ------
-    DidaeError
-        If there is more.
-    """
+    """Refuse too much of something."""
     if found > limit:
         raise DidaeError(
             f"too many {what}: {found:,}, at most {limit:,} are allowed; "
@@ -137,20 +81,7 @@ def at_most(what: str, found: int, limit: int) -> None:
 
 
 def refused(path: PurePosixPath | str, reason: str) -> DidaeError:
-    """Say that a file is refused.
-
-    Parameters
-    ----------
-    path : PurePosixPath or str
-        The file.
-    reason : str
-        Why.
-
-    Returns
-    -------
-    DidaeError
-        To raise.
-    """
+    """Say that a file is refused."""
     return DidaeError(f"{str(path)!r} is refused: {reason}; leave it out or replace it.")
 
 
@@ -160,34 +91,12 @@ def is_wanted(path: PurePosixPath) -> bool:
 
 
 def is_image(path: PurePosixPath) -> bool:
-    """Tell by its ending whether a file says that it is an image.
-
-    Parameters
-    ----------
-    path : PurePosixPath
-        The file.
-
-    Returns
-    -------
-    bool
-        Whether it does.
-    """
+    """Tell by its ending whether a file says that it is an image."""
     return listing.is_image(path.name)
 
 
 def is_hidden(path: PurePosixPath) -> bool:
-    """Tell whether a file is one that its user never sees.
-
-    Parameters
-    ----------
-    path : PurePosixPath
-        Relative to the folder.
-
-    Returns
-    -------
-    bool
-        Whether a part of it begins with a dot, or is what systems leave in folders and archives.
-    """
+    """Tell whether a file is one that its user never sees."""
     return any(listing.is_hidden(part) for part in path.parts)
 
 

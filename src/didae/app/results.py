@@ -77,17 +77,7 @@ class SavedResult(Config):
 
 @dataclass(frozen=True)
 class Actions:
-    """The long work that the page starts but does not know how to do.
-
-    Attributes
-    ----------
-    obstacle : callable
-        Run folder -> why it cannot be repaired, or an empty text.
-    repair : callable
-        Run folder, progress -> result; the student is saved in ``repair/student``.
-    audit : callable
-        Folder of images, student, new run folder, progress -> None; writes a whole run.
-    """
+    """The long work that the page starts but does not know how to do."""
 
     obstacle: Callable[[Path], str]
     repair: Callable[[Path, Progress], RepairResult]
@@ -95,17 +85,7 @@ class Actions:
 
 
 def save_result(folder: Path, verdicts: Mapping[str, str], result: RepairResult) -> None:
-    """Keep a result in its run folder and pack an accepted student for the download.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    verdicts : mapping of str to str
-        Direction -> verdict that the repair followed.
-    result : RepairResult
-        What it came to.
-    """
+    """Keep a result in its run folder and pack an accepted student for the download."""
     home = folder / REPAIR_FOLDER
     if result.accepted and (home / MODEL_FOLDER).is_dir():
         write_bytes(home / MODEL_FILE, _pack(home / MODEL_FOLDER))
@@ -114,30 +94,13 @@ def save_result(folder: Path, verdicts: Mapping[str, str], result: RepairResult)
 
 
 def load_result(folder: Path) -> SavedResult | None:
-    """Read what `save_result` kept.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    SavedResult or None
-        The result; None before the first repair.
-    """
+    """Read what `save_result` kept."""
     path = folder / REPAIR_FOLDER / RESULT_FILE
     return from_mapping(SavedResult, read_json(path), path) if path.is_file() else None
 
 
 def clear_result(folder: Path) -> None:
-    """Forget an earlier result, so that it is not taken for that of the next repair.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    """
+    """Forget an earlier result, so that it is not taken for that of the next repair."""
     for name in (RESULT_FILE, MODEL_FILE, ONNX_FILE):
         (folder / REPAIR_FOLDER / name).unlink(missing_ok=True)
     shutil.rmtree(folder / REPAIR_FOLDER / MODEL_FOLDER, ignore_errors=True)

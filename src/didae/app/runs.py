@@ -16,21 +16,6 @@ class Runs:
 
     A *place* names a run and a direction ("main:3"). The browser sends the place that it shows with
     every click, so that a late click never judges what is not on the screen.
-
-    Parameters
-    ----------
-    home : str or Path
-        The run folder.
-
-    Attributes
-    ----------
-    opened : str
-        Name of the run that was looked at last.
-
-    Raises
-    ------
-    DidaeError
-        If the folder holds no finished run, or the verdicts in it are on another dictionary.
     """
 
     def __init__(self, home: str | Path) -> None:
@@ -40,49 +25,16 @@ class Runs:
         self._runs[MAIN].verdicts()
 
     def names(self) -> tuple[str, ...]:
-        """List the finished runs.
-
-        Returns
-        -------
-        tuple of str
-            ``main`` and the numbers of the own ones.
-        """
+        """List the finished runs."""
         found = sorted((self.home / OWN_FOLDER).glob("*/run/summary.json"))
         return (MAIN, *(path.parents[1].name for path in found))
 
     def title(self, name: str) -> str:
-        """Name a run for a reader.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-
-        Returns
-        -------
-        str
-            Its title.
-        """
+        """Name a run for a reader."""
         return self.home.resolve().name if name == MAIN else f"Own images {int(name)}"
 
     def run(self, name: str) -> Run:
-        """Open a run.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-
-        Returns
-        -------
-        Run
-            The run.
-
-        Raises
-        ------
-        DidaeError
-            If there is no such run.
-        """
+        """Open a run."""
         if name not in self._runs:
             if name not in self.names():
                 raise DidaeError("this run is no longer there: reload the page.")
@@ -90,19 +42,7 @@ class Runs:
         return self._runs[name]
 
     def first(self, name: str) -> str:
-        """Find where to begin or to go on.
-
-        Parameters
-        ----------
-        name : str
-            Of a run.
-
-        Returns
-        -------
-        str
-            The place of the first direction that is not judged, else of the last; of a run without
-            counterfactuals a place without a direction.
-        """
+        """Find where to begin or to go on."""
         run = self.run(name)
         self.opened = name
         direction = run.next_open()
@@ -111,25 +51,7 @@ class Runs:
         return f"{name}:{direction}"
 
     def locate(self, place: str) -> tuple[Run, int]:
-        """Look up a place.
-
-        Parameters
-        ----------
-        place : str
-            What the browser sent.
-
-        Returns
-        -------
-        run : Run
-            Its run.
-        direction : int
-            Its direction; -1 where there is none.
-
-        Raises
-        ------
-        DidaeError
-            If there is no such place.
-        """
+        """Look up a place."""
         name, _, number = place.rpartition(":")
         run = self.run(name)
         if number not in {str(direction) for direction in (*run.order, -1)}:

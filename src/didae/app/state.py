@@ -17,17 +17,7 @@ PAIRS = 12
 
 @dataclass(frozen=True)
 class Mark:
-    """One direction in the progress strip.
-
-    Attributes
-    ----------
-    name : str
-        Name of the direction.
-    verdict : str or None
-        What was judged.
-    here : bool
-        Whether it is the one on the screen.
-    """
+    """One direction in the progress strip."""
 
     name: str
     verdict: Verdict | None
@@ -36,25 +26,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Screen:
-    """Everything that the screen of one direction shows.
-
-    Attributes
-    ----------
-    direction : DirectionSummary
-        The direction and its funnel.
-    verdict : str or None
-        What was judged.
-    place : int
-        Number of the screen, from 1.
-    pairs : tuple of Pair
-        The strongest pairs, strongest first.
-    delivered : int
-        Counterfactuals from which these were chosen.
-    images : int
-        Images of the run.
-    strip : tuple of Mark
-        All directions in the order of their screens.
-    """
+    """Everything that the screen of one direction shows."""
 
     direction: DirectionSummary
     verdict: Verdict | None
@@ -71,29 +43,7 @@ class Screen:
 
 
 class Run:
-    """A run folder, opened for judging.
-
-    Parameters
-    ----------
-    folder : str or Path
-        What ``didae explain`` or ``didae demo`` wrote.
-
-    Attributes
-    ----------
-    folder : Path
-        The folder.
-    summary : Summary
-        What the run counted.
-    order : tuple of int
-        Directions in the order of their screens: those with a counterfactual to look at.
-    silent : tuple of str
-        Names of the directions without one.
-
-    Raises
-    ------
-    DidaeError
-        If the folder holds no finished run.
-    """
+    """A run folder, opened for judging."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -114,18 +64,7 @@ class Run:
         )
 
     def verdicts(self) -> Verdicts:
-        """Read the verdicts as they are on the disk now.
-
-        Returns
-        -------
-        Verdicts
-            Saved in ``verdicts.json`` at each change.
-
-        Raises
-        ------
-        DidaeError
-            If the file belongs to another dictionary, or the run does not say which is its own.
-        """
+        """Read the verdicts as they are on the disk now."""
         components = self.summary.settings.get("components", {})
         fingerprint = components.get("dictionary")
         if not fingerprint:
@@ -136,74 +75,23 @@ class Run:
         return Verdicts.open_file(path, str(fingerprint), self.summary.names)
 
     def name(self, direction: int) -> str:
-        """Name a direction.
-
-        Parameters
-        ----------
-        direction : int
-            Its number.
-
-        Returns
-        -------
-        str
-            Its name.
-        """
+        """Name a direction."""
         return self._directions[direction].name
 
     def step(self, direction: int, by: int) -> int:
-        """Go to a neighbouring screen.
-
-        Parameters
-        ----------
-        direction : int
-            The direction on the screen.
-        by : {-1, 1}
-            Which way.
-
-        Returns
-        -------
-        int
-            The direction there; the same at either end.
-        """
+        """Go to a neighbouring screen."""
         place = self.order.index(direction) + by
         return self.order[min(max(place, 0), len(self.order) - 1)]
 
     def next_open(self, after: int | None = None) -> int | None:
-        """Find a direction without a verdict.
-
-        Parameters
-        ----------
-        after : int, optional
-            Where to start; the search goes on from the front behind the last screen.
-
-        Returns
-        -------
-        int or None
-            The direction, or None where all are judged.
-        """
+        """Find a direction without a verdict."""
         start = 0 if after is None else self.order.index(after) + 1
         verdicts = self.verdicts()
         ahead = (*self.order[start:], *self.order[:start])
         return next((d for d in ahead if verdicts[d] is None), None)
 
     def screen(self, direction: int) -> Screen:
-        """Gather what the screen of a direction shows.
-
-        Parameters
-        ----------
-        direction : int
-            One of `order`.
-
-        Returns
-        -------
-        Screen
-            Its content.
-
-        Raises
-        ------
-        DidaeError
-            If an image is missing or broken.
-        """
+        """Gather what the screen of a direction shows."""
         verdicts = self.verdicts()
         labels = self.summary.label_names
         return Screen(

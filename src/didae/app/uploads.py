@@ -40,27 +40,6 @@ def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Acc
 
     Nothing is believed: declared sizes are checked before anything is written, and every byte is
     counted again while it is. The folder appears when all of it is in order, or not at all.
-
-    Parameters
-    ----------
-    archive : str or Path
-        A zip file.
-    folder : str or Path
-        Where to; must not exist.
-    limits : UploadLimits
-        How much.
-
-    Returns
-    -------
-    Accepted
-        What was unpacked.
-
-    Raises
-    ------
-    DidaeError
-        If the file is no zip file; goes beyond a limit; has an entry that is absolute, leads out of
-        the folder, is a link or another special file, is encrypted, or is there twice; holds
-        a broken image, or none.
     """
     archive, folder = Path(archive), Path(folder)
     _check_end(archive, limits)

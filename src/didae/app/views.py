@@ -38,20 +38,7 @@ def asset(name: str) -> str:
 
 
 def judge_view(run: Run, direction: int) -> str:
-    """Draw the screen of one direction.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    direction : int
-        The direction; -1 where the run has no counterfactual at all.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Draw the screen of one direction."""
     if direction < 0:
         return _render("empty.html.jinja", run=run)
     screen = run.screen(direction)
@@ -69,18 +56,7 @@ def judge_view(run: Run, direction: int) -> str:
 
 
 def verdicts_view(run: Run) -> str:
-    """Draw what has been judged so far.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Draw what has been judged so far."""
     verdicts = run.verdicts()
     names: dict[str, list[str]] = {verdict: [] for verdict in (*VERDICTS, "open")}
     for direction in run.order:
@@ -89,22 +65,7 @@ def verdicts_view(run: Run) -> str:
 
 
 def repair_view(desk: Desk, run: Run, name: str) -> str:
-    """Draw the repair: its progress while it runs, and what the last one came to.
-
-    Parameters
-    ----------
-    desk : Desk
-        Knows the work that runs.
-    run : Run
-        The run.
-    name : str
-        Its name.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Draw the repair: its progress while it runs, and what the last one came to."""
     status = desk.jobs.status
     mine = status if status is not None and (status.kind, status.run) == ("repair", name) else None
     if mine is not None and mine.running:
@@ -123,51 +84,18 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
 
 
 def job_view(status: Status | None) -> str:
-    """Draw how far the long work is, or why it failed.
-
-    Parameters
-    ----------
-    status : Status or None
-        The work.
-
-    Returns
-    -------
-    str
-        HTML; empty where there is nothing to say.
-    """
+    """Draw how far the long work is, or why it failed."""
     return _render("job.html.jinja", status=status) if status is not None else ""
 
 
 def own_view(desk: Desk) -> str:
-    """Draw the progress of a user's own images.
-
-    Parameters
-    ----------
-    desk : Desk
-        Knows the work that runs.
-
-    Returns
-    -------
-    str
-        HTML; empty where nothing was started.
-    """
+    """Draw the progress of a user's own images."""
     status = desk.jobs.status
     return job_view(status) if status is not None and status.kind == "audit" else ""
 
 
 def own_intro(limits: UploadLimits) -> str:
-    """Say what a user may hand in.
-
-    Parameters
-    ----------
-    limits : UploadLimits
-        The limits.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Say what a user may hand in."""
     return _render("own.html.jinja", limits=limits)
 
 

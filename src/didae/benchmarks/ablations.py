@@ -64,23 +64,7 @@ TARGETS: dict[str, tuple[float | None, float | None]] = {
 
 
 def bench_ablations(quick: bool, folder: Path, json: Path | None = None) -> Figures:
-    """Exchange decoder, sampler, dictionary and probe data, one at a time.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer images, two seeds of judges, autoencoders trained for a tenth of the time.
-    folder : Path
-        Keeps networks and measurements, and gets ``frontier.svg``; an interrupted benchmark goes
-        on.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-
-    Returns
-    -------
-    Figures
-        All of them. Those that need no student have no seeds.
-    """
+    """Exchange decoder, sampler, dictionary and probe data, one at a time."""
     bench = _Bench(quick, folder)
     ways = {
         **{name: lambda s=sampler: bench.sampled(s) for name, sampler in SAMPLERS.items()},
@@ -126,13 +110,7 @@ class _Even(Decoder):
     """A flow decoder whose sampler takes steps of equal length."""
 
     def times(self) -> list[float]:
-        """Give evenly spaced times.
-
-        Returns
-        -------
-        list of float
-            From 0 (data) to 1 (noise).
-        """
+        """Give evenly spaced times."""
         steps = self.sampler.steps
         return [i / steps for i in range(steps + 1)]
 
@@ -192,20 +170,7 @@ class _Bench:
         }
 
     def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Way:
-        """Give the method itself, with another sampler.
-
-        Parameters
-        ----------
-        sampler : SamplerConfig
-            The sampler.
-        kind : type of Decoder
-            What the shipped decoder is read as.
-
-        Returns
-        -------
-        Way
-            To make counterfactuals.
-        """
+        """Give the method itself, with another sampler."""
         decoder, encoder = kind.load(SHIPPED / "decoder"), self.components.encoder
         decoder.sampler = sampler
 
@@ -219,18 +184,7 @@ class _Bench:
         return Way(self.components.dictionary, look, draw)
 
     def autoencoder(self, name: str) -> Way:
-        """Put an autoencoder in the place of encoder and decoder; Procrustes on its latent.
-
-        Parameters
-        ----------
-        name : {"autoencoder", "vae"}
-            Which.
-
-        Returns
-        -------
-        Way
-            To make counterfactuals.
-        """
+        """Put an autoencoder in the place of encoder and decoder; Procrustes on its latent."""
         images = self.square.images(self.square.splits["train"])
         config = AutoencoderConfig(dim=self.components.encoder.dim, variational=name == "vae")
         network = fit_autoencoder(images, config, self.training, self.folder / name)
@@ -247,22 +201,7 @@ class _Bench:
         return Way(dictionary, look, draw)
 
     def probe(self, seed: int, name: str) -> Measurement:
-        """Distil the student on other images, and cross the boundary along the background.
-
-        Parameters
-        ----------
-        seed : int
-            Of student, surrogates and images.
-        name : {"broad", "few", "poisoned"}
-            The images: broad ones, as few of them as there are poisoned ones, or the poisoned ones
-            that the student was trained on.
-
-        Returns
-        -------
-        dict of str to float
-            Agreement with the student, the background's share of what all directions change in the
-            probe's margin, and what `Victim.judge` says of Algorithm 2.
-        """
+        """Distil the student on other images, and cross the boundary along the background."""
         victim = self.victims[seed]
         probe = victim.probe if name == "broad" else self._distil(victim, name)
         explained = Victim(self.audit, victim.student, probe, victim.surrogates, seed)
@@ -292,30 +231,14 @@ class _Bench:
         return float(effect[SPURIOUS] / effect.sum())
 
     def add(self, name: str, run: Callable[[], Measurement], seed: int = 0) -> None:
-        """Measure once; a key with a slash holds the value of one seed.
-
-        Parameters
-        ----------
-        name : str
-            What is measured.
-        run : callable
-            Measures it.
-        seed : int
-            With which seed.
-        """
+        """Measure once; a key with a slash holds the value of one seed."""
         for key, value in self.ledger.measure(name, seed, run).items():
             if key != "seconds":
                 short = key.partition("/")[0]
                 self.rows.setdefault(f"ablation_{short}_{name}", []).append(value)
 
     def figures(self) -> Figures:
-        """Give the mean over seeds of everything measured.
-
-        Returns
-        -------
-        Figures
-            All figures, with their targets.
-        """
+        """Give the mean over seeds of everything measured."""
         figures = Figures()
         for key, values in self.rows.items():
             figures.add(key, values, self.n, *TARGETS.get(key, (None, None)))

@@ -49,23 +49,7 @@ TARGETS: dict[str, tuple[float | None, float | None]] = {
 
 
 def bench_adversarial(quick: bool, folder: Path, json: Path | None = None) -> Figures:
-    """Attack the student in every way, and look at what metrics and funnel make of it.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer images, two seeds.
-    folder : Path
-        Keeps students and measurements; an interrupted benchmark goes on.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-
-    Returns
-    -------
-    Figures
-        All of them, over seeds of student, probe and surrogates. A share that is undefined with
-        one seed is the mean over the others.
-    """
+    """Attack the student in every way, and look at what metrics and funnel make of it."""
     components, recipe, n = load_components(), SquareRecipe(), 40 if quick else 100
     square = Square(recipe.size, recipe.seed)
     audit = Audit.make(square, square.splits["test"][:n], components)
@@ -91,46 +75,17 @@ def bench_adversarial(quick: bool, folder: Path, json: Path | None = None) -> Fi
 
 @dataclass(frozen=True, eq=False)
 class Attacker:
-    """Makes counterfactuals of every kind for one student.
-
-    Attributes
-    ----------
-    victim : Victim
-        Whom to flip, on which images.
-    """
+    """Makes counterfactuals of every kind for one student."""
 
     victim: Victim
 
     def measure(self, kind: str) -> Measurement:
-        """Make one kind of counterfactual and judge it.
-
-        Parameters
-        ----------
-        kind : str
-            One of `KINDS`.
-
-        Returns
-        -------
-        dict of str to float
-            What `Victim.judge` gives.
-        """
+        """Make one kind of counterfactual and judge it."""
         images, z = self.deliver(kind)
         return self.victim.judge(images, z)
 
     def deliver(self, kind: str) -> tuple[Tensor, Tensor]:
-        """Make counterfactuals of one kind.
-
-        Parameters
-        ----------
-        kind : str
-            One of `KINDS`.
-
-        Returns
-        -------
-        tuple of Tensor
-            Images, uint8, and the z that each claims to show: the edited one, or where there is
-            none what the encoder sees in the image.
-        """
+        """Make counterfactuals of one kind."""
         audit, decoder = self.victim.audit, self.victim.audit.components.decoder
         if kind.startswith("z_") or kind in ("alg2", "random"):
             z = audit.z + self._edits(kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from didae.decoders.base import Decoder, StochasticCode
@@ -23,31 +24,16 @@ Done = Callable[[Tensor, Tensor], Tensor]
 
 
 def attack(
-    draw: Draw, score: Score, start: Tensor, radius: Tensor, steps: int, done: Done | None = None
-) -> Tensor:
+    draw: Draw,
+    score: Score,
+    start: Float[Tensor, "n ..."],
+    radius: Float[Tensor, " n"],
+    steps: int,
+    done: Done | None = None,
+) -> Float[Tensor, "n ..."]:
     """Follow the gradient, scaled to unit length, and stay in the ball (PGD in L2).
 
     A step is 2.5 radius / steps long, as is usual (Madry et al. 2018), so the surface is reached.
-
-    Parameters
-    ----------
-    draw : callable
-        Makes images of perturbations.
-    score : callable
-        What to maximise.
-    start : Tensor, shape (n, ...)
-        First perturbations, in the ball.
-    radius : Tensor, shape (n,)
-        Largest L2 norm of each perturbation.
-    steps : int
-        How many at most.
-    done : callable, optional
-        Looked at before every step; a row that is done moves no more. None makes all steps.
-
-    Returns
-    -------
-    Tensor, shape (n, ...)
-        Perturbations.
     """
     parts = torch.arange(len(start)).split(CHUNK)
     return torch.cat([_ascend(draw, score, start, radius, steps, done, part) for part in parts])
@@ -81,23 +67,10 @@ def _ascend(
     return moved
 
 
-def drawing(decoder: Decoder, z: Tensor, code: StochasticCode) -> Tensor:
-    """Decode as `Decoder.decode` does with a flow and Euler's method, but with gradients.
-
-    Parameters
-    ----------
-    decoder : Decoder
-        A rectified flow.
-    z : Tensor, shape (b, d)
-        z_sem.
-    code : StochasticCode
-        Of the same b images.
-
-    Returns
-    -------
-    Tensor, shape (b, 3, h, w)
-        Images in [0, 1].
-    """
+def drawing(
+    decoder: Decoder, z: Float[Tensor, "b d"], code: StochasticCode
+) -> Float[Tensor, "b 3 h w"]:
+    """Decode as `Decoder.decode` does with a flow and Euler's method, but with gradients."""
     drawn = decoder.draw(z)
 
     def velocity(x: Tensor, time: float) -> Tensor:

@@ -41,35 +41,7 @@ def bench_audit(
     training: TrainingConfig = STUDENT,
     config: AuditConfig | None = None,
 ) -> Figures:
-    """Train a student, write it as ONNX, and time its audit from its start to its report.
-
-    Parameters
-    ----------
-    quick : bool
-        Train decoder and surrogates for a fraction of the time, and explain fewer images.
-    folder : Path
-        Keeps student, audit and measurement. An audit that was interrupted starts anew.
-    source : ImageSource
-        The images, with labels for the student.
-    audit : callable
-        Audits them.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-    training : TrainingConfig
-        How long and how fast the student is trained.
-    config : AuditConfig, optional
-        How it is audited; by default as `didae audit` does, or in a fraction of the time.
-
-    Returns
-    -------
-    Figures
-        Minutes, and what was found.
-
-    Raises
-    ------
-    DidaeError
-        If the images have no labels.
-    """
+    """Train a student, write it as ONNX, and time its audit from its start to its report."""
     config = config or (QUICK if quick else AuditConfig())
     explained = QUICKLY_EXPLAINED if quick else EXPLAINED
     settings = {"audit": config.model_dump(mode="json"), "images": [PHOTOGRAPHS, explained]}
@@ -119,15 +91,7 @@ def _student(source: ImageSource, training: TrainingConfig) -> StudentNetwork:
 
 
 def write_onnx(student: StudentNetwork, file: Path) -> None:
-    """Write a student as an ONNX file that takes batches of any size.
-
-    Parameters
-    ----------
-    student : StudentNetwork
-        In evaluation mode.
-    file : Path
-        Gets the graph and its weights.
-    """
+    """Write a student as an ONNX file that takes batches of any size."""
     size, batch = student.config.image_size, {0: "batch"}
     with warnings.catch_warnings():
         # The exporter that needs no further package is called old, and traces checks of shapes.

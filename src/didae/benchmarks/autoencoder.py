@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from didae.config import Config
@@ -36,13 +37,7 @@ class AutoencoderConfig(Config):
 
 
 class Autoencoder(nn.Module):
-    """Strided convolutions to a latent and back, for images of 64 x 64 pixels.
-
-    Parameters
-    ----------
-    config : AutoencoderConfig
-        Its shape.
-    """
+    """Strided convolutions to a latent and back, for images of 64 x 64 pixels."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -70,23 +65,10 @@ class Autoencoder(nn.Module):
             nn.ConvTranspose2d(width, 3, 4, 2, 1),
         )
 
-    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
-        """Give the loss: encode, draw the latent if variational, decode, compare.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, 64, 64)
-            Images in [0, 1].
-        noise : Tensor, shape (b, dim)
-            Standard normal; unused by the plain autoencoder.
-
-        Returns
-        -------
-        Tensor, shape (b,)
-            Negative log-likelihood with Square's own pixel noise, up to a constant, plus the
-            divergence from the prior where the latent is variational (Kingma and Welling 2014,
-            eq. 10); in nats per colour value.
-        """
+    def forward(
+        self, images: Float[Tensor, "b 3 64 64"], noise: Float[Tensor, "b dim"]
+    ) -> Float[Tensor, " b"]:
+        """Give the loss: encode, draw the latent if variational, decode, compare."""
         code = self.down(images * 2 - 1)
         divergence = code.new_zeros(len(code))
         if self.config.variational:
@@ -98,19 +80,8 @@ class Autoencoder(nn.Module):
         return likelihood + divergence / images[0].numel()
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """Give the latent, its mean if variational.
-
-        Parameters
-        ----------
-        images : Tensor, uint8, shape (n, 3, 64, 64)
-            Images.
-
-        Returns
-        -------
-        Tensor, shape (n, dim)
-            Latents.
-        """
+    def encode(self, images: UInt8[Tensor, "n 3 64 64"]) -> Float[Tensor, "n dim"]:
+        """Give the latent, its mean if variational."""
 
         def look(part: Tensor) -> Tensor:
             return self.down(to_float(part) * 2 - 1)[:, : self.config.dim]
@@ -118,21 +89,10 @@ class Autoencoder(nn.Module):
         return AutoBatch(256).map(look, images)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, residual: Tensor) -> Tensor:
-        """Draw images as they would be delivered.
-
-        Parameters
-        ----------
-        z : Tensor, shape (n, dim)
-            Latents, edited or not.
-        residual : Tensor, shape (n, 3, 64, 64)
-            Added to the drawing, in [-1, 1] units.
-
-        Returns
-        -------
-        Tensor, uint8, shape (n, 3, 64, 64)
-            Images.
-        """
+    def decode(
+        self, z: Float[Tensor, "n dim"], residual: Float[Tensor, "n 3 64 64"]
+    ) -> UInt8[Tensor, "n 3 64 64"]:
+        """Draw images as they would be delivered."""
 
         def draw(z: Tensor, residual: Tensor) -> Tensor:
             return to_uint8(((self.up(z) + residual + 1) / 2).clamp(0, 1))
@@ -140,21 +100,10 @@ class Autoencoder(nn.Module):
         return AutoBatch(256).map(draw, z, residual)
 
     @torch.no_grad()
-    def residual(self, images: Tensor, z: Tensor) -> Tensor:
-        """Give what the drawing of the latent lacks.
-
-        Parameters
-        ----------
-        images : Tensor, uint8, shape (n, 3, 64, 64)
-            Images.
-        z : Tensor, shape (n, dim)
-            Their latents.
-
-        Returns
-        -------
-        Tensor, shape (n, 3, 64, 64)
-            Image minus drawing, in [-1, 1] units.
-        """
+    def residual(
+        self, images: UInt8[Tensor, "n 3 64 64"], z: Float[Tensor, "n dim"]
+    ) -> Float[Tensor, "n 3 64 64"]:
+        """Give what the drawing of the latent lacks."""
 
         def lack(part: Tensor, z: Tensor) -> Tensor:
             return to_float(part) * 2 - 1 - self.up(z)
@@ -163,26 +112,12 @@ class Autoencoder(nn.Module):
 
 
 def fit_autoencoder(
-    images: Tensor, config: AutoencoderConfig, training: TrainingConfig, folder: Path
+    images: UInt8[Tensor, "n 3 64 64"],
+    config: AutoencoderConfig,
+    training: TrainingConfig,
+    folder: Path,
 ) -> Autoencoder:
-    """Train an autoencoder, or load it where it was trained before.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, 64, 64)
-        Images to learn to draw.
-    config : AutoencoderConfig
-        Its shape.
-    training : TrainingConfig
-        Length, learning rate and seed.
-    folder : Path
-        Where it is kept.
-
-    Returns
-    -------
-    Autoencoder
-        In evaluation mode.
-    """
+    """Train an autoencoder, or load it where it was trained before."""
     if (folder / "config.json").exists():
         tensors = load_component(folder, "autoencoder")[1]
         return load_module(lambda: Autoencoder(config), tensors, folder).eval()

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from didae.counterfactuals import Components
@@ -27,21 +28,7 @@ TEST_SEED = 1  # of a pool of its own: no other part of the project has seen its
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A biased student of one seed and correlation, and the images it may learn from.
-
-    Attributes
-    ----------
-    square : Square
-        The pool.
-    recipe : SquareRecipe
-        With the correlation of label and background.
-    seed : int
-        Of the draw, the student and everything after it.
-    components : Components
-        Encoder, dictionary and decoder; their student is not used.
-    folder : Path
-        Where the student is kept.
-    """
+    """A biased student of one seed and correlation, and the images it may learn from."""
 
     square: Square
     recipe: SquareRecipe
@@ -77,33 +64,14 @@ class Case:
     def counterfactuals(
         self, directions: Sequence[int] = (SPURIOUS,), dictionary: Dictionary | None = None
     ) -> Labelled:
-        """Exchange the codes of spurious directions on the training images.
-
-        Parameters
-        ----------
-        directions : sequence of int
-            What a teacher called spurious.
-        dictionary : Dictionary, optional
-            In place of the components'.
-
-        Returns
-        -------
-        Labelled
-            Counterfactuals; the labels stay.
-        """
+        """Exchange the codes of spurious directions on the training images."""
         used = replace(self.components, dictionary=dictionary or self.components.dictionary)
         made, _ = exchange(used, self.train, directions, COPIES, self.seed)
         require_disjoint(made.images, self.held_out.images)
         return made
 
     def true_counterfactuals(self) -> Labelled:
-        """Render what `counterfactuals` should give: the same exchanges, by Square itself.
-
-        Returns
-        -------
-        Labelled
-            True counterfactuals, in the same order.
-        """
+        """Render what `counterfactuals` should give: the same exchanges, by Square itself."""
         rows, chosen = self.rows[0].numpy(), partners(self.train.labels, COPIES, self.seed)
         factors = self.square.factors[rows]
         images: list[Tensor] = []
@@ -116,40 +84,14 @@ class Case:
         )
 
     def repair(self, student: nn.Module, counterfactuals: Labelled) -> nn.Module:
-        """Fine-tune a student.
-
-        Parameters
-        ----------
-        student : nn.Module
-            Trained on `train`.
-        counterfactuals : Labelled
-            What to learn from.
-
-        Returns
-        -------
-        nn.Module
-            The repaired one.
-        """
+        """Fine-tune a student."""
         usual = CfkdConfig()
         training = usual.training.model_copy(update={"seed": self.seed})
         config = usual.model_copy(update={"training": training})
         return cfkd(student, self.train, counterfactuals, config)
 
 
-def labelled(square: Square, rows: Tensor) -> Labelled:
-    """Read images of Square with their class and that of the background.
-
-    Parameters
-    ----------
-    square : Square
-        The pool.
-    rows : Tensor, int64, shape (n,)
-        Which images.
-
-    Returns
-    -------
-    Labelled
-        Images, classes and background classes.
-    """
+def labelled(square: Square, rows: Int[Tensor, " n"]) -> Labelled:
+    """Read images of Square with their class and that of the background."""
     classes = torch.from_numpy(square.classes[rows.numpy()])
     return Labelled(square.images(rows.numpy()), classes[:, 0], classes[:, SPURIOUS])

@@ -35,28 +35,6 @@ def measure_cases(
     """Measure every case by a plan; what a file holds already is not measured again.
 
     Beside the file, ``sheet-SEED.png`` shows edits of validation images (`contact_sheet`).
-
-    Parameters
-    ----------
-    prefix : str
-        Of the figures' names.
-    cases : iterable of ConfoundedCase
-        One per seed, with the same encoder and decoder.
-    plan : sequence
-        What to measure.
-    settings : mapping
-        What else decides the results.
-    file : Path
-        Keeps the measurements.
-    targets : mapping
-        What figures should reach, by their name without the prefix.
-    into : Figures
-        Gets the figures.
-
-    Raises
-    ------
-    DidaeError
-        If the file was measured with other settings, encoder or decoder.
     """
     rows: dict[str, list[float]] = {}
     counts: dict[str, int] = {}

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -44,27 +45,7 @@ RIDGE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class ConfoundedCase(ABC):
-    """A student of one seed, biased by a confounder, and the images around it.
-
-    Attributes
-    ----------
-    names : tuple of str
-        What the figures call the confounder and the class.
-    confounding : ConfoundingConfig
-        How the student's images are drawn.
-    surrogate : TrainingConfig
-        How long each surrogate is trained.
-    source : ImageSource
-        Images of two classes, with the confounder among their attributes.
-    encoder : Encoder
-        Φ.
-    decoder : Decoder
-        D_θ.
-    seed : int
-        Of the draw, the student and everything after it.
-    folder : Path
-        Where the student and its judges are kept.
-    """
+    """A student of one seed, biased by a confounder, and the images around it."""
 
     names: ClassVar[tuple[str, str]]
     confounding: ClassVar[ConfoundingConfig]
@@ -96,19 +77,8 @@ class ConfoundedCase(ABC):
     def broad(self) -> Tensor:
         """Tensor, uint8, shape (n, 3, h, w): images that the surrogates learn the student from."""
 
-    def truth(self, rows: NDArray[np.int64]) -> Tensor | None:
-        """Give true counterfactuals of the confounder, where they are known.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which images.
-
-        Returns
-        -------
-        Tensor or None, uint8, shape (n, 3, h, w)
-            The same images with the other value of the confounder.
-        """
+    def truth(self, rows: NDArray[np.int64]) -> UInt8[Tensor, "n 3 h w"] | None:
+        """Give true counterfactuals of the confounder, where they are known."""
         del rows
         return None
 
@@ -124,79 +94,24 @@ class ConfoundedCase(ABC):
         return order.permutation(self.source.splits["train"])
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """Give the names of images.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which.
-
-        Returns
-        -------
-        list of str
-            Their ids.
-        """
+        """Give the names of images."""
         return [self.source.ids[int(row)] for row in rows]
 
-    def z(self, rows: NDArray[np.int64]) -> Tensor:
-        """Give z_sem of images.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which.
-
-        Returns
-        -------
-        Tensor, shape (n, d)
-            From the cache where it is there.
-        """
+    def z(self, rows: NDArray[np.int64]) -> Float[Tensor, "n d"]:
+        """Give z_sem of images."""
         return cached_embed(self.encoder, self.source, rows)
 
-    def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Read images.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which.
-
-        Returns
-        -------
-        Tensor, uint8, shape (n, 3, h, w)
-            The images.
-        """
+    def images(self, rows: NDArray[np.int64]) -> UInt8[Tensor, "n 3 h w"]:
+        """Read images."""
         return self.source.images(rows.tolist())
 
     def labelled(self, rows: NDArray[np.int64]) -> Labelled:
-        """Read images with their class and confounder.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which.
-
-        Returns
-        -------
-        Labelled
-            The images.
-        """
+        """Read images with their class and confounder."""
         labels, confounder = self.classes(rows).T
         return Labelled(self.images(rows), labels, confounder)
 
-    def classes(self, rows: NDArray[np.int64]) -> Tensor:
-        """Give class and confounder of images.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which.
-
-        Returns
-        -------
-        Tensor, int64, shape (n, 2)
-            Class, confounder; 0 or 1 each.
-        """
+    def classes(self, rows: NDArray[np.int64]) -> Int[Tensor, "n 2"]:
+        """Give class and confounder of images."""
         labels = np.asarray(self.source.labels)[rows]
         confounder = binary_attribute(self.source, self.confounding.attribute)[rows]
         return torch.from_numpy(np.stack([labels, confounder], 1).astype(np.int64))

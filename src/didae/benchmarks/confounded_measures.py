@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,47 +38,19 @@ def _test(case: ConfoundedCase, n: int) -> tuple[NDArray[np.int64], Tensor, Tens
     return rows, images, embedded(case.components, images)
 
 
-def mean_psnr(images: Tensor, truth: Tensor) -> float:
-    """Compare images with what they should be.
-
-    Parameters
-    ----------
-    images, truth : Tensor, uint8, shape (n, 3, h, w)
-        Images.
-
-    Returns
-    -------
-    float
-        Mean PSNR in dB; equal images count as 99.
-    """
+def mean_psnr(images: UInt8[Tensor, "n 3 h w"], truth: UInt8[Tensor, "n 3 h w"]) -> float:
+    """Compare images with what they should be."""
     return float(psnr(images, truth).clamp_max(99).mean())
 
 
 def drawn_in_loop(
-    case: ConfoundedCase, dictionary: Dictionary, asked: Tensor, z: Tensor, code: StochasticCode
+    case: ConfoundedCase,
+    dictionary: Dictionary,
+    asked: Float[Tensor, "n k"],
+    z: Float[Tensor, "n d"],
+    code: StochasticCode,
 ) -> tuple[Tensor, Tensor]:
-    """Decode edits in the closed loop of an audit.
-
-    Parameters
-    ----------
-    case : ConfoundedCase
-        With decoder and encoder.
-    dictionary : Dictionary
-        Whose codes are edited.
-    asked : Tensor, shape (n, k)
-        Change of every code.
-    z : Tensor, shape (n, d)
-        Of the images.
-    code : StochasticCode
-        Of the images, by `EXACT`.
-
-    Returns
-    -------
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The counterfactuals.
-    step : Tensor, shape (n, d)
-        What was added to z for them.
-    """
+    """Decode edits in the closed loop of an audit."""
     decoder, before = case.components.sampling(EXACT), dictionary.encode(z)
 
     def draw(rows: Tensor, request: Tensor) -> tuple[Tensor, ...]:
@@ -89,20 +62,7 @@ def drawn_in_loop(
 
 
 def round_trips(case: ConfoundedCase, n: int) -> Measurement:
-    """Invert and decode without the residual: exactly, and by Heun's method in 19 evaluations.
-
-    Parameters
-    ----------
-    case : ConfoundedCase
-        Of one seed.
-    n : int
-        Test images.
-
-    Returns
-    -------
-    dict of str to float
-        PSNR in dB.
-    """
+    """Invert and decode without the residual: exactly, and by Heun's method in 19 evaluations."""
     _, images, z = _test(case, n)
     result: Measurement = {}
     for key, sampler in (("round_trip_psnr", EXACT), ("round_trip_psnr_plain", PLAIN)):
@@ -113,22 +73,7 @@ def round_trips(case: ConfoundedCase, n: int) -> Measurement:
 
 
 def edits(case: ConfoundedCase, n: int) -> Measurement:
-    """Reflect confounder and class, and read the codes off the 8-bit images.
-
-    Parameters
-    ----------
-    case : ConfoundedCase
-        Of one seed.
-    n : int
-        Test images.
-
-    Returns
-    -------
-    dict of str to float
-        Realised share of the request, decoded once and in a closed loop, its specificity, and both
-        for a random direction of equal length. Where the true counterfactual of the confounder is
-        known, also the share that it realises, and PSNR to it in dB.
-    """
+    """Reflect confounder and class, and read the codes off the 8-bit images."""
     rows, images, z = _test(case, n)
     dictionary, truth = case.dictionary, case.truth(rows)
     codes = dictionary.encode(z)
@@ -174,20 +119,6 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     Codes move as Algorithm 2 asks, in the closed loop of an audit. Of the three counterfactuals of
     an image, the one counts of which the probe says by the re-encoded z that it went farthest to
     the other side; neither student nor surrogates are asked about counterfactuals.
-
-    Parameters
-    ----------
-    case : ConfoundedCase
-        Of one seed.
-    n : int
-        Test images.
-
-    Returns
-    -------
-    dict of str to float
-        Shares of all images, of flips and of flips that both surrogates confirm: of the chosen
-        ones, of each edit, and of three random edits of the same lengths, chosen alike
-        (``control_random``). ``truth`` is the true counterfactual of the confounder, where known.
     """
     rows, images, z = _test(case, n)
     components, dictionary, probe = case.components, case.dictionary, case.probe
@@ -241,21 +172,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
 
 
 def ranking(case: ConfoundedCase, n: int) -> Measurement:
-    """Sweep directions that need no labels of the confounder, and rank them by verified flips.
-
-    Parameters
-    ----------
-    case : ConfoundedCase
-        Of one seed.
-    n : int
-        Test images.
-
-    Returns
-    -------
-    dict of str to float
-        Place of the direction that goes with the confounder most, from 1, and how much it does;
-        with directions that know class and student, and with those of greatest variance (``svd``).
-    """
+    """Sweep directions that need no labels of the confounder, and rank them by verified flips."""
     rows, _, _ = _test(case, n)
     confounder, told = case.classes(case.pool)[:, 1].numpy(), case.names[CONFOUNDER_CODE]
     config = ExplainConfig(sampler=EXACT, closed_loop=CLOSED_LOOP)

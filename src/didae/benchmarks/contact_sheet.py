@@ -22,21 +22,7 @@ from didae.repair.counterfactuals import embedded
 
 
 def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
-    """Reflect confounder, class and *beyond the class* of validation images, in a closed loop.
-
-    Parameters
-    ----------
-    case : ConfoundedCase
-        Of one seed.
-    n : int
-        How many images.
-
-    Returns
-    -------
-    Tensor, uint8, shape (3, rows · (h + 2), n · (w + 2))
-        A column per image. Rows: the images, the confounder reflected, its truth where known, the
-        class reflected, what the student sees beyond the class reflected.
-    """
+    """Reflect confounder, class and *beyond the class* of validation images, in a closed loop."""
     pool = case.source.splits["validation"]
     rows = np.random.RandomState(case.seed).permutation(pool)[:n]
     images, components = case.images(rows), case.components

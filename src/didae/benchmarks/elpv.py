@@ -26,25 +26,7 @@ TARGETS: Targets = {
 def bench_elpv(
     quick: bool, folder: Path, json: Path | None = None, data: Path | None = None
 ) -> Figures:
-    """Measure every figure on the test split of the solar cells.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer images, two seeds.
-    folder : Path
-        Keeps decoder, judges and measurements; an interrupted benchmark goes on. A decoder that is
-        not there is trained first.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-    data : Path, optional
-        Of ELPV; None for the images of the package.
-
-    Returns
-    -------
-    Figures
-        All of them.
-    """
+    """Measure every figure on the test split of the solar cells."""
     recipe, encoder = ElpvRecipe(), open_encoder(ENCODER)
     table = open_elpv(data, recipe)
     decoder = train_elpv_decoder(table, encoder, recipe, folder)

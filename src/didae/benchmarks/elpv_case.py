@@ -71,21 +71,7 @@ class ElpvCase(ConfoundedCase):
 
 
 def repairs(case: ElpvCase, n: int) -> Measurement:
-    """Repair the head along the type, in z and drawn, and along what it sees beyond the class.
-
-    Parameters
-    ----------
-    case : ElpvCase
-        Of one seed.
-    n : int
-        Balanced test images, at most.
-
-    Returns
-    -------
-    dict of str to float
-        Average and worst group accuracies, and on how many images (``tested``). ``balanced`` is a
-        head fitted to as many images without the confounding, the reference.
-    """
+    """Repair the head along the type, in z and drawn, and along what it sees beyond the class."""
     tested = case.split.test[:n]
     z, labels = case.z(case.poisoned), case.classes(case.poisoned)[:, 0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from didae.benchmarks.confounded import Plan, measure_cases
@@ -26,20 +27,8 @@ STEPS = 2400
 """Of every decoder; the shipped one has had 14 000, but here four are trained."""
 
 
-def open_encoders(images: Tensor) -> dict[str, Encoder]:
-    """Open the encoders.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, h, w)
-        Some images, for the statistics of the control's batch norm: without any, its signals fade
-        to 1e-9 over fifty layers.
-
-    Returns
-    -------
-    dict of str to Encoder
-        Three with ImageNet weights, and the first one's network with random weights.
-    """
+def open_encoders(images: UInt8[Tensor, "n 3 h w"]) -> dict[str, Encoder]:
+    """Open the encoders."""
     with seeded(0):
         control = LiteEncoder(96, CONTROL)
     norms = [layer for layer in control.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -55,24 +44,7 @@ def open_encoders(images: Tensor) -> dict[str, Encoder]:
 def bench_encoders(
     quick: bool, folder: Path, json: Path | None = None, data: Path | None = None
 ) -> Figures:
-    """Train a decoder for every encoder, then audit and repair the students of `bench fashion`.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer images, two seeds, decoders of a fifth of the steps.
-    folder : Path
-        Keeps decoders, students and measurements; an interrupted benchmark goes on.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-    data : Path, optional
-        Of the files of Fashion-MNIST; None for Debian's package.
-
-    Returns
-    -------
-    Figures
-        Those of `didae.benchmarks.fashion.bench_fashion` by encoder, without the frontier.
-    """
+    """Train a decoder for every encoder, then audit and repair the students of `bench fashion`."""
     recipe = FashionRecipe()
     training = recipe.decoder.model_copy(update={"steps": STEPS // 5 if quick else STEPS})
     recipe = recipe.model_copy(update={"decoder": training})

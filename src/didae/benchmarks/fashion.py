@@ -29,24 +29,7 @@ TARGETS: Targets = {
 def bench_fashion(
     quick: bool, folder: Path, json: Path | None = None, data: Path | None = None
 ) -> Figures:
-    """Measure every figure on the test split of the shoes.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer images, two seeds.
-    folder : Path
-        Keeps students and measurements; an interrupted benchmark goes on.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-    data : Path, optional
-        Of the files of Fashion-MNIST; None for Debian's package.
-
-    Returns
-    -------
-    Figures
-        All of them.
-    """
+    """Measure every figure on the test split of the shoes."""
     source, encoder = open_fashion(data, FashionRecipe()), open_encoder(ENCODER)
     decoder = Decoder.load(SHIPPED / "decoder")
     n, swept, judged = (100, 50, 400) if quick else (200, 100, 2000)

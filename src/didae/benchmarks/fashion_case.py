@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,37 +76,13 @@ class FashionCase(ConfoundedCase):
         """Tensor, uint8, shape (n, 3, h, w): images of the pool."""
         return self.images(self.pool[:BROAD])
 
-    def truth(self, rows: NDArray[np.int64]) -> Tensor:
-        """Give the images with the tag taken away or put on.
-
-        Parameters
-        ----------
-        rows : ndarray of int64
-            Which.
-
-        Returns
-        -------
-        Tensor, uint8, shape (n, 3, h, w)
-            True counterfactuals.
-        """
+    def truth(self, rows: NDArray[np.int64]) -> UInt8[Tensor, "n 3 h w"]:
+        """Give the images with the tag taken away or put on."""
         return self.source.truth(rows)
 
 
 def repairs(case: FashionCase, n: int) -> Measurement:
-    """Repair the student along the tag, along what it sees beyond the class, and by the truth.
-
-    Parameters
-    ----------
-    case : FashionCase
-        Of one seed.
-    n : int
-        Balanced test images, at most.
-
-    Returns
-    -------
-    dict of str to float
-        Average and worst group accuracies, and on how many images (``tested``).
-    """
+    """Repair the student along the tag, along what it sees beyond the class, and by the truth."""
     train = case.labelled(case.split.train)
     random = random_dictionary(case.dictionary, case.seed)
     lessons = {
@@ -121,20 +98,7 @@ def repairs(case: FashionCase, n: int) -> Measurement:
 
 
 def tag_repair(case: FashionCase, n: int) -> Measurement:
-    """Repair the student along the tag alone.
-
-    Parameters
-    ----------
-    case : FashionCase
-        Of one seed.
-    n : int
-        Balanced test images, at most.
-
-    Returns
-    -------
-    dict of str to float
-        As of `repairs`.
-    """
+    """Repair the student along the tag alone."""
     return _judged(case, {"after": exchanged(case, case.dictionary, CONFOUNDER_CODE)}, n)
 
 
@@ -154,22 +118,7 @@ def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measu
 
 
 def exchanged(case: FashionCase, dictionary: Dictionary, direction: int) -> Labelled:
-    """Draw the counterfactuals that a student learns from.
-
-    Parameters
-    ----------
-    case : FashionCase
-        Of one seed.
-    dictionary : Dictionary
-        On the case's encoder.
-    direction : int
-        Which code of it is exchanged.
-
-    Returns
-    -------
-    Labelled
-        ``COPIES`` counterfactuals of every training image.
-    """
+    """Draw the counterfactuals that a student learns from."""
     components = case.components
     drawing = replace(components, dictionary=dictionary, decoder=components.sampling(EXACT))
     train = case.labelled(case.split.train)
@@ -177,20 +126,7 @@ def exchanged(case: FashionCase, dictionary: Dictionary, direction: int) -> Labe
 
 
 def true_exchange(case: FashionCase, train: Labelled) -> Labelled:
-    """Give what `exchange` should draw: every image with the tag of its partner, or without.
-
-    Parameters
-    ----------
-    case : FashionCase
-        Of one seed.
-    train : Labelled
-        Its training images.
-
-    Returns
-    -------
-    Labelled
-        ``COPIES`` true counterfactuals an image.
-    """
+    """Give what `exchange` should draw: every image with the tag of its partner, or without."""
     tagged, truth = train.known_attributes(), case.truth(case.split.train)
     copies = [
         torch.where((tagged[chosen] == tagged)[:, None, None, None], train.images, truth)

@@ -27,22 +27,7 @@ SAMPLERS = (
 
 
 def frontier(case: FashionCase, n: int) -> Measurement:
-    """Reflect the tag once with every sampler, with the residual and without.
-
-    Parameters
-    ----------
-    case : FashionCase
-        Of one seed.
-    n : int
-        Validation images.
-
-    Returns
-    -------
-    dict of str to float
-        Per sampler: evaluations of decoding and of inversion, round trip without residual in dB,
-        and, with the residual and without (``bare``), realised share of the request and PSNR to
-        the truth in dB.
-    """
+    """Reflect the tag once with every sampler, with the residual and without."""
     pool = case.source.splits["validation"]
     rows = np.random.RandomState([case.seed, 2]).permutation(pool)[:n]
     images, truth = case.images(rows), case.truth(rows)

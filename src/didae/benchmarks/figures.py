@@ -11,25 +11,7 @@ from rich.table import Column, Table
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure.
-
-    Attributes
-    ----------
-    value : float
-        The figure, or its mean over seeds.
-    std : float or None
-        Standard deviation over seeds; None where no seed matters.
-    n : int
-        Images it was measured on, or cases.
-    seeds : int
-        Values it is the mean of.
-    needs : str
-        What the method needs besides images and labels; empty where that is not the question.
-    target : str
-        What it should reach; empty where it is only reported.
-    ok : bool or None
-        Whether it does.
-    """
+    """One measured figure."""
 
     value: float
     std: float | None
@@ -52,21 +34,7 @@ class Figures(dict[str, Figure]):
         at_most: float | None = None,
         needs: str = "",
     ) -> None:
-        """Add a figure.
-
-        Parameters
-        ----------
-        key : str
-            Its name.
-        values : float or sequence of float
-            One value, or one per seed.
-        n : int
-            Images each value was measured on.
-        at_least, at_most : float, optional
-            What it should reach.
-        needs : str
-            What the method needs besides images and labels.
-        """
+        """Add a figure."""
         seeds = np.atleast_1d(np.asarray(values, np.float64))
         value = float(seeds.mean())
         std = float(seeds.std(ddof=1)) if len(seeds) > 1 else None
@@ -78,23 +46,11 @@ class Figures(dict[str, Figure]):
         self[key] = Figure(value, std, n, len(seeds), needs, ", ".join(bounds), ok)
 
     def to_json(self) -> dict[str, dict[str, object]]:
-        """Give the figures as plain values.
-
-        Returns
-        -------
-        dict
-            key -> {value, std, n, seeds, needs, target, ok}.
-        """
+        """Give the figures as plain values."""
         return {key: dict(vars(figure)) for key, figure in self.items()}
 
     def markdown(self) -> str:
-        """Give the figures as a Markdown table.
-
-        Returns
-        -------
-        str
-            A line per figure: value ± std, n, seeds, target and whether it is met.
-        """
+        """Give the figures as a Markdown table."""
         lines = ["| figure | value | n | seeds | target | met |", "|---|---|---|---|---|---|"]
         marks = {True: "yes", False: "**no**", None: ""}
         for key, figure in self.items():
@@ -104,18 +60,7 @@ class Figures(dict[str, Figure]):
         return "\n".join(lines) + "\n"
 
     def table(self, title: str) -> Table:
-        """Give the figures as a table for the terminal.
-
-        Parameters
-        ----------
-        title : str
-            Its title.
-
-        Returns
-        -------
-        rich.table.Table
-            The table.
-        """
+        """Give the figures as a table for the terminal."""
         told = any(figure.needs for figure in self.values())
         columns = (
             Column("figure", no_wrap=True),

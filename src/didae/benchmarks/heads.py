@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didae.benchmarks.cases import SPURIOUS
@@ -37,91 +38,32 @@ NOISE, DRAWS = 0.2, 100
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Embeddings of images with their classes.
+    """Embeddings of images with their classes."""
 
-    Attributes
-    ----------
-    z : Tensor, shape (n, d)
-        z_sem.
-    labels : Tensor, int64, shape (n,)
-        Class of each.
-    attributes : Tensor, int64, shape (n,)
-        Class of the background of each.
-    """
-
-    z: Tensor
-    labels: Tensor
-    attributes: Tensor
+    z: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"]
+    attributes: Int[Tensor, " n"]
 
     @classmethod
-    def of(cls, components: Components, square: Square, rows: Tensor) -> Embedded:
-        """Embed images of Square.
-
-        Parameters
-        ----------
-        components : Components
-            With the encoder.
-        square : Square
-            The pool.
-        rows : Tensor, int64, shape (n,)
-            Which images.
-
-        Returns
-        -------
-        Embedded
-            Their embeddings.
-        """
+    def of(cls, components: Components, square: Square, rows: Int[Tensor, " n"]) -> Embedded:
+        """Embed images of Square."""
         classes = torch.from_numpy(square.classes[rows.numpy()])
         z = embed(components.encoder, square, rows.numpy())
         return cls(z, classes[:, 0], classes[:, SPURIOUS])
 
-    def right(self, head: LinearHead) -> Tensor:
-        """Say on which images a head is right.
-
-        Parameters
-        ----------
-        head : LinearHead
-            The head.
-
-        Returns
-        -------
-        Tensor, bool, shape (n,)
-            Right or not.
-        """
+    def right(self, head: LinearHead) -> Bool[Tensor, " n"]:
+        """Say on which images a head is right."""
         return right(head, self.z, self.labels)
 
     def judge(self, head: LinearHead) -> GroupAccuracies:
-        """Measure the group accuracies of a head.
-
-        Parameters
-        ----------
-        head : LinearHead
-            The head.
-
-        Returns
-        -------
-        GroupAccuracies
-            Of (class, background class).
-        """
+        """Measure the group accuracies of a head."""
         found = torch.where(self.right(head), self.labels, 1 - self.labels)
         return group_accuracies(found, self.labels, self.attributes)
 
 
 @dataclass(frozen=True, eq=False)
 class HeadCase:
-    """A head trained on poisoned images.
-
-    Attributes
-    ----------
-    train, held_out, test : Embedded
-        Poisoned images to learn from and to judge by, and balanced ones.
-    dictionary : Dictionary
-        Directions of z.
-    head : LinearHead
-        Fitted on `train`.
-    seed : int
-        Of draw and exchanges.
-    """
+    """A head trained on poisoned images."""
 
     train: Embedded
     held_out: Embedded
@@ -139,26 +81,7 @@ class HeadCase:
         test: Embedded,
         seed: int,
     ) -> HeadCase:
-        """Draw poisoned images and fit a head to their labels.
-
-        Parameters
-        ----------
-        components : Components
-            Encoder and dictionary.
-        square : Square
-            The pool.
-        recipe : SquareRecipe
-            Size and correlation of the draw.
-        test : Embedded
-            Balanced images.
-        seed : int
-            Which draw.
-
-        Returns
-        -------
-        HeadCase
-            The case.
-        """
+        """Draw poisoned images and fit a head to their labels."""
         rows = poisoned_split(square, recipe, seed)
         train, held_out = (Embedded.of(components, square, torch.from_numpy(part)) for part in rows)
         head = fit_head(components.encoder, train.z, train.labels)
@@ -167,22 +90,7 @@ class HeadCase:
     def repaired(
         self, spurious: Sequence[int], dictionary: Dictionary | None = None
     ) -> tuple[LinearHead, bool]:
-        """Repair the head and ask the gate.
-
-        Parameters
-        ----------
-        spurious : sequence of int
-            What a teacher called spurious.
-        dictionary : Dictionary, optional
-            In place of the case's.
-
-        Returns
-        -------
-        head : LinearHead
-            Repaired, whatever the gate says.
-        accepted : bool
-            What the gate says.
-        """
+        """Repair the head and ask the gate."""
         used = dictionary or self.dictionary
         own = self.train.z, self.train.labels
         if not spurious:
@@ -206,18 +114,7 @@ class HeadCase:
 
 
 def head_figures(case: HeadCase) -> dict[str, float]:
-    """Repair a head with CFKD and by projection.
-
-    Parameters
-    ----------
-    case : HeadCase
-        The biased head.
-
-    Returns
-    -------
-    dict of str to float
-        Accuracies on the test images, and seconds.
-    """
+    """Repair a head with CFKD and by projection."""
     start = time.perf_counter()
     after, _ = case.repaired((SPURIOUS,))
     seconds = time.perf_counter() - start
@@ -236,23 +133,7 @@ def head_figures(case: HeadCase) -> dict[str, float]:
 def noise_figures(
     case: HeadCase, pairs: Sequence[Pairs], classify: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
-    """Repair a head with verdicts of an oracle that is wrong one time in five.
-
-    Parameters
-    ----------
-    case : HeadCase
-        The biased head.
-    pairs : sequence of Pairs
-        What the oracle judges, by direction.
-    classify : callable
-        What it knows: uint8 images to true classes.
-
-    Returns
-    -------
-    dict of str to float
-        Share of the gain that is kept, over many draws: where the oracle errs about single pairs
-        and the majority decides, and where whole verdicts are swapped.
-    """
+    """Repair a head with verdicts of an oracle that is wrong one time in five."""
     before = case.test.judge(case.head).aga
     known: dict[tuple[int, ...], float] = {}
 
@@ -275,19 +156,7 @@ def noise_figures(
 
 
 def audit_figures(cases: Iterable[HeadCase]) -> dict[str, float]:
-    """Simulate audits with right, wrong, inverted, random and noisy verdicts, one of each a case.
-
-    Parameters
-    ----------
-    cases : iterable of HeadCase
-        Biased heads.
-
-    Returns
-    -------
-    dict of str to float
-        Share of the harmful repairs that the gate accepted, of the useful ones it let through, and
-        of all repairs of each kind that it accepted; a share of none is left out.
-    """
+    """Simulate audits with right, wrong, inverted, random and noisy verdicts, one of each."""
     accepted: dict[str, list[bool]] = {}
     for case in cases:
         before = case.test.judge(case.head).aga
@@ -319,20 +188,7 @@ def _audits(case: HeadCase) -> dict[str, tuple[Sequence[int], Dictionary]]:
 
 
 def random_dictionary(dictionary: Dictionary, seed: int) -> Dictionary:
-    """Replace the directions of a dictionary by random ones, for a control.
-
-    Parameters
-    ----------
-    dictionary : Dictionary
-        Gives the mean and the number of directions.
-    seed : int
-        Of the directions.
-
-    Returns
-    -------
-    Dictionary
-        With orthonormal rows, drawn uniformly, in place of atoms and read-outs.
-    """
+    """Replace the directions of a dictionary by random ones, for a control."""
     random = torch.randn(dictionary.atoms.T.shape, generator=generator(seed, "random directions"))
     rows = torch.linalg.qr(random)[0].T.contiguous()
     control = copy.deepcopy(dictionary)

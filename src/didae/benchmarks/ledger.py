@@ -14,20 +14,7 @@ Measurement = dict[str, float]
 
 
 class Ledger:
-    """Measurements by name and seed.
-
-    Parameters
-    ----------
-    path : Path
-        JSON file; what it holds is not measured again.
-    identity : str
-        What decides the results: settings and components.
-
-    Raises
-    ------
-    DidaeError
-        If the file belongs to other settings.
-    """
+    """Measurements by name and seed."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
@@ -41,22 +28,7 @@ class Ledger:
         self._measured: dict[str, Measurement] = found["measured"]
 
     def measure(self, name: str, seed: int, run: Callable[[], Measurement]) -> Measurement:
-        """Give a measurement, made now if it is not there.
-
-        Parameters
-        ----------
-        name : str
-            What is measured.
-        seed : int
-            With which seed.
-        run : callable
-            Measures it: key -> value.
-
-        Returns
-        -------
-        dict of str to float
-            Key -> value, with the ``seconds`` it took.
-        """
+        """Give a measurement, made now if it is not there."""
         key = f"{name}/{seed}"
         if key not in self._measured:
             start = time.perf_counter()

@@ -33,17 +33,7 @@ Look = Callable[[Tensor], tuple[Tensor, StochasticCode]]
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """One way to make counterfactuals.
-
-    Attributes
-    ----------
-    dictionary : Dictionary
-        Fitted on the z that `look` gives.
-    look : callable
-        Images, uint8 -> z and what it does not say, the residual of the round trip included.
-    draw : callable
-        z, the rest and the share of the residual -> images, uint8.
-    """
+    """One way to make counterfactuals."""
 
     dictionary: Dictionary
     look: Look

@@ -79,23 +79,7 @@ NEEDS = {
 
 
 def bench_repair(quick: bool, folder: Path, json: Path | None = None) -> Figures:
-    """Repair biased students of several seeds in every way, and judge them on unseen images.
-
-    Parameters
-    ----------
-    quick : bool
-        Two seeds instead of four, controls and baselines of the first, correlations .98 and 1 only,
-        fewer simulated audits, no ResNet-18.
-    folder : Path
-        Keeps students and measurements; an interrupted benchmark goes on.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-
-    Returns
-    -------
-    Figures
-        All of them, over seeds of student and split.
-    """
+    """Repair biased students of several seeds in every way, and judge them on unseen images."""
     bench = _Bench(folder)
     seeds = range(2 if quick else 4)
     once = seeds[:1] if quick else seeds
@@ -139,20 +123,7 @@ class _Bench:
         return Embedded.of(self.components, test, torch.arange(TEST_IMAGES))
 
     def case(self, seed: int, correlation: float = 0.98) -> Case:
-        """Give the biased student of a seed.
-
-        Parameters
-        ----------
-        seed : int
-            Of draw and student.
-        correlation : float
-            Share of images whose background agrees with the label.
-
-        Returns
-        -------
-        Case
-            The case.
-        """
+        """Give the biased student of a seed."""
         recipe = self.recipe.model_copy(update={"correlation": correlation})
         place = self.folder / f"seed-{seed}" / f"{round(100 * correlation):03d}"
         return Case(self.square, recipe, seed, self.components, place)
@@ -295,13 +266,7 @@ class _Bench:
         self._add("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
 
     def figures(self) -> Figures:
-        """Give the mean over seeds of everything measured.
-
-        Returns
-        -------
-        Figures
-            All figures, with their targets.
-        """
+        """Give the mean over seeds of everything measured."""
         figures = Figures()
         for key, values in self.rows.items():
             method = key.partition("_aga")[0].partition("_wga")[0]

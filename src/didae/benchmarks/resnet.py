@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from didae.benchmarks.cases import Case
@@ -25,37 +26,13 @@ class ResNet18(nn.Module):
         super().__init__()
         self.network = resnet18(num_classes=2)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1].
-
-        Returns
-        -------
-        Tensor, float, shape (b, 2)
-            Logits.
-        """
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2"]:
+        """Classify images."""
         return self.network((images * 4 - 2).contiguous(memory_format=torch.channels_last))
 
 
 def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
-    """Train a ResNet-18 on poisoned images, and repair it.
-
-    Parameters
-    ----------
-    case : Case
-        The images.
-    test : Labelled
-        Balanced ones.
-
-    Returns
-    -------
-    dict of str to float
-        Group accuracies before and after.
-    """
+    """Train a ResNet-18 on poisoned images, and repair it."""
     with seeded(case.seed):
         student = ResNet18()
     data = case.train

@@ -52,23 +52,7 @@ REPAIR = CfkdConfig(
 
 
 def bench_rivals(quick: bool, folder: Path, json: Path | None = None) -> Figures:
-    """Explain biased students of several seeds with every method, and judge what comes out.
-
-    Parameters
-    ----------
-    quick : bool
-        Two seeds instead of four, fewer images.
-    folder : Path
-        Keeps students, counterfactuals and measurements; an interrupted benchmark goes on. Gets
-        the table, ``rivals.md``, and the figure, ``rivals.svg``.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-
-    Returns
-    -------
-    Figures
-        All of them, over seeds of student and images.
-    """
+    """Explain biased students of several seeds with every method, and judge what comes out."""
     bench = _Bench(folder, QUICK if quick else FULL)
     seeds = range(2 if quick else 4)
     for seed in seeds:
@@ -112,18 +96,7 @@ class _Bench:
         self.few = min(plan[method][0] for method in TAUGHT)
 
     def judges(self, seed: int) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
-        """Give the student, probe and surrogates of a seed; finished ones are read.
-
-        Parameters
-        ----------
-        seed : int
-            Of the draw and everything after it.
-
-        Returns
-        -------
-        tuple
-            Student, probe and surrogates.
-        """
+        """Give the student, probe and surrogates of a seed; finished ones are read."""
         if seed not in self._judges:
             place = self.folder / f"seed-{seed}" / "judges"
             fit_judges(self.square, self.shipped.encoder, self.recipe, seed, place)
@@ -131,18 +104,7 @@ class _Bench:
         return self._judges[seed]
 
     def guide(self, seed: int) -> StudentNetwork:
-        """Train SCE's stand-in for the student of a seed; a finished one is read.
-
-        Parameters
-        ----------
-        seed : int
-            Of the student.
-
-        Returns
-        -------
-        StudentNetwork
-            The stand-in.
-        """
+        """Train SCE's stand-in for the student of a seed; a finished one is read."""
         broad = self.square.images(broad_images(self.square, self.recipe, seed))
         training = GUIDE.model_copy(update={"seed": seed})
         place = self.folder / f"seed-{seed}" / "guide"
@@ -150,76 +112,26 @@ class _Bench:
         return fit_smooth_student(student, broad, SmoothingConfig(), training, place)
 
     def jury(self, seed: int, images: int) -> Jury:
-        """Give the test images of a seed, with those who judge what is made of them.
-
-        Parameters
-        ----------
-        seed : int
-            Which images, and which judges.
-        images : int
-            How many.
-
-        Returns
-        -------
-        Jury
-            Images and judges.
-        """
+        """Give the test images of a seed, with those who judge what is made of them."""
         rows = self.square.splits["test"][APART * seed :][:images]
         student, _, surrogates = self.judges(seed)
         return Jury.of(self.square, rows, student, surrogates)
 
     def bill(self, seed: int, method: str) -> Measurement:
-        """Explain, keep the counterfactuals, and give what one cost.
-
-        Parameters
-        ----------
-        seed : int
-            Of student, images and noise.
-        method : str
-            Name.
-
-        Returns
-        -------
-        dict
-            ``seconds_per_cf`` and the four counts; empty for the truth.
-        """
+        """Explain, keep the counterfactuals, and give what one cost."""
         images, attempts = self.plan[method]
         return self.ledger.measure(
             self._name(method), seed, lambda: self._explain(seed, method, images, attempts)
         )
 
     def other_batch(self, method: str) -> Measurement:
-        """Explain a few images of the first seed in batches of another size.
-
-        Parameters
-        ----------
-        method : str
-            Name.
-
-        Returns
-        -------
-        dict
-            As `bill` gives it.
-        """
+        """Explain a few images of the first seed in batches of another size."""
         images = min(self.few, BATCHES[1])
         name = f"batch-{BATCHES[1]}-{method}-{images}"
         return self.ledger.measure(name, 0, lambda: self._explain(0, method, images, 1, 1))
 
     def gain(self, seed: int, method: str) -> Measurement:
-        """Fine-tune the student on as many counterfactuals of every method, and judge it.
-
-        Parameters
-        ----------
-        seed : int
-            Of student and fine-tuning.
-        method : str
-            Whose counterfactuals.
-
-        Returns
-        -------
-        dict
-            Gain, AGA before and after, and the number of counterfactuals.
-        """
+        """Fine-tune the student on as many counterfactuals of every method, and judge it."""
 
         def run() -> Measurement:
             jury = self.jury(seed, self.few)
@@ -240,20 +152,7 @@ class _Bench:
         return self.ledger.measure(f"gain-{self.few}-{self._name(method)}", seed, run)
 
     def judged(self, seed: int, method: str) -> Judged:
-        """Judge the counterfactuals of a method.
-
-        Parameters
-        ----------
-        seed : int
-            Of student and images.
-        method : str
-            Name.
-
-        Returns
-        -------
-        Judged
-            Costs, gain and quality.
-        """
+        """Judge the counterfactuals of a method."""
         images = self._images(seed, method)
         taught = self.gain(seed, method) if method in TAUGHT else {}
         groups = judge(self.judges(seed)[0], self.test).accuracies

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,82 +29,35 @@ BRIGHTEST = 99.0  # dB, of equal images
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """One method on the images of one seed.
-
-    Attributes
-    ----------
-    values : dict of str to float
-        Costs and quality by name; what is undefined is not there.
-    student : Tensor, shape (n, 2)
-        The student's logits on the first attempts.
-    surrogates : Tensor, shape (s, n, 2)
-        The surrogates'.
-    targets : Tensor, int64, shape (n,)
-        Classes to reach.
-    ids : list of str
-        Images, distinct over all seeds.
-    """
+    """One method on the images of one seed."""
 
     values: dict[str, float]
-    student: Tensor
-    surrogates: Tensor
-    targets: Tensor
+    student: Float[Tensor, "n 2"]
+    surrogates: Float[Tensor, "s n 2"]
+    targets: Int[Tensor, " n"]
     ids: list[str]
 
 
 @dataclass(frozen=True, eq=False)
 class Jury:
-    """Images to explain, and who judges what is made of them.
-
-    Attributes
-    ----------
-    square : Square
-        The pool.
-    rows : ndarray of int64, shape (n,)
-        The images.
-    images : Tensor, uint8, shape (n, 3, 64, 64)
-        The same, rendered.
-    student : callable
-        Whom to flip.
-    surrogates : sequence of callable
-        Who confirm.
-    targets : Tensor, int64, shape (n,)
-        The class that the student does not see.
-    """
+    """Images to explain, and who judges what is made of them."""
 
     square: Square
-    rows: NDArray[np.int64]
-    images: Tensor
+    rows: Int[NDArray[np.int64], " n"]
+    images: UInt8[Tensor, "n 3 64 64"]
     student: StudentLike
     surrogates: Sequence[StudentLike]
-    targets: Tensor
+    targets: Int[Tensor, " n"]
 
     @classmethod
     def of(
         cls,
         square: Square,
-        rows: NDArray[np.int64],
+        rows: Int[NDArray[np.int64], " n"],
         student: StudentLike,
         surrogates: Sequence[StudentLike],
     ) -> Jury:
-        """Render the images and ask the student for the class to leave.
-
-        Parameters
-        ----------
-        square : Square
-            The pool.
-        rows : ndarray of int64, shape (n,)
-            The images.
-        student : callable
-            Whom to flip.
-        surrogates : sequence of callable
-            Who confirm.
-
-        Returns
-        -------
-        Jury
-            The jury.
-        """
+        """Render the images and ask the student for the class to leave."""
         images = square.images(rows)
         targets = 1 - logits(student, images).argmax(1)
         return cls(square, rows, images, student, surrogates, targets)
@@ -113,45 +67,23 @@ class Jury:
         """list of str: names of the images."""
         return [f"{row:08d}" for row in self.rows]
 
-    def lessons(self, made: Tensor) -> Labelled:
+    def lessons(self, made: UInt8[Tensor, "n 3 64 64"]) -> Labelled:
         """Let the oracle label counterfactuals: by the foreground that they show.
 
         Only those of images like the student's training images, whose label and background agree,
         can teach; others would be new examples whatever an explainer does to them.
-
-        Parameters
-        ----------
-        made : Tensor, uint8, shape (n, 3, 64, 64)
-            Counterfactuals of all images.
-
-        Returns
-        -------
-        Labelled
-            About half of them.
         """
         classes = self.square.classes[self.rows]
         usual = made[torch.from_numpy(classes[:, 0] == classes[:, SPURIOUS])]
         return Labelled(usual, torch.from_numpy(read_factors(usual)[:, 0] >= FACTOR_MEAN[0]).long())
 
     def judge(
-        self, made: Tensor, costs: Mapping[str, float], group_accuracies: Sequence[float]
+        self,
+        made: UInt8[Tensor, "n a 3 64 64"],
+        costs: Mapping[str, float],
+        group_accuracies: Sequence[float],
     ) -> Judged:
-        """Judge counterfactuals of all images.
-
-        Parameters
-        ----------
-        made : Tensor, uint8, shape (n, a, 3, 64, 64)
-            Counterfactuals in a attempts.
-        costs : mapping
-            Goes into the values.
-        group_accuracies : sequence of float
-            Of the student.
-
-        Returns
-        -------
-        Judged
-            Quality of the first attempts, diversity of the first two.
-        """
+        """Judge counterfactuals of all images."""
         first = made[:, 0].contiguous()
         asked = logits(self.student, first)
         others = torch.stack([logits(surrogate, first) for surrogate in self.surrogates])
@@ -181,24 +113,11 @@ class Jury:
 
 
 def true_counterfactuals(
-    square: Square, rows: NDArray[np.int64], background: NDArray[np.float64] | None = None
-) -> Tensor:
-    """Render images with another background, and nothing else changed.
-
-    Parameters
-    ----------
-    square : Square
-        The pool.
-    rows : ndarray of int64, shape (n,)
-        The images.
-    background : ndarray, shape (n,), optional
-        Grey values, rounded to 0..255; without them, the reflected ones.
-
-    Returns
-    -------
-    Tensor, uint8, shape (n, 3, 64, 64)
-        True counterfactuals.
-    """
+    square: Square,
+    rows: Int[NDArray[np.int64], " n"],
+    background: Float[NDArray[np.float64], " n"] | None = None,
+) -> UInt8[Tensor, "n 3 64 64"]:
+    """Render images with another background, and nothing else changed."""
     factors, brightest = square.factors[rows].copy(), FACTOR_COUNT[SPURIOUS] - 1
     wanted = brightest - factors[:, SPURIOUS] if background is None else background
     factors[:, SPURIOUS] = np.rint(wanted).clip(0, brightest).astype(np.int64)
@@ -206,18 +125,7 @@ def true_counterfactuals(
 
 
 def costs_of(found: Explanation) -> Measurement:
-    """Give the mean costs of one counterfactual.
-
-    Parameters
-    ----------
-    found : Explanation
-        With its counts.
-
-    Returns
-    -------
-    dict
-        Seconds, evaluations and backward passes.
-    """
+    """Give the mean costs of one counterfactual."""
     return {
         "seconds_per_cf": found.seconds_per_counterfactual,
         "nfe": found.nfe.double().mean().item(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from didae import editing
@@ -106,22 +107,7 @@ edited for each of a attempts, (b, a, d)."""
 
 
 class Edit(Explainer):
-    """Encode, ask, invert, edit z, decode: DiDAE and its controls, one edit for each attempt.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Φ.
-    decoder : Decoder
-        D_θ, trained on z of Φ.
-    probe : Probe
-        Turns the student's margin into where z stands.
-    edits : callable
-        Edits z for all attempts at once.
-    once : bool
-        Do all of it for all attempts together, in the first of them; every edit is then to be an
-        attempt.
-    """
+    """Encode, ask, invert, edit z, decode: DiDAE and its controls, one edit for each attempt."""
 
     needs_gradients = False
 
@@ -132,19 +118,8 @@ class Edit(Explainer):
         self.encoder, self.draws, self.probe = encoder, decoder, probe
         self.edits, self.once = edits, once
 
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Edit z and decode.
-
-        Parameters
-        ----------
-        work : Work
-            The batch.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1].
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Edit z and decode."""
         attempt = len(work.previous)
         if self.once and attempt:
             return work.drawing.count(self.drawn[:, attempt], work.rows)
@@ -169,22 +144,7 @@ class Edit(Explainer):
 
 
 def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) -> Edits:
-    """Cross the student's boundary along directions, within the range seen in data.
-
-    Parameters
-    ----------
-    dictionary : Dictionary
-        Directions, and the range of their codes.
-    probe : Probe
-        How the student's margin changes with z.
-    directions : sequence of int
-        Which, one for each attempt.
-
-    Returns
-    -------
-    callable
-        The edits.
-    """
+    """Cross the student's boundary along directions, within the range seen in data."""
     chosen = list(directions)
     atoms = dictionary.atoms[chosen]
     slope = atoms @ probe.between()[0]
@@ -199,18 +159,7 @@ def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) ->
 
 
 def straying(edits: Edits) -> Edits:
-    """Go as far as edits do, but in a random direction.
-
-    Parameters
-    ----------
-    edits : callable
-        Edits of z.
-
-    Returns
-    -------
-    callable
-        Their control.
-    """
+    """Go as far as edits do, but in a random direction."""
 
     def stray(z: Tensor, stands: Tensor, work: Work) -> Tensor:
         way = torch.stack([torch.randn(z.shape[1], generator=g) for g in work.generators])
@@ -222,19 +171,7 @@ def straying(edits: Edits) -> Edits:
 
 @dataclass(frozen=True, eq=False)
 class Methods:
-    """What the methods of one seed are built from.
-
-    Attributes
-    ----------
-    components : Components
-        Encoder, dictionary and decoder; nothing else of them is used.
-    probe : Probe
-        The seed's.
-    denoiser : Decoder
-        Of the rivals.
-    guide : callable
-        Gives SCE's stand-in for the student, trained when it is first asked for.
-    """
+    """What the methods of one seed are built from."""
 
     components: Components
     probe: Probe
@@ -242,18 +179,7 @@ class Methods:
     guide: Callable[[], StudentLike]
 
     def build(self, method: str) -> Explainer:
-        """Give a method.
-
-        Parameters
-        ----------
-        method : str
-            One of `NAMES` but ``truth``.
-
-        Returns
-        -------
-        Explainer
-            With the defaults of its paper.
-        """
+        """Give a method."""
         parts = self.components
         crosses = partial(crossing, parts.dictionary, self.probe)
 

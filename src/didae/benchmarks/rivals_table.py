@@ -62,17 +62,7 @@ def add_figures(
     judged: Mapping[str, Sequence[Judged]],
     other_batch: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Add everything that was measured.
-
-    Parameters
-    ----------
-    figures : Figures
-        Gets the figures.
-    judged : mapping
-        Method -> one per seed.
-    other_batch : mapping
-        Method -> costs in batches of the second size, on the first seed.
-    """
+    """Add everything that was measured."""
     for method, seeds in judged.items():
         _add_rates(figures, method, seeds)
         for key in (*COSTS, *QUALITY):
@@ -199,18 +189,7 @@ def _verified(figures: Figures) -> list[controls.Verification]:
 
 
 def markdown(figures: Figures) -> str:
-    """Write the table, the speed ratios and the controls.
-
-    Parameters
-    ----------
-    figures : Figures
-        All of them.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Write the table, the speed ratios and the controls."""
     parts = [_quality(figures), _costs(figures), _speed(figures)]
     return "\n".join(
         ["\n".join(part) + "\n" for part in parts] + [controls.markdown(_verified(figures))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -48,46 +49,17 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Audit:
-    """Images of the test split, all that is computed from them once.
-
-    Attributes
-    ----------
-    square : Square
-        The pool.
-    indices : ndarray of int64, shape (n,)
-        The images.
-    images : Tensor, uint8, shape (n, 3, 64, 64)
-        The same, rendered.
-    z : Tensor, shape (n, d)
-        Their z_sem.
-    factors : ndarray, shape (n, 4)
-        Factors read off them.
-    """
+    """Images of the test split, all that is computed from them once."""
 
     square: Square
-    indices: NDArray[np.int64]
-    images: Tensor
-    z: Tensor
+    indices: Int[NDArray[np.int64], " n"]
+    images: UInt8[Tensor, "n 3 64 64"]
+    z: Float[Tensor, "n d"]
     factors: Array
 
 
 def bench_square(quick: bool, folder: Path, json: Path | None = None) -> Figures:
-    """Measure every figure on Square's test split.
-
-    Parameters
-    ----------
-    quick : bool
-        Fewer images, two seeds.
-    folder : Path
-        Where students of further seeds are kept.
-    json : Path, optional
-        Gets key -> {value, std, n, seeds, needs, target, ok}.
-
-    Returns
-    -------
-    Figures
-        All of them.
-    """
+    """Measure every figure on Square's test split."""
     components = load_components()
     recipe = SquareRecipe()
     square = Square(recipe.size, recipe.seed)
@@ -144,48 +116,20 @@ def _add_encoder(
     figures.add("code_factor_offdiag_max", float(off.max()), len(test), at_most=0.05)
 
 
-def invert(decoder: Decoder, images: Tensor, z: Tensor) -> StochasticCode:
-    """Invert many images in chunks.
-
-    Parameters
-    ----------
-    decoder : Decoder
-        D_θ.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        Images.
-    z : Tensor, shape (n, d)
-        Their z_sem.
-
-    Returns
-    -------
-    StochasticCode
-        Of all n images.
-    """
+def invert(
+    decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
+) -> StochasticCode:
+    """Invert many images in chunks."""
     pairs = zip(images.split(CHUNK), z.split(CHUNK), strict=True)
     codes = [decoder.invert(to_float(part), z_part) for part, z_part in pairs]
     noise = torch.cat([code.noise for code in codes])
     return StochasticCode(noise, torch.cat([code.residual for code in codes]))
 
 
-def decode(decoder: Decoder, z: Tensor, code: StochasticCode, fidelity: float = 1.0) -> Tensor:
-    """Decode many images in chunks, to 8 bits.
-
-    Parameters
-    ----------
-    decoder : Decoder
-        D_θ.
-    z : Tensor, shape (n, d)
-        z_sem, edited or not.
-    code : StochasticCode
-        Of the same n images.
-    fidelity : float
-        Share of the residual, in [0, 1].
-
-    Returns
-    -------
-    Tensor, uint8, shape (n, 3, h, w)
-        The images as they would be delivered.
-    """
+def decode(
+    decoder: Decoder, z: Float[Tensor, "n d"], code: StochasticCode, fidelity: float = 1.0
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Decode many images in chunks, to 8 bits."""
     parts = [
         to_uint8(decoder.decode(z[i : i + CHUNK], code[slice(i, i + CHUNK)], fidelity))
         for i in range(0, len(z), CHUNK)
@@ -297,23 +241,7 @@ def add_judges(
     seeds: Sequence[int],
     folder: Path,
 ) -> None:
-    """Algorithm 2 and its controls, with a student, probe and surrogates of every seed.
-
-    Parameters
-    ----------
-    figures : Figures
-        Gets the figures.
-    audit : Audit
-        The test images.
-    components : Components
-        Encoder, dictionary and decoder.
-    recipe : SquareRecipe
-        How students are made.
-    seeds : sequence of int
-        Seeds of student, surrogates and draws.
-    folder : Path
-        Where the students are kept.
-    """
+    """Algorithm 2 and its controls, with a student, probe and surrogates of every seed."""
     rows: dict[str, list[float]] = {}
     usual = components.decoder.sampler
     for prefix, sampler in (("", FAITHFUL), ("fast_", usual)):

@@ -21,21 +21,7 @@ from didae.data.square import IMAGE_SIZE, Square
 def add_throughput(
     figures: Figures, square: Square, indices: NDArray[Any], components: Components, folder: Path
 ) -> None:
-    """Time the sweep: encode, invert, edit, decode, check on 8 bits, re-encode, surrogates, PNGs.
-
-    Parameters
-    ----------
-    figures : Figures
-        Gets the figures.
-    square : Square
-        The pool.
-    indices : ndarray of int64
-        The images.
-    components : Components
-        All of them.
-    folder : Path
-        For the runs; removed afterwards.
-    """
+    """Time the sweep: encode, invert, edit, decode, check, re-encode, surrogates, PNGs."""
     peak = convolution_peak()
     for config, prefix, target in (
         (ExplainConfig(algorithm="reflection", strength=1.0), "", 250.0),
@@ -60,18 +46,7 @@ def add_throughput(
 
 
 def convolution_peak(seconds: float = 1.0) -> float:
-    """Measure what the machine gives for large 3 x 3 convolutions in float32.
-
-    Parameters
-    ----------
-    seconds : float
-        How long to measure.
-
-    Returns
-    -------
-    float
-        Best floating-point operations per second.
-    """
+    """Measure what the machine gives for large 3 x 3 convolutions in float32."""
     convolution = nn.Conv2d(64, 64, 3, padding=1)
     convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
     images = torch.randn(16, 64, 64, 64).contiguous(memory_format=torch.channels_last)

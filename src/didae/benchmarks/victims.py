@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,52 +30,21 @@ from didae.students import Probe, StudentNetwork, logits, margin
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """Images and what does not depend on the student.
-
-    Attributes
-    ----------
-    square : Square
-        The pool.
-    indices : ndarray of int64, shape (n,)
-        The images.
-    components : Components
-        Encoder, dictionary and decoder; their student is not used.
-    images : Tensor, uint8, shape (n, 3, 64, 64)
-        The same, rendered.
-    z : Tensor, shape (n, d)
-        Their z_sem.
-    code : StochasticCode
-        Their stochastic codes, by the decoder's own sampler.
-    factors : ndarray, shape (n, 4)
-        Factors read off them.
-    """
+    """Images and what does not depend on the student."""
 
     square: Square
-    indices: NDArray[np.int64]
+    indices: Int[NDArray[np.int64], " n"]
     components: Components
-    images: Tensor
-    z: Tensor
+    images: UInt8[Tensor, "n 3 64 64"]
+    z: Float[Tensor, "n d"]
     code: StochasticCode
-    factors: NDArray[np.float64]
+    factors: Float[NDArray[np.float64], "n 4"]
 
     @classmethod
-    def make(cls, square: Square, indices: NDArray[np.int64], components: Components) -> Audit:
-        """Render, encode and invert images.
-
-        Parameters
-        ----------
-        square : Square
-            The pool.
-        indices : ndarray of int64, shape (n,)
-            Which.
-        components : Components
-            Encoder, dictionary and decoder.
-
-        Returns
-        -------
-        Audit
-            Of these images.
-        """
+    def make(
+        cls, square: Square, indices: Int[NDArray[np.int64], " n"], components: Components
+    ) -> Audit:
+        """Render, encode and invert images."""
         images, z = square.images(indices), embed(components.encoder, square, indices)
         code = invert(components.decoder, images, z)
         return cls(square, indices, components, images, z, code, read_factors(images))
@@ -82,21 +52,7 @@ class Audit:
 
 @dataclass(frozen=True, eq=False)
 class Victim:
-    """A student, its probe and surrogates, on given images.
-
-    Attributes
-    ----------
-    audit : Audit
-        On which images.
-    student : StudentNetwork
-        Whom to flip.
-    probe : Probe
-        The same, distilled.
-    surrogates : tuple of StudentNetwork
-        Second models.
-    seed : int
-        Of what is drawn.
-    """
+    """A student, its probe and surrogates, on given images."""
 
     audit: Audit
     student: StudentNetwork
@@ -106,24 +62,7 @@ class Victim:
 
     @classmethod
     def make(cls, audit: Audit, recipe: SquareRecipe, seed: int, folder: Path) -> Victim:
-        """Train student, probe and surrogates of a seed, or load them.
-
-        Parameters
-        ----------
-        audit : Audit
-            On which images.
-        recipe : SquareRecipe
-            How they are made.
-        seed : int
-            Of all of them.
-        folder : Path
-            Keeps them.
-
-        Returns
-        -------
-        Victim
-            Ready to be attacked.
-        """
+        """Train student, probe and surrogates of a seed, or load them."""
         place = folder / f"seed-{seed}"
         fit_judges(audit.square, audit.components.encoder, recipe, seed, place)
         return cls(audit, *load_judges(place), seed)
@@ -166,25 +105,8 @@ class Victim:
         wanted[:, SPURIOUS] = np.rint(moved).clip(0, FACTOR_COUNT[SPURIOUS] - 1)
         return audit.square.render(audit.indices, wanted)
 
-    def judge(self, images: Tensor, z: Tensor) -> Measurement:
-        """Apply metrics and funnel.
-
-        Parameters
-        ----------
-        images : Tensor, uint8, shape (n, 3, 64, 64)
-            Counterfactuals as delivered.
-        z : Tensor, shape (n, d)
-            What they claim to show.
-
-        Returns
-        -------
-        dict of str to float
-            Flip rate, NAFR and NA; PSNR to the truth and to the factual in dB; residue; and shares
-            of all images: ``latent``, ``verified``, ``confirmed`` are the stages of the funnel of
-            `didae explain` for the background, each a part of the one before; ``untrue`` is
-            confirmed though the background, read off the pixels, moved by less than half of what
-            was asked. What is undefined is left out.
-        """
+    def judge(self, images: UInt8[Tensor, "n 3 64 64"], z: Float[Tensor, "n d"]) -> Measurement:
+        """Apply metrics and funnel."""
         audit, dictionary = self.audit, self.audit.components.dictionary
         judged = logits(self.student, images)
         others = torch.stack([logits(surrogate, images) for surrogate in self.surrogates])

@@ -61,18 +61,7 @@ _INTERRUPTED = "interrupted; run the same command again to go on."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments without the program's name; those of the process by default.
-
-    Returns
-    -------
-    int
-        Exit code: 0 success, 2 bad input or usage, 128 + n interrupted by signal n.
-    """
+    """Run a command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A code page such as cp1252 lacks letters of the help and of users' names.

@@ -55,20 +55,7 @@ class Command(Config):
 
     @classmethod
     def main(cls, name: str, arguments: list[str]) -> int:
-        """Read the flags and run.
-
-        Parameters
-        ----------
-        name : str
-            Name of the command, for its help.
-        arguments : list of str
-            Everything after it.
-
-        Returns
-        -------
-        int
-            0, 2 where a flag is wrong, or what the command gives.
-        """
+        """Read the flags and run."""
         try:
             command = cls.parse(name, arguments)
         except SystemExit as error:
@@ -94,26 +81,7 @@ class Command(Config):
 
     @classmethod
     def parse(cls, name: str, arguments: list[str]) -> Self:
-        """Build the command from flags, and from the file of ``--config`` where there is one.
-
-        Parameters
-        ----------
-        name : str
-            Name of the command, for its help.
-        arguments : list of str
-            Everything after it.
-
-        Returns
-        -------
-        Command
-            The command.
-
-        Raises
-        ------
-        DidaeError
-            If the file is missing or names what the command does not know, or a flag has a value
-            that is not allowed.
-        """
+        """Build the command from flags, and from the file of ``--config`` where there is one."""
         flags, file = _take_config(arguments)
         purpose = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes\n")[0]
         description = f"{purpose}\n\n{_CONFIG_HELP}\n\n{EXIT_CODES}"

@@ -17,72 +17,23 @@ SHIPPED_NAME = "square"
 
 
 def load_encoder(name: str) -> Encoder:
-    """Load an encoder.
-
-    Parameters
-    ----------
-    name : str
-        ``square``, or a name as for `didae.encoders.names.open_encoder`.
-
-    Returns
-    -------
-    Encoder
-        The encoder.
-    """
+    """Load an encoder."""
     _try_onnx(name)
     return open_encoder(str(_folder(name, "encoder")) if name == SHIPPED_NAME else name)
 
 
 def load_dictionary(name: str) -> Dictionary:
-    """Load a dictionary.
-
-    Parameters
-    ----------
-    name : str
-        ``square`` or a folder.
-
-    Returns
-    -------
-    Dictionary
-        The dictionary.
-    """
+    """Load a dictionary."""
     return Dictionary.load(_folder(name, "dictionary"))
 
 
 def load_decoder(name: str) -> Decoder:
-    """Load a decoder.
-
-    Parameters
-    ----------
-    name : str
-        ``square`` or a folder.
-
-    Returns
-    -------
-    Decoder
-        The decoder.
-    """
+    """Load a decoder."""
     return Decoder.load(_folder(name, "decoder"))
 
 
 def load_judges(name: str) -> tuple[StudentLike, Probe | None, tuple[StudentLike, ...]]:
-    """Load a student and, where they are, its probe and surrogates.
-
-    Parameters
-    ----------
-    name : str
-        ``square``, what `didae train student` wrote, or a name as for
-        `didae.students.names.open_student`.
-
-    Returns
-    -------
-    student : StudentLike
-        The student.
-    probe : Probe or None
-        Its probe.
-    surrogates : tuple of StudentLike
-        Its surrogates.
-    """
+    """Load a student and, where they are, its probe and surrogates."""
     folder = _shipped() if name == SHIPPED_NAME else Path(name)
     if not (folder / "student").is_dir():
         try:

@@ -89,32 +89,7 @@ class Evaluate(Command):
 def labelled(
     source: ImageSource, chosen: Indices, attribute: str | None
 ) -> tuple[Labelled, Indices, Unread | None]:
-    """Read images with their labels and the spurious attribute, all that can be read.
-
-    Parameters
-    ----------
-    source : ImageSource
-        The data.
-    chosen : ndarray of int64, shape (n,)
-        Which images.
-    attribute : str or None
-        Name of the spurious attribute; None for none. On Square its class is taken.
-
-    Returns
-    -------
-    data : Labelled
-        The images.
-    rows : ndarray of int64
-        Which these are.
-    unread : Unread or None
-        The others, counted.
-
-    Raises
-    ------
-    DidaeError
-        If no image can be read, there are no labels, no such attribute, or it has too many values
-        to form groups.
-    """
+    """Read images with their labels and the spurious attribute, all that can be read."""
     if len(source.labelled(chosen)) < len(chosen):
         raise DidaeError("not all of these images have labels: leave the others out.")
     values = None
@@ -141,20 +116,7 @@ def labelled(
 
 
 def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:
-    """Lay group accuracies out for the terminal, one column per student.
-
-    Parameters
-    ----------
-    measured : dict of str to GroupAccuracies
-        By the name of the student.
-    attribute : str
-        Name of the spurious attribute.
-
-    Returns
-    -------
-    rich.table.Table
-        The table.
-    """
+    """Lay group accuracies out for the terminal, one column per student."""
     table = Table(f"label, {attribute}", "n", *measured)
     students = list(measured.values())
     for group, n in students[0].counts.items():

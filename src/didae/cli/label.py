@@ -108,24 +108,7 @@ class Label(Command):
 
 
 def open_verdicts(folder: Path) -> Verdicts:
-    """Read the verdicts on a run, or begin.
-
-    Parameters
-    ----------
-    folder : Path
-        What `didae explain` or `didae demo` wrote.
-
-    Returns
-    -------
-    Verdicts
-        Saved in the folder at each change.
-
-    Raises
-    ------
-    DidaeError
-        If the folder holds no run, an unfinished or a broken one, or its verdicts are on another
-        dictionary.
-    """
+    """Read the verdicts on a run, or begin."""
     require_finished(folder)
     dictionary = read_manifest(folder).settings.components.dictionary
     names = [pairs.name for pairs in read_pairs(folder, 0)]

@@ -54,23 +54,7 @@ _KINDS = {"train_data": "training", "held_out": "held-out", "test": "test"}
 
 @dataclass(frozen=True, eq=False)
 class RepairData:
-    """Images of a repair.
-
-    Attributes
-    ----------
-    train_data : Labelled
-        What the student may learn from.
-    held_out : Labelled
-        Other images, for the gate.
-    test : Labelled
-        What the group accuracies are measured on, where attributes are known.
-    class_names, attribute_names : tuple of str
-        Words for the classes and for the values of the spurious attribute, if there is one.
-    origin : str
-        Where the held-out images are from, and whether the student may have seen them.
-    unread : tuple of Unread
-        The images that could not be read and are left out, counted.
-    """
+    """Images of a repair."""
 
     train_data: Labelled
     held_out: Labelled
@@ -88,30 +72,7 @@ class RepairData:
         attribute: str | None,
         origin: str,
     ) -> RepairData:
-        """Read the images, all that can be read.
-
-        Parameters
-        ----------
-        source : ImageSource
-            The data.
-        splits : tuple of ndarray of int64
-            Which images to train on, to hold out and to test on.
-        attribute : str or None
-            The spurious attribute, for the group accuracies; nothing else uses it.
-        origin : str
-            Where the held-out images are from, and whether the student may have seen them.
-
-        Returns
-        -------
-        RepairData
-            The images.
-
-        Raises
-        ------
-        DidaeError
-            If no image of a split can be read, there are no labels, no such attribute, or it has
-            too many values to form groups.
-        """
+        """Read the images, all that can be read."""
         every = np.unique(np.concatenate(splits))
         # Read at once, so that an attribute's values have the same numbers everywhere.
         data, found, unread = labelled(source, every, attribute)
@@ -133,22 +94,7 @@ class RepairData:
 
     @classmethod
     def of_square(cls, square: Square, recipe: SquareRecipe, draw: int = 0) -> RepairData:
-        """Draw the images that a student of Square was trained on, and those beside them.
-
-        Parameters
-        ----------
-        square : Square
-            The pool.
-        recipe : SquareRecipe
-            How the student was trained.
-        draw : int
-            Which draw: the seed of the student.
-
-        Returns
-        -------
-        RepairData
-            The images; groups are those of label and background on the test split.
-        """
+        """Draw the images that a student of Square was trained on, and those beside them."""
         train, held_out = poisoned_split(square, recipe, draw)
         origin = (
             "drawn from Square as the training images are; the classifier has not seen them if it "
@@ -163,23 +109,7 @@ class RepairData:
         return replace(self, **parts)
 
     def measure(self, student: StudentLike) -> GroupAccuracies:
-        """Measure the group accuracies of a student.
-
-        Parameters
-        ----------
-        student : callable
-            The student.
-
-        Returns
-        -------
-        GroupAccuracies
-            On the test images; weighted as in training too, where no group is missing there.
-
-        Raises
-        ------
-        DidaeError
-            If the attributes are unknown.
-        """
+        """Measure the group accuracies of a student."""
         known = [_groups(data) for data in (self.train_data, self.test)]
         counts = Counter(known[0]) if set(known[0]) <= set(known[1]) else None
         labels, attributes = self.test.labels, self.test.known_attributes()
@@ -212,34 +142,7 @@ def repair_and_measure(
     folder: Path,
     tell: Callable[[Outlook, RepairData, StudentLike], None] | None = None,
 ) -> RepairDocument:
-    """Repair a student as the verdicts ask for, and measure it before and after.
-
-    Parameters
-    ----------
-    components : Components
-        With the student.
-    data : RepairData
-        The images.
-    verdicts : Verdicts
-        On the directions of the components' dictionary.
-    config : RepairConfig
-        How to repair, and when to accept it.
-    folder : Path
-        Gets ``student`` or ``student.onnx`` (the original where the gate refused), pictures in
-        ``preview`` and, last, ``repair.json``; an interrupted repair is continued.
-    tell : callable, optional
-        Called with what is known before anything takes minutes, the images and the student.
-
-    Returns
-    -------
-    RepairDocument
-        What it came to.
-
-    Raises
-    ------
-    DidaeError
-        If the verdicts are on another dictionary, or the repair fails.
-    """
+    """Repair a student as the verdicts ask for, and measure it before and after."""
     start = time.monotonic()
     verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
     data = data.finite(components.student)

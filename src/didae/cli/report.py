@@ -50,38 +50,14 @@ def require_finished(folder: Path) -> None:
 
 
 def load_summary(folder: Path) -> Summary:
-    """Read what a run counted.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-
-    Returns
-    -------
-    Summary
-        Its summary.
-
-    Raises
-    ------
-    DidaeError
-        If there is none, as in a run that was interrupted, or it is broken.
-    """
+    """Read what a run counted."""
     require_finished(folder)
     path = folder / SUMMARY_FILE
     return Summary.from_json(read_json(path), str(path))
 
 
 def finish(folder: Path, summary: Summary) -> None:
-    """Print what a run came to, and write its report.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    summary : Summary
-        What the run counted.
-    """
+    """Print what a run came to, and write its report."""
     tell(folder, summary)
     repair = find_repair(folder)
     if repair is not None:
@@ -112,13 +88,7 @@ def tell(folder: Path, summary: Summary) -> None:
 
 
 def tell_repair(document: RepairDocument) -> None:
-    """Print what a repair came to.
-
-    Parameters
-    ----------
-    document : RepairDocument
-        The repair.
-    """
+    """Print what a repair came to."""
     terminal = console()
     said = ", ".join(f"{name} {verdict}" for name, verdict in document.verdicts.items())
     terminal.print(f"judged by {' and '.join(document.teachers)}: {said}")
@@ -163,16 +133,5 @@ def _plain(text: str) -> str:
 
 
 def publish(folder: Path, summary: Summary, repair: Path | None = None) -> None:
-    """Write a report and print where it is.
-
-    Parameters
-    ----------
-    folder : Path
-        The run folder.
-    summary : Summary
-        What the run counted.
-    repair : Path, optional
-        Folder of a repair of the run, which gets the report; by default the run gets it, with the
-        repair inside the run where there is one.
-    """
+    """Write a report and print where it is."""
     console().print(f"report: {write_report(folder, summary, repair=repair)}", style="bold")

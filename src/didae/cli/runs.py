@@ -27,25 +27,7 @@ from didae.students import Probe, load_student
 
 
 def load_run_components(folder: Path, student: str | None = None) -> Components:
-    """Load the components that a run used.
-
-    Parameters
-    ----------
-    folder : Path
-        What `didae demo`, `didae explain` or `didae audit` wrote.
-    student : str, optional
-        Where its student is by now; by default where it was.
-
-    Returns
-    -------
-    Components
-        The same components.
-
-    Raises
-    ------
-    DidaeError
-        If the folder holds no such run, or a component is gone or another one by now.
-    """
+    """Load the components that a run used."""
     run = _read(folder)
     if student is not None and not isinstance(run, Demo):
         run = run.model_copy(update={"student": student})

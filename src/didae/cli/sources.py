@@ -85,18 +85,7 @@ class SourceConfig(Config):
         return self._own
 
     def open(self) -> ImageSource:
-        """Open the data.
-
-        Returns
-        -------
-        ImageSource
-            Square, or images of files with the splits that `rows` chooses from.
-
-        Raises
-        ------
-        DidaeError
-            If the name is unknown, or the folder or its table is not as it should be.
-        """
+        """Open the data."""
         if self.data == SQUARE:
             return Square(self.pool, self.pool_seed)
         source = self._read()
@@ -131,25 +120,7 @@ class SourceConfig(Config):
 
 
 def rows(source: ImageSource, split: Literal["train", "validation", "test"]) -> NDArray[np.int64]:
-    """Choose the images of a split; all of them where the data is not split.
-
-    Parameters
-    ----------
-    source : ImageSource
-        The data.
-    split : {"train", "validation", "test"}
-        Which split.
-
-    Returns
-    -------
-    ndarray of int64
-        Indices.
-
-    Raises
-    ------
-    DidaeError
-        If the data is split, but has no image in this split.
-    """
+    """Choose the images of a split; all of them where the data is not split."""
     splits = source.splits
     if not splits:
         return np.arange(len(source))
@@ -165,27 +136,7 @@ def rows(source: ImageSource, split: Literal["train", "validation", "test"]) -> 
 def factors(
     source: ImageSource, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Standardise the known attributes of images.
-
-    Parameters
-    ----------
-    source : ImageSource
-        The data.
-    chosen : ndarray of int64, length n
-        Which images.
-
-    Returns
-    -------
-    values : ndarray, shape (n, f)
-        Mean 0 and standard deviation 1.
-    names : tuple of str
-        Names of the attributes.
-
-    Raises
-    ------
-    DidaeError
-        If there are none, or all are the same everywhere; some that are are left out, with a word.
-    """
+    """Standardise the known attributes of images."""
     columns = {name: values[chosen] for name, values in source.attributes.items()}
     if not columns:
         raise DidaeError(

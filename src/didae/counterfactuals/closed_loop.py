@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from didae.editing import amplification
@@ -21,43 +22,19 @@ the codes of solar cells no farther and the tag on shoes farther from the truth.
 
 @dataclass(frozen=True, eq=False)
 class Loop:
-    """What a closed loop kept of n edits.
-
-    Attributes
-    ----------
-    drawn : tuple of Tensor, each of shape (n, ...)
-        What was drawn, as `Draw` gives it.
-    request : Tensor, shape (n, k)
-        The change that it was drawn from.
-    drawings : Tensor, int64, shape (n,)
-        How often each was drawn.
-    """
+    """What a closed loop kept of n edits."""
 
     drawn: tuple[Tensor, ...]
-    request: Tensor
-    drawings: Tensor
+    request: Float[Tensor, "n k"]
+    drawings: Int[Tensor, " n"]
 
 
-def closed_loop(asked: Tensor, draw: Draw, further: int) -> Loop:
+def closed_loop(asked: Float[Tensor, "n k"], draw: Draw, further: int) -> Loop:
     """Draw edits, and draw those again that realise less than was asked for.
 
     A decoder realises a part of an edit, because x_T remembers the unedited image. The next drawing
     asks for as many times more as the last one lacked, at most for twice as much. It is kept where
     it moved the codes farther: one that comes apart instead is dropped, and its edit is left alone.
-
-    Parameters
-    ----------
-    asked : Tensor, shape (n, k)
-        Change of the codes.
-    draw : callable
-        Draws.
-    further : int
-        Drawings after the first, at most.
-
-    Returns
-    -------
-    Loop
-        The kept drawings.
     """
     rows, request = torch.arange(len(asked)), asked.clone()
     kept = draw(rows, request)

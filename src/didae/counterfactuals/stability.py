@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from didae.data.images import read_run_image
@@ -20,30 +21,7 @@ _COLUMNS = ("image_id", "direction", "file", "prediction_before", "ambient_flip"
 def stability(
     table: pa.Table, folder: Path, student: StudentLike, batch_size: int
 ) -> dict[int, float]:
-    """Disturb the delivered images that flipped the student, and ask it again.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The table of counterfactuals.
-    folder : Path
-        The run folder, with the images that the table names.
-    student : callable
-        The classifier.
-    batch_size : int
-        Images in memory at once.
-
-    Returns
-    -------
-    dict of int to float
-        Direction -> share of its flips after which the student still gives another class than for
-        the factual image, in [0, 1]; a direction without flips is left out.
-
-    Raises
-    ------
-    DidaeError
-        If an image is missing or broken.
-    """
+    """Disturb the delivered images that flipped the student, and ask it again."""
     rows = [row for row in table.select(list(_COLUMNS)).to_pylist() if row["ambient_flip"]]
     flips: Counter[int] = Counter(row["direction"] for row in rows)
     kept: Counter[int] = Counter()
@@ -56,20 +34,7 @@ def stability(
     return {direction: kept[direction] / count for direction, count in flips.items()}
 
 
-def disturb(image: Tensor, image_id: str) -> Tensor:
-    """Add noise that is uniform in ±1/255 and quantise again.
-
-    Parameters
-    ----------
-    image : Tensor, uint8, shape (3, h, w)
-        An image.
-    image_id : str
-        Of the factual image; its counterfactuals along all directions get the same noise.
-
-    Returns
-    -------
-    Tensor, uint8, shape (3, h, w)
-        Every value changed by -1, 0 or 1 with probability 1/4, 1/2, 1/4, where 0..255 allows it.
-    """
+def disturb(image: UInt8[Tensor, "3 h w"], image_id: str) -> UInt8[Tensor, "3 h w"]:
+    """Add noise that is uniform in ±1/255 and quantise again."""
     noise = 2 * torch.rand(image.shape, generator=generator(0, "stability", image_id)) - 1
     return (image + noise).round().clamp(0, 255).to(torch.uint8)

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from didae.counterfactuals.closed_loop import closed_loop
@@ -25,27 +26,13 @@ _SMALLEST_ERROR = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Factuals:
-    """What the components say about m unedited images.
+    """What the components say about m unedited images."""
 
-    Attributes
-    ----------
-    rows : Tensor, int64, shape (m,)
-        Which images of the chunk they are.
-    images : Tensor, uint8, shape (m, 3, h, w)
-        The images.
-    z : Tensor, shape (m, d)
-        Their z_sem.
-    judged : Tensor, shape (m, classes)
-        The student's logits.
-    others : Tensor, int64, shape (m, surrogates)
-        The surrogates' predictions.
-    """
-
-    rows: Tensor
-    images: Tensor
-    z: Tensor
-    judged: Tensor
-    others: Tensor
+    rows: Int[Tensor, " m"]
+    images: UInt8[Tensor, "m 3 h w"]
+    z: Float[Tensor, "m d"]
+    judged: Float[Tensor, "m classes"]
+    others: Int[Tensor, "m surrogates"]
 
     def __getitem__(self, index: Tensor) -> Factuals:
         parts = (self.rows, self.images, self.z, self.judged, self.others)
@@ -54,17 +41,7 @@ class Factuals:
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The images a chunk gives besides its numbers.
-
-    Attributes
-    ----------
-    factuals : dict of int to Tensor
-        Image of the chunk -> uint8, shape (3, h, w).
-    round_trips : dict of int to Tensor
-        Image of the chunk -> its round trip without residual.
-    counterfactuals : dict of (int, int) to Tensor
-        Image of the chunk, direction -> counterfactual.
-    """
+    """The images a chunk gives besides its numbers."""
 
     factuals: dict[int, Tensor]
     round_trips: dict[int, Tensor]
@@ -72,15 +49,7 @@ class Pictures:
 
 
 class Sweep:
-    """Makes and checks the counterfactuals of one chunk of images after the other.
-
-    Parameters
-    ----------
-    components : Components
-        Encoder, dictionary, decoder, student, probe and surrogates.
-    config : ExplainConfig
-        How.
-    """
+    """Makes and checks the counterfactuals of one chunk of images after the other."""
 
     def __init__(self, components: Components, config: ExplainConfig) -> None:
         self.components, self.config = components, config
@@ -91,23 +60,10 @@ class Sweep:
         self.low, self.high = dictionary.code_low.cpu(), dictionary.code_high.cpu()
 
     @torch.inference_mode()
-    def __call__(self, rows: Tensor, images: Tensor, cells: Cells) -> Pictures:
-        """Explain images.
-
-        Parameters
-        ----------
-        rows : Tensor, int64, shape (m,)
-            Which images of the chunk they are.
-        images : Tensor, uint8, shape (m, 3, h, w)
-            The images.
-        cells : Cells
-            Filled for these rows.
-
-        Returns
-        -------
-        Pictures
-            Factual images, counterfactuals and round trips.
-        """
+    def __call__(
+        self, rows: Int[Tensor, " m"], images: UInt8[Tensor, "m 3 h w"], cells: Cells
+    ) -> Pictures:
+        """Explain images."""
         look = self._look(rows, images)
         encoded, usable = look.z.isfinite().all(1), look.judged.isfinite().all(1)
         cells.texts["reason"][rows[~encoded].numpy()] = f"{NOT_FINITE}: z_sem"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -67,33 +68,14 @@ counterfactual was decoded.
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Columns of a chunk of b images and k directions, while they are being filled.
-
-    Attributes
-    ----------
-    values : dict of str to Tensor, shape (b, k), ``code_changes`` (b, k, k)
-        Numbers and flags by column.
-    texts : dict of str to ndarray of str, shape (b, k)
-        Reasons and files by column.
-    """
+    """Columns of a chunk of b images and k directions, while they are being filled."""
 
     values: dict[str, Tensor]
-    texts: dict[str, NDArray[np.object_]]
+    texts: dict[str, Float[NDArray[np.object_], "b k"]]
 
     @classmethod
     def blank(cls, images: int, directions: int) -> Cells:
-        """Make cells in which nothing is measured.
-
-        Parameters
-        ----------
-        images, directions : int
-            b and k.
-
-        Returns
-        -------
-        Cells
-            NaN, -1, False and empty texts.
-        """
+        """Make cells in which nothing is measured."""
         shape = (images, directions)
         values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in _FLOATS}
         values |= {name: torch.full(shape, -1) for name in _CLASSES}
@@ -104,15 +86,7 @@ class Cells:
         return cls(values, texts)
 
     def put(self, where: tuple[Tensor, ...], **values: Tensor) -> None:
-        """Fill cells.
-
-        Parameters
-        ----------
-        where : tuple of Tensor
-            Images, or images and directions, as an index.
-        **values : Tensor
-            By column; what belongs to an image alone is given to all its directions.
-        """
+        """Fill cells."""
         for name, value in values.items():
             column, shared = self.values[name], len(where) == 1 and value.ndim == 1
             column[where] = (value[:, None] if shared else value).to(column.dtype)
@@ -120,20 +94,7 @@ class Cells:
     def rows(
         self, images: Sequence[Mapping[str, Any]], names: Sequence[str]
     ) -> list[dict[str, Any]]:
-        """Turn the cells into rows of the table.
-
-        Parameters
-        ----------
-        images : sequence of mapping, length b
-            What holds for each image: ``image_id``, ``label``, ``strength``, ``surrogates``.
-        names : sequence of str, length k
-            Names of the directions.
-
-        Returns
-        -------
-        list of dict
-            b·k rows, image by image.
-        """
+        """Turn the cells into rows of the table."""
         lists = {name: _plain(column) for name, column in self.values.items()}
         lists |= {name: column.tolist() for name, column in self.texts.items()}
         return [
@@ -149,21 +110,7 @@ class Cells:
 
 
 def disentanglement(table: pa.Table, directions: int) -> list[list[float | None]]:
-    """Average how far an edit along each direction moved every code.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The table of counterfactuals.
-    directions : int
-        k.
-
-    Returns
-    -------
-    list of list of float
-        (k, k): mean |change of code| / std over delivered counterfactuals; None for a direction
-        without any.
-    """
+    """Average how far an edit along each direction moved every code."""
     delivered = np.flatnonzero(_column(table, "status") == KEPT)
     if not len(delivered):
         return [[None] * directions] * directions
@@ -177,25 +124,9 @@ def disentanglement(table: pa.Table, directions: int) -> list[list[float | None]
 
 
 def correlations(
-    table: pa.Table, directions: int, attributes: Mapping[str, NDArray[np.float64]]
+    table: pa.Table, directions: int, attributes: Mapping[str, Float[NDArray[np.float64], " n"]]
 ) -> tuple[tuple[str, ...], list[list[float]]]:
-    """Correlate the codes of the factual images with their known attributes.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The table of counterfactuals.
-    directions : int
-        k.
-    attributes : mapping of str to ndarray, shape (n,)
-        Of the images of the table, in its order.
-
-    Returns
-    -------
-    tuple
-        Names of the attributes that are known and vary, and Pearson's r, (k, attributes); both
-        empty where there are none, or too few images.
-    """
+    """Correlate the codes of the factual images with their known attributes."""
     codes = _column(table, "code_before").reshape(-1, directions)
     measured = np.isfinite(codes).all(1)
     codes = codes[measured]
@@ -213,23 +144,7 @@ def correlations(
 
 
 def evaluations(table: pa.Table, directions: int, sampler: SamplerConfig) -> float | None:
-    """Count the decoder's evaluations (NFE) for one counterfactual.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        The table of counterfactuals.
-    directions : int
-        k.
-    sampler : SamplerConfig
-        Tells the evaluations of an inversion and of a decoding.
-
-    Returns
-    -------
-    float or None
-        Evaluations of all inversions, their round trips and all decodings, per delivered
-        counterfactual; None if none was delivered.
-    """
+    """Count the decoder's evaluations (NFE) for one counterfactual."""
     inverted = np.isfinite(_column(table, "round_trip_psnr"))
     kept = _column(table, "status") == KEPT
     images = inverted.reshape(-1, directions).any(1).sum()

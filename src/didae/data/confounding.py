@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
@@ -87,25 +88,6 @@ def split_by_group(
 
     Within each group the order is kept: its first rows go to the first part, and so on. A bound
     between two parts that falls inside a row is rounded down.
-
-    Parameters
-    ----------
-    indices
-        Row numbers, shape (n,).
-    groups
-        The group of each entry of `indices`, for example `label + 2 * confounder`, shape (n,).
-    fractions
-        Share of each part, positive, with sum 1; for example (.8, .2) for train and validation.
-
-    Returns
-    -------
-    tuple of ndarray of int64
-        One array of row numbers per part, each in the order of `indices`.
-
-    Raises
-    ------
-    DidaeError
-        If the lengths differ or the fractions do not add up to 1.
     """
     rows, names = np.asarray(indices, dtype=np.int64), np.asarray(groups)
     if rows.ndim != 1 or rows.shape != names.shape:
@@ -156,17 +138,7 @@ class ConfoundingConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class ConfoundedSplit:
-    """Rows of a data set, none of them in two parts.
-
-    Attributes
-    ----------
-    train
-        Poisoned images to train on, int64.
-    held_out
-        Poisoned images to validate on, int64.
-    test
-        As many images of each label with each value of the confounder, int64.
-    """
+    """Rows of a data set, none of them in two parts."""
 
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
@@ -181,27 +153,6 @@ def confounded_split(
     Where the source has train and test splits, the poisoned images come from the first and the test
     from the second; else both come from all images, the poisoned ones first. The order in which
     images are drawn depends on nothing but the seed and their ids.
-
-    Parameters
-    ----------
-    source
-        The data; its labels are 0 and 1.
-    config
-        How.
-    seed
-        Which draw.
-    pool
-        Rows that may be drawn; None for all.
-
-    Returns
-    -------
-    ConfoundedSplit
-        The rows, in the order in which they were drawn.
-
-    Raises
-    ------
-    DidaeError
-        If label or confounder do not have two values, or a group (named) has too few images.
     """
     confounder = binary_attribute(source, config.attribute, config.values)
     allowed = confounder >= 0
@@ -234,28 +185,8 @@ def confounded_split(
 
 def binary_attribute(
     source: ImageSource, name: str, values: tuple[float, float] | None = None
-) -> NDArray[np.int64]:
-    """Read an attribute as 0 and 1.
-
-    Parameters
-    ----------
-    source
-        The data.
-    name
-        Name of the attribute.
-    values
-        What counts as 0 and as 1; None where the attribute has just two values.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        0 or 1; -1 where the attribute has another value.
-
-    Raises
-    ------
-    DidaeError
-        If there is no such attribute, or it does not have two values.
-    """
+) -> Int[NDArray[np.int64], " n"]:
+    """Read an attribute as 0 and 1."""
     if name not in source.attributes:
         known = ", ".join(source.attributes) or "none"
         raise DidaeError(f"the data has no attribute {name!r}; known are: {known}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 Splits = Mapping[str, NDArray[np.int64]]
@@ -22,23 +23,8 @@ FEWEST_OF_CLASS: Final = 5
 """Classes of fewer images are split together."""
 
 
-def uniforms(seed: int, purpose: str, ids: Sequence[str]) -> NDArray[np.float64]:
-    """Draw a number for each image that depends on nothing but seed, purpose and id.
-
-    Parameters
-    ----------
-    seed
-        Seed of the run.
-    purpose
-        What the numbers are for.
-    ids
-        Names of the n images.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Uniform in [0, 1), the same on every machine.
-    """
+def uniforms(seed: int, purpose: str, ids: Sequence[str]) -> Float[NDArray[np.float64], " n"]:
+    """Draw a number for each image that depends on nothing but seed, purpose and id."""
     start = hashlib.sha256(ascii([int(seed), purpose]).encode())
     values = np.empty(len(ids))
     for row, name in enumerate(ids):
@@ -88,22 +74,7 @@ def _tenths(chance: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[n
 
 
 def renumber(splits: Splits, kept: Sequence[int] | NDArray[np.int64], total: int) -> Splits:
-    """Give splits the row numbers of a selection.
-
-    Parameters
-    ----------
-    splits
-        Rows of the whole.
-    kept
-        Rows that are kept, in their new order.
-    total
-        Number of rows of the whole.
-
-    Returns
-    -------
-    mapping of str to ndarray of int64
-        Positions in `kept`, in the order of the splits; rows that are not kept are left out.
-    """
+    """Give splits the row numbers of a selection."""
     place = np.full(total, -1, dtype=np.int64)
     place[np.asarray(kept, dtype=np.int64)] = np.arange(len(kept))
     renumbered = {name: place[rows] for name, rows in splits.items()}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
@@ -134,27 +135,12 @@ class Square(ImageTable):
             raise DidaeError(f"Square: an index is outside the pool of {self.size} images.")
 
 
-def read_factors(images: Tensor) -> NDArray[np.float64]:
+def read_factors(images: UInt8[Tensor, "b 3 64 64"]) -> Float[NDArray[np.float64], "b 4"]:
     """Read every factor off the pixels, whatever made them.
 
     The frame's place is the one of the 52 x 52 whose template explains the image with the least
     squared error; the colours are the means of their regions there, corrected for the bias of
     clipping and truncation.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (b, 3, 64, 64)
-        Images as delivered, in 8 bits.
-
-    Returns
-    -------
-    ndarray of float64, shape (b, 4)
-        Foreground, background, x and y, in the units of `FACTOR_COUNT`.
-
-    Raises
-    ------
-    DidaeError
-        If the images are not 64 x 64 pixels of 8 bits.
     """
     if images.dtype != torch.uint8 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise DidaeError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -51,25 +52,12 @@ class NetworkConfig(Config):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a z_sem asks for, shared by all steps of a sampler and, where b is 1, by all images.
-
-    Attributes
-    ----------
-    canvas : tuple of Tensor, each of shape (images, h w, canvas)
-        The map at full resolution less ``bias``, its pixels ordered cell by cell; the batch in
-        parts, as `parts` gives them.
-    bias : Tensor, shape (b, 1, canvas)
-        What all pixels of the map share.
-    cells : Tensor, shape (b, width, h / patch, w / patch)
-        What the U-Net takes from it.
-    vector : Tensor, shape (b, e)
-        Embedding of z_sem.
-    """
+    """What a z_sem asks for, shared by all steps of a sampler and, where b is 1, by all images."""
 
     canvas: tuple[Tensor, ...]
-    bias: Tensor
+    bias: Float[Tensor, "b 1 canvas"]
     cells: Tensor
-    vector: Tensor
+    vector: Float[Tensor, "b e"]
 
 
 class Network(nn.Module):
@@ -80,16 +68,6 @@ class Network(nn.Module):
     U-Net over pixel patches, with adaptive group norm on (t, z_sem), adds what neighbours know. A
     per-pixel head turns both into ``a · x_t + b``: noise of every pixel passes through ``a``, so
     no channel has to carry it.
-
-    Parameters
-    ----------
-    config : NetworkConfig
-        Its shape.
-
-    Raises
-    ------
-    DidaeError
-        If the image size does not fit the patches and levels.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -117,42 +95,21 @@ class Network(nn.Module):
         self.unet = UNet(config.width, config.multipliers, embedding)
         self.head = PixelHead(config, embedding)
 
-    def draw(self, z: Tensor) -> Drawing:
-        """Compute what depends on z_sem alone.
-
-        Parameters
-        ----------
-        z : Tensor, shape (b, d)
-            Normalised semantic codes.
-
-        Returns
-        -------
-        Drawing
-            To be passed to `forward` at every step.
-        """
+    def draw(self, z: Float[Tensor, "b d"]) -> Drawing:
+        """Compute what depends on z_sem alone."""
         canvas, bias = self.canvas(z)
         # What the bias, the same in all pixels, gives to every cell.
         shared = bias[:, 0].repeat(1, self.config.patch**2) @ patches(self.canvas_to_cells).T
         cells = self._to_cells(self.canvas_to_cells, canvas) + shared[:, :, None, None]
         return Drawing(canvas, bias, cells, self.z_embedding(z))
 
-    def forward(self, x: Tensor | None, t: Tensor, drawing: Drawing) -> Tensor:
-        """Predict at ``x_t``.
-
-        Parameters
-        ----------
-        x : Tensor, shape (b, channels, size, size), or None
-            Noisy images in [-1, 1] plus noise; None where they are 0, which costs less.
-        t : Tensor, shape (b,)
-            Times in [0, 1], 1 is pure noise.
-        drawing : Drawing
-            Of the same images' z_sem.
-
-        Returns
-        -------
-        Tensor, shape (b, channels, size, size)
-            Velocity or noise.
-        """
+    def forward(
+        self,
+        x: Float[Tensor, "b channels size size"] | None,
+        t: Float[Tensor, " b"],
+        drawing: Drawing,
+    ) -> Float[Tensor, "b channels size size"]:
+        """Predict at ``x_t``."""
         times = self.t_embedding(_time_features(t).to(t.dtype))
         condition = functional.silu(drawing.vector + times)
         if x is None:
@@ -176,15 +133,7 @@ class Network(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Group norm scaled and shifted by the condition (AdaGN), two convolutions, a skip.
-
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels.
-    embedding : int
-        Width of the condition.
-    """
+    """Group norm scaled and shifted by the condition (AdaGN), two convolutions, a skip."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
@@ -196,21 +145,10 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Apply the block.
-
-        Parameters
-        ----------
-        h : Tensor, shape (b, inputs, s, s)
-            Features.
-        condition : Tensor, shape (b, embedding)
-            Embedding of (t, z_sem).
-
-        Returns
-        -------
-        Tensor, shape (b, outputs, s, s)
-            Features.
-        """
+    def forward(
+        self, h: Float[Tensor, "b inputs s s"], condition: Float[Tensor, "b embedding"]
+    ) -> Float[Tensor, "b outputs s s"]:
+        """Apply the block."""
         residual = self.conv1(functional.silu(self.norm1(h)))
         scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
         residual = torch.addcmul(shift, self.norm2(residual), 1 + scale)
@@ -218,17 +156,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """One residual block per level on the way down and on the way up.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the first level.
-    multipliers : tuple of int
-        Channels of each level, in units of ``width``.
-    embedding : int
-        Width of the condition.
-    """
+    """One residual block per level on the way down and on the way up."""
 
     def __init__(self, width: int, multipliers: tuple[int, ...], embedding: int) -> None:
         super().__init__()
@@ -242,21 +170,10 @@ class UNet(nn.Module):
             for i, o in zip(reversed(above), reversed(widths), strict=True)
         )
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Apply the U-Net.
-
-        Parameters
-        ----------
-        h : Tensor, shape (b, width, s, s)
-            Features.
-        condition : Tensor, shape (b, embedding)
-            Embedding of (t, z_sem).
-
-        Returns
-        -------
-        Tensor, shape (b, width, s, s)
-            Features.
-        """
+    def forward(
+        self, h: Float[Tensor, "b width s s"], condition: Float[Tensor, "b embedding"]
+    ) -> Float[Tensor, "b width s s"]:
+        """Apply the U-Net."""
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             h = block(functional.avg_pool2d(h, 2) if level else h, condition)
@@ -268,15 +185,7 @@ class UNet(nn.Module):
 
 
 class PixelHead(nn.Module):
-    """Turn canvas, cells and the noisy pixel itself into ``a · x_t + b``.
-
-    Parameters
-    ----------
-    config : NetworkConfig
-        Shape of the network.
-    embedding : int
-        Width of the condition.
-    """
+    """Turn canvas, cells and the noisy pixel itself into ``a · x_t + b``."""
 
     def __init__(self, config: NetworkConfig, embedding: int) -> None:
         super().__init__()
@@ -295,30 +204,12 @@ class PixelHead(nn.Module):
         drawing: Drawing,
         from_canvas: nn.Linear,
         cells: Tensor,
-        condition: Tensor,
+        condition: Float[Tensor, "b embedding"],
     ) -> Tensor:
         """Apply the head.
 
         Its first layer is the sum of three maps, scaled and shifted: as each scales its own weights
         instead, the sum is made by products that add to each other, in one pass each.
-
-        Parameters
-        ----------
-        pixels : Tensor, shape (b, s², channels), or None
-            Noisy images, their pixels ordered cell by cell; None where they are 0.
-        drawing : Drawing
-            What z_sem asks for.
-        from_canvas : nn.Linear
-            Map of the canvas.
-        cells : Tensor, shape (b, width, s / patch, s / patch)
-            Output of the U-Net.
-        condition : Tensor, shape (b, embedding)
-            Embedding of (t, z_sem).
-
-        Returns
-        -------
-        Tensor, shape (b, 2 · channels, s, s)
-            a and b of every pixel; b alone, (b, channels, s, s), where the images are 0.
         """
         scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
         scale = 1 + scale

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 # Values of a map that a CPU's core keeps at hand: half a mebibyte.
@@ -14,21 +15,7 @@ _CACHED = 2**17
 
 
 class Canvas(nn.Module):
-    """A perceptron per pixel over (place, z_sem), modulated by z_sem.
-
-    Parameters
-    ----------
-    dim : int
-        Width of z_sem.
-    width : int
-        Channels of the canvas.
-    size : int
-        Side of the canvas.
-    patch : int
-        Side of the cells by which its pixels are ordered.
-    depth : int
-        Number of modulated layers.
-    """
+    """A perceptron per pixel over (place, z_sem), modulated by z_sem."""
 
     grid: Tensor
 
@@ -48,21 +35,8 @@ class Canvas(nn.Module):
             nn.init.zeros_(modulation.bias)
         self.modulations = nn.ModuleList(modulations)
 
-    def forward(self, z: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Draw.
-
-        Parameters
-        ----------
-        z : Tensor, shape (b, d)
-            Normalised semantic codes.
-
-        Returns
-        -------
-        tuple of Tensor, each of shape (images, size², width)
-            The canvas less what follows, its pixels ordered cell by cell, in parts of the batch.
-        Tensor, shape (b, 1, width)
-            To be added to all pixels.
-        """
+    def forward(self, z: Float[Tensor, "b d"]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Draw."""
         # relu(h + b) = max(h, -b) + b: the bias passes by the pixels and joins the next layer's.
         bias = self.code(z)[:, None]
         place, floors, weights = self.place(self.grid), [-bias], list[Tensor]()
@@ -82,76 +56,26 @@ class Canvas(nn.Module):
         return tuple(map(drawn, parts(len(z), place))), bias
 
 
-def parts(images: int, pixels: Tensor) -> list[slice]:
-    """Split a batch such that, on a CPU, what is computed for each pixel stays in the cache.
-
-    Parameters
-    ----------
-    images : int
-        Size of the batch.
-    pixels : Tensor, shape (..., pixels, channels)
-        A map.
-
-    Returns
-    -------
-    list of slice
-        Of the batch, at least one; all of it where the map is on another device.
-    """
+def parts(images: int, pixels: Float[Tensor, "... pixels channels"]) -> list[slice]:
+    """Split a batch such that, on a CPU, what is computed for each pixel stays in the cache."""
     cached = torch.get_num_threads() * _CACHED // (pixels.shape[-2] * pixels.shape[-1])
     size = max(1, cached if pixels.device.type == "cpu" else images)
     return [slice(start, start + size) for start in range(0, max(1, images), size)]
 
 
 def patches(convolution: nn.Conv2d) -> Tensor:
-    """Give the weights of a convolution of patches as those of one product.
-
-    Parameters
-    ----------
-    convolution : nn.Conv2d
-        Its stride is the side of its kernel.
-
-    Returns
-    -------
-    Tensor, shape (outputs, patch² · channels)
-        For the pixels of a cell, as `by_cell` orders them.
-    """
+    """Give the weights of a convolution of patches as those of one product."""
     return convolution.weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def by_cell(images: Tensor, patch: int) -> Tensor:
-    """Order pixels cell by cell, so that what a cell gives to its pixels lies in one piece.
-
-    Parameters
-    ----------
-    images : Tensor, shape (b, c, h, w)
-        Images.
-    patch : int
-        Side of a cell, which divides h and w.
-
-    Returns
-    -------
-    Tensor, shape (b, h w, c)
-        Cells in rows, and pixels in rows within each.
-    """
+def by_cell(images: Float[Tensor, "b c h w"], patch: int) -> Tensor:
+    """Order pixels cell by cell, so that what a cell gives to its pixels lies in one piece."""
     cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
     return cells.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
 
 
-def by_place(pixels: Tensor, patch: int) -> Tensor:
-    """Turn pixels back into images: the inverse of `by_cell` for squares.
-
-    Parameters
-    ----------
-    pixels : Tensor, shape (b, s², c)
-        Ordered cell by cell.
-    patch : int
-        Side of a cell.
-
-    Returns
-    -------
-    Tensor, shape (b, c, s, s)
-        Images.
-    """
+def by_place(pixels: Tensor, patch: int) -> Float[Tensor, "b c s s"]:
+    """Turn pixels back into images: the inverse of `by_cell` for squares."""
     side = math.isqrt(pixels.shape[1]) // patch
     cells = pixels.unflatten(1, (side, side, patch, patch))
     return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
@@ -181,21 +105,8 @@ class _Raised(torch.autograd.Function):
         return passed.sum_to_size(ctx.shape), stopped
 
 
-def raised(h: Tensor, floor: Tensor) -> Tensor:
-    """Give max(h, floor).
-
-    Parameters
-    ----------
-    h : Tensor, shape (b, p, c) or (p, c)
-        Values of pixels; overwritten where they have the shape of the result.
-    floor : Tensor, shape (b, 1, c)
-        Their least.
-
-    Returns
-    -------
-    Tensor, shape (b, p, c)
-        The maximum; where both are equal, the gradient is the floor's.
-    """
+def raised(h: Float[Tensor, "b p c"], floor: Float[Tensor, "b 1 c"]) -> Float[Tensor, "b p c"]:
+    """Give max(h, floor)."""
     # To ask for a gradient takes as long as the maximum of an image.
     given = torch.is_grad_enabled()
     return cast("Tensor", _Raised.apply(h, floor)) if given else _maximum(h, floor)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -21,62 +22,26 @@ DIFFUSION_STEPS = 1000
 
 
 def flow_times(steps: int) -> list[float]:
-    """Give the times of a rectified flow, denser where the image forms.
-
-    Parameters
-    ----------
-    steps : int
-        Number of steps N.
-
-    Returns
-    -------
-    list of float, length N + 1
-        ``(i / N)²``, from 0 (data) to 1 (noise).
-    """
+    """Give the times of a rectified flow, denser where the image forms."""
     return [(i / steps) ** 2 for i in range(steps + 1)]
 
 
-def euler(velocity: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
-    """Integrate ``dx = v dt`` by Euler's method, one evaluation a step.
-
-    Parameters
-    ----------
-    velocity : callable
-        Velocity of the flow.
-    x : Tensor, shape (b, c, h, w)
-        State at ``times[0]``.
-    times : sequence of float
-        Increasing to invert, decreasing to decode.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        State at ``times[-1]``.
-    """
+def euler(
+    velocity: Denoiser, x: Float[Tensor, "b c h w"], times: Sequence[float]
+) -> Float[Tensor, "b c h w"]:
+    """Integrate ``dx = v dt`` by Euler's method, one evaluation a step."""
     for now, after in pairwise(times):
         x = x + (after - now) * velocity(x, now)
     return x
 
 
-def heun(velocity: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
+def heun(
+    velocity: Denoiser, x: Float[Tensor, "b c h w"], times: Sequence[float]
+) -> Float[Tensor, "b c h w"]:
     """Integrate by Heun's method; the step that touches t = 1 is an Euler step.
 
     Two evaluations a step but one for the last stretch of noise, where the flow is nearly
     straight: 2 N - 1 in all (after Karras et al. 2022, algorithm 1).
-
-    Parameters
-    ----------
-    velocity : callable
-        Velocity of the flow.
-    x : Tensor, shape (b, c, h, w)
-        State at ``times[0]``.
-    times : sequence of float
-        Increasing to invert, decreasing to decode.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        State at ``times[-1]``.
     """
     for now, after in pairwise(times):
         slope = velocity(x, now)
@@ -88,32 +53,18 @@ def heun(velocity: Denoiser, x: Tensor, times: Sequence[float]) -> Tensor:
 
 
 def invert(
-    integrate: Integrator, velocity: Denoiser, x: Tensor, times: Sequence[float], corrections: int
-) -> Tensor:
+    integrate: Integrator,
+    velocity: Denoiser,
+    x: Float[Tensor, "b c h w"],
+    times: Sequence[float],
+    corrections: int,
+) -> Float[Tensor, "b c h w"]:
     """Find the state from which an integrator decodes an image, step by step.
 
     Integrating towards the noise does not undo the integration back, since every step takes its
     slope from its own beginning. The state y that a decoding step carries to x is a fixed point of
     ``y + x - step(y)``, and the step towards the noise a first guess at it (as for diffusion models
     by Pan et al. 2023, arXiv 2309.04907, and Garibi et al. 2024, arXiv 2403.14602).
-
-    Parameters
-    ----------
-    integrate : callable
-        `euler` or `heun`.
-    velocity : callable
-        Velocity of the flow.
-    x : Tensor, shape (b, c, h, w)
-        State at ``times[0]``.
-    times : sequence of float
-        Increasing.
-    corrections : int
-        Iterations a step, each as dear as a step of decoding; 0 integrates towards the noise.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        State at ``times[-1]``.
     """
     for now, after in pairwise(times):
         guess = integrate(velocity, x, (now, after))
@@ -131,63 +82,26 @@ def _signal_levels() -> list[float]:
 
 
 def signal_level(t: Tensor) -> Tensor:
-    """Give ᾱ at the diffusion steps ``round(1000 t) - 1``.
-
-    Parameters
-    ----------
-    t : Tensor
-        Times in [0.001, 1].
-
-    Returns
-    -------
-    Tensor
-        ᾱ, of the same shape.
-    """
+    """Give ᾱ at the diffusion steps ``round(1000 t) - 1``."""
     levels = torch.tensor(_signal_levels(), dtype=t.dtype, device=t.device)
     return levels[(t * DIFFUSION_STEPS).round().long() - 1]
 
 
 def ddim_times(steps: int) -> list[float]:
-    """Give evenly spaced times of the 1000-step diffusion.
-
-    Parameters
-    ----------
-    steps : int
-        Number of steps N.
-
-    Returns
-    -------
-    list of float, length N
-        From near 0 to near 1; each stands for the diffusion step ``1000 t - 1``.
-    """
+    """Give evenly spaced times of the 1000-step diffusion."""
     return [(i * DIFFUSION_STEPS // steps + 1) / DIFFUSION_STEPS for i in range(steps)]
 
 
 def ddim(
-    noise: Denoiser, x: Tensor, times: Sequence[float], invert: bool, clip: bool = False
-) -> Tensor:
+    noise: Denoiser,
+    x: Float[Tensor, "b c h w"],
+    times: Sequence[float],
+    invert: bool,
+    clip: bool = False,
+) -> Float[Tensor, "b c h w"]:
     """Run deterministic DDIM (Song et al. 2021, equation 12, η = 0) in either direction.
 
     Inversion ends at pure noise (ᾱ = 0 after the last step), decoding at the image (ᾱ = 1).
-
-    Parameters
-    ----------
-    noise : callable
-        Predicts ε.
-    x : Tensor, shape (b, c, h, w)
-        Image in [-1, 1] to invert, or noise to decode.
-    times : sequence of float
-        As `ddim_times` gives them.
-    invert : bool
-        From image to noise, instead of from noise to image.
-    clip : bool
-        Clip the predicted image to [-1, 1] at every step, as the paper's authors do; a
-        step that clips cannot be inverted.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        Noise or image.
     """
     levels = [_signal_levels()[round(t * DIFFUSION_STEPS) - 1] for t in times]
     order = range(len(times)) if invert else range(len(times) - 1, -1, -1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from didae.data.images import to_float
@@ -23,34 +24,13 @@ SIDE_STEP: Final = 4
 
 
 def suited_config(
-    images: Tensor, z: Tensor, components: int = 128, width: int = 48, canvas: int = 32
+    images: UInt8[Tensor, "n 3 h w"],
+    z: Float[Tensor, "n d"],
+    components: int = 128,
+    width: int = 48,
+    canvas: int = 32,
 ) -> DecoderConfig:
-    """Choose the shape of a decoder for images and an encoder.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, h, w)
-        What it shall draw.
-    z : Tensor, float, shape (n, d)
-        z_sem of the images.
-    components : int
-        Principal components of z_sem that the network gets, at most: no more than the directions
-        in which z varies.
-    width : int
-        Channels of the U-Net's first level.
-    canvas : int
-        Channels of the full-resolution map drawn from z_sem.
-
-    Returns
-    -------
-    DecoderConfig
-        Grey where all images are, with larger patches for larger images, and inverted exactly.
-
-    Raises
-    ------
-    DidaeError
-        If the images are no squares of a side that is a multiple of 4.
-    """
+    """Choose the shape of a decoder for images and an encoder."""
     height, side = images.shape[2:]
     if height != side or side % SIDE_STEP:
         raise DidaeError(
@@ -71,8 +51,8 @@ def suited_config(
 
 
 def fit_decoder(
-    images: Tensor,
-    z: Tensor,
+    images: UInt8[Tensor, "n 3 h w"],
+    z: Float[Tensor, "n d"],
     config: DecoderConfig,
     training: TrainingConfig,
     encoder_fingerprint: str,
@@ -80,38 +60,7 @@ def fit_decoder(
     watch: Callable[[int, Decoder], None] | None = None,
     jitter: float = 0.0,
 ) -> Decoder:
-    """Train a decoder.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, h, w)
-        Training images.
-    z : Tensor, float, shape (n, d)
-        Their z_sem.
-    config : DecoderConfig
-        What to train.
-    training : TrainingConfig
-        Length, batch size, learning rate.
-    encoder_fingerprint : str
-        The encoder that gave ``z``.
-    folder : Path, optional
-        Where checkpoints go.
-    watch : callable, optional
-        Gets the number of steps and the decoder as it is then, as for `didae.training.train`.
-    jitter : float
-        Standard deviation of noise on what the network gets of z_sem, in that of the images. It
-        keeps a long training on few images from learning by heart which z_sem is whose.
-
-    Returns
-    -------
-    Decoder
-        In evaluation mode.
-
-    Raises
-    ------
-    DidaeError
-        If z_sem varies in fewer directions than the network gets.
-    """
+    """Train a decoder."""
     with seeded(training.seed):
         decoder = Decoder(config, encoder_fingerprint)
     spread = _normalise(decoder, z)
@@ -167,27 +116,16 @@ def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
     return variances[varying], axes[varying].T
 
 
-def flow_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+def flow_loss(
+    forward: Forward,
+    x: Float[Tensor, "b c h w"],
+    z: Float[Tensor, "b d"],
+    generator: torch.Generator,
+) -> Tensor:
     """Rectified-flow loss (Liu et al. 2023, equation 1) with x_t = (1 - t) x + t ε.
 
     Half of the times are uniform, half are 1 - u³: near t = 1 z_sem is all there is to go by, and
     what the network does not learn to take from it leaks into x_T.
-
-    Parameters
-    ----------
-    forward : callable
-        ``(x_t, t, z) -> velocity``.
-    x : Tensor, shape (b, c, h, w)
-        Images in [-1, 1].
-    z : Tensor, shape (b, d)
-        Their z_sem.
-    generator : torch.Generator
-        Source of times and noise.
-
-    Returns
-    -------
-    Tensor, scalar
-        Mean squared error of the velocity ε - x.
     """
     noise = torch.randn(x.shape, generator=generator)
     t = torch.rand(len(x), generator=generator)
@@ -197,25 +135,13 @@ def flow_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator
     return nn.functional.mse_loss(velocity, noise - x)
 
 
-def noise_loss(forward: Forward, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
-    """DDPM's simple loss (Ho et al. 2020, equation 14) on the linear schedule of 1000 steps.
-
-    Parameters
-    ----------
-    forward : callable
-        ``(x_t, t, z) -> noise``.
-    x : Tensor, shape (b, c, h, w)
-        Images in [-1, 1].
-    z : Tensor, shape (b, d)
-        Their z_sem.
-    generator : torch.Generator
-        Source of times and noise.
-
-    Returns
-    -------
-    Tensor, scalar
-        Mean squared error of the noise.
-    """
+def noise_loss(
+    forward: Forward,
+    x: Float[Tensor, "b c h w"],
+    z: Float[Tensor, "b d"],
+    generator: torch.Generator,
+) -> Tensor:
+    """DDPM's simple loss (Ho et al. 2020, equation 14) on the linear schedule of 1000 steps."""
     noise = torch.randn(x.shape, generator=generator)
     steps = torch.randint(1, DIFFUSION_STEPS + 1, (len(x),), generator=generator)
     t = steps / DIFFUSION_STEPS

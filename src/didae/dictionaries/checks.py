@@ -25,19 +25,7 @@ _RANK_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Sample:
-    """What a dictionary is fitted to.
-
-    Attributes
-    ----------
-    centred : ndarray of float64
-        Embeddings minus their mean, shape (n, d).
-    noise : float
-        Singular values of `centred` up to this one may be rounding only.
-    factors : Matrix or None
-        One column for each factor, shape (n, f), as the caller gave it.
-    names : sequence of str or None
-        One name for each direction, as the caller gave it.
-    """
+    """What a dictionary is fitted to."""
 
     centred: Array
     noise: float
@@ -45,18 +33,7 @@ class Sample:
     names: Sequence[str] | None
 
     def require_size(self, count: int) -> None:
-        """Refuse embeddings that cannot fix the directions asked for.
-
-        Parameters
-        ----------
-        count
-            Number of directions.
-
-        Raises
-        ------
-        DidaeError
-            If there are too few embeddings or they are too narrow or all equal.
-        """
+        """Refuse embeddings that cannot fix the directions asked for."""
         samples, width = self.centred.shape
         if width < count:
             raise DidaeError(
@@ -72,27 +49,7 @@ class Sample:
 
 
 def as_matrix(values: Matrix, what: str, names: Sequence[str] | None = None) -> Array:
-    """Check a matrix and convert it for exact work.
-
-    Parameters
-    ----------
-    values
-        Numbers of shape (n, columns).
-    what
-        What the matrix is, in the plural, for messages.
-    names
-        Names of the columns, for messages.
-
-    Returns
-    -------
-    ndarray of float64
-        The values.
-
-    Raises
-    ------
-    DidaeError
-        If the shape is not two-dimensional or a value is NaN or infinite.
-    """
+    """Check a matrix and convert it for exact work."""
     matrix: Array = torch.as_tensor(values).detach().to("cpu", torch.float64).numpy()
     if matrix.ndim != 2:
         raise DidaeError(f"{what} must have shape (n, columns), not {matrix.shape}")
@@ -108,19 +65,7 @@ def as_matrix(values: Matrix, what: str, names: Sequence[str] | None = None) -> 
 
 
 def rounding(values: Matrix) -> float:
-    """Give a bound on the norm of the rounding errors in a matrix.
-
-    Parameters
-    ----------
-    values
-        Numbers in the precision in which they were made.
-
-    Returns
-    -------
-    float
-        Frobenius norm, times the precision of the values and that of decompositions in float64;
-        smaller singular values may be rounding only.
-    """
+    """Give a bound on the norm of the rounding errors in a matrix."""
     precision = _epsilon(values) + max(values.shape) * float(np.finfo(np.float64).eps)
     return precision * float(np.linalg.norm(as_matrix(values, "numbers")))
 
@@ -131,25 +76,7 @@ def _epsilon(values: Matrix) -> float:
 
 
 def direction_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """Give every direction a name of its own.
-
-    Parameters
-    ----------
-    names
-        The names, or None for `direction_0`, `direction_1`, ...
-    count
-        Number of directions.
-
-    Returns
-    -------
-    tuple of str
-        `count` different names.
-
-    Raises
-    ------
-    DidaeError
-        If there are more or fewer names than directions or two are equal.
-    """
+    """Give every direction a name of its own."""
     if names is None:
         return tuple(f"direction_{index}" for index in range(count))
     if isinstance(names, str) or len(names) != count or len(set(names)) != count:
@@ -158,25 +85,7 @@ def direction_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
 
 
 def standardised_factors(factors: Matrix, names: Sequence[str]) -> Array:
-    """Check factors and bring every column to mean 0 and standard deviation 1.
-
-    Parameters
-    ----------
-    factors
-        One column for each factor, shape (n, f).
-    names
-        One name for each column.
-
-    Returns
-    -------
-    ndarray of float64
-        Standardised columns, shape (n, f).
-
-    Raises
-    ------
-    DidaeError
-        If a value is not finite, a column is constant, or columns depend linearly on one another.
-    """
+    """Check factors and bring every column to mean 0 and standard deviation 1."""
     table = as_matrix(factors, "factors", names)
     largest = np.abs(table).max(0)
     constant = np.ptp(table, axis=0) <= 2 * _epsilon(factors) * largest
@@ -198,22 +107,7 @@ def standardised_factors(factors: Matrix, names: Sequence[str]) -> Array:
 
 
 def require_rank(columns: Array, names: Sequence[str], problem: str) -> None:
-    """Refuse a matrix whose columns are linearly dependent, and name those involved.
-
-    Parameters
-    ----------
-    columns
-        Columns of comparable scale, shape (n, f), n ≥ f.
-    names
-        One name for each column.
-    problem
-        What the dependence means and what to do; follows the names in the message.
-
-    Raises
-    ------
-    DidaeError
-        If the smallest singular value is at most 1e-5 of the largest.
-    """
+    """Refuse a matrix whose columns are linearly dependent, and name those involved."""
     _, spread, combinations = np.linalg.svd(columns, full_matrices=False)
     if spread[-1] <= _RANK_TOLERANCE * spread[0]:
         share = np.abs(combinations[-1])

@@ -22,15 +22,7 @@ from didae.randomness import generator
 
 @dataclass(frozen=True)
 class ExplainedVariance:
-    """Share of the variance of z that a dictionary reconstructs.
-
-    Attributes
-    ----------
-    total : float
-        Share of all directions together, at most 1; negative if they are worse than the mean.
-    directions : ndarray of float64
-        Share of each direction alone, shape (k,).
-    """
+    """Share of the variance of z that a dictionary reconstructs."""
 
     total: float
     directions: Array
@@ -38,17 +30,7 @@ class ExplainedVariance:
 
 @dataclass(frozen=True)
 class Stability:
-    """Agreement of dictionaries fitted to random halves of the data.
-
-    Attributes
-    ----------
-    mean : float
-        Mean absolute cosine of matched atoms, in [0, 1].
-    minimum : float
-        Smallest absolute cosine of matched atoms.
-    cosines : ndarray of float64
-        Absolute cosine for each split and atom of the first half, shape (splits, k).
-    """
+    """Agreement of dictionaries fitted to random halves of the data."""
 
     mean: float
     minimum: float
@@ -56,25 +38,7 @@ class Stability:
 
 
 def code_factor_correlation(codes: Matrix, factors: Matrix) -> Array:
-    """Correlate every code with every factor.
-
-    Parameters
-    ----------
-    codes
-        Codes, shape (n, k).
-    factors
-        Factors of the same images, shape (n, f).
-
-    Returns
-    -------
-    ndarray of float64
-        Pearson correlations in [-1, 1], shape (k, f).
-
-    Raises
-    ------
-    DidaeError
-        If the numbers of rows differ, a value is not finite, or a column is constant.
-    """
+    """Correlate every code with every factor."""
     left = _unit_columns(as_matrix(codes, "codes"), "code")
     right = _unit_columns(as_matrix(factors, "factors"), "factor")
     if len(left) != len(right):
@@ -95,26 +59,7 @@ def _unit_columns(columns: Array, what: str) -> Array:
 
 
 def explained_variance(dictionary: Dictionary, z: Matrix) -> ExplainedVariance:
-    """Measure the share of the variance of z that codes and atoms reconstruct.
-
-    Parameters
-    ----------
-    dictionary
-        A fitted dictionary.
-    z
-        Embeddings, shape (n, d).
-
-    Returns
-    -------
-    ExplainedVariance
-        1 - residual/total sums of squares, for all directions and for each alone.
-
-    Raises
-    ------
-    DidaeError
-        If the dictionary is not fitted, or the embeddings are not finite, of another width, or
-        all equal.
-    """
+    """Measure the share of the variance of z that codes and atoms reconstruct."""
     data = as_matrix(z, "embeddings")
     codes = as_matrix(dictionary.encode(torch.as_tensor(data).to(dictionary.mean)), "codes")
     atoms = as_matrix(dictionary.atoms, "atoms")
@@ -130,19 +75,7 @@ def explained_variance(dictionary: Dictionary, z: Matrix) -> ExplainedVariance:
 
 
 def match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array]:
-    """Pair the atoms of two dictionaries one to one so that the summed |cosine| is largest.
-
-    Parameters
-    ----------
-    first, second
-        Atoms of unit length, shape (k, d).
-
-    Returns
-    -------
-    tuple of ndarray
-        For each atom of `first`, the index of its partner in `second`, and their |cosine|, both of
-        shape (k,).
-    """
+    """Pair the atoms of two dictionaries one to one so that the summed |cosine| is largest."""
     cosines = np.abs(as_matrix(first, "atoms") @ as_matrix(second, "atoms").T).clip(max=1)
     _, columns = cast(
         "tuple[Array, NDArray[np.int64]]", linear_sum_assignment(cosines, maximize=True)
@@ -157,31 +90,7 @@ def stability(
     seed: int = 0,
     splits: int = 5,
 ) -> Stability:
-    """Fit dictionaries to random halves of the data and compare their atoms.
-
-    Parameters
-    ----------
-    factory
-        Builds an unfitted dictionary, for example `Procrustes` or `lambda: SVD(4)`.
-    z
-        Embeddings, shape (n, d).
-    factors
-        Factors of the same images, shape (n, f).
-    seed
-        Seed of the random halves.
-    splits
-        How often the data are halved, at least 1.
-
-    Returns
-    -------
-    Stability
-        |Cosines| of the atoms of one half, each with its partner in the other.
-
-    Raises
-    ------
-    DidaeError
-        If `splits` is smaller than 1 or a half does not allow the fit.
-    """
+    """Fit dictionaries to random halves of the data and compare their atoms."""
     if splits < 1:
         raise DidaeError(f"splits must be at least 1, not {splits}")
     matched: list[Array] = []
@@ -197,28 +106,7 @@ def stability(
 
 
 def separation(z: Matrix, directions: int) -> Array:
-    """Tell which principal directions the data identify.
-
-    Parameters
-    ----------
-    z
-        Embeddings, shape (n, d).
-    directions
-        How many leading directions to judge, at most min(n, d).
-
-    Returns
-    -------
-    ndarray of float64
-        Distance of each variance λ to the nearest other one, in units of its sampling error
-        λ √(2/n), shape (directions,). Below 1 the direction mixes freely with its
-        neighbour (rule of thumb of North et al., Sampling errors in the estimation of empirical
-        orthogonal functions, 1982).
-
-    Raises
-    ------
-    DidaeError
-        If the embeddings are not finite or fewer directions exist.
-    """
+    """Tell which principal directions the data identify."""
     data = as_matrix(z, "embeddings")
     spread, _ = principal_directions(data - data.mean(0))
     if not 1 <= directions <= len(spread):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from didae.dictionaries.procrustes import Procrustes
@@ -21,22 +22,8 @@ CLASS, BEYOND = "what separates the labels", "beyond the class"
 with a class, it may be this and not the object that the direction follows."""
 
 
-def parted(margins: Tensor, labels: Tensor) -> Tensor:
-    """Part a student's margins into what the class explains and what it does not.
-
-    Parameters
-    ----------
-    margins : Tensor, shape (n,) or (n, classes)
-        The student's.
-    labels : Tensor, int64, shape (n,)
-        True class of each image.
-
-    Returns
-    -------
-    Tensor, float64, shape (n, 2) or (n, classes, 2)
-        Mean margin of the image's class, and the rest; their sum is the margin, and they are
-        uncorrelated.
-    """
+def parted(margins: Float[Tensor, " n"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n 2"]:
+    """Part a student's margins into what the class explains and what it does not."""
     values = margins.double()
     explained = torch.zeros_like(values)
     for label in labels.unique():
@@ -56,9 +43,9 @@ def one_against_rest(logits: Tensor) -> Tensor:
 
 
 def fit_guided(
-    z: Tensor,
-    margins: Tensor,
-    labels: Tensor,
+    z: Float[Tensor, "n d"],
+    margins: Float[Tensor, " n"],
+    labels: Int[Tensor, " n"],
     directions: int,
     encoder_fingerprint: str,
     classes: Sequence[str] = (),
@@ -71,33 +58,6 @@ def fit_guided(
     followed, in the order of how much they vary within the labels. All of them but one, at most,
     because the last follows from the others. A part that follows from those before it is left out:
     two labels have means in one direction alone, however many classes the student has.
-
-    Parameters
-    ----------
-    z : Tensor, shape (n, d)
-        Embeddings.
-    margins : Tensor, shape (n,) or (n, classes)
-        The student's: of class 1 against class 0 where there are two, else of each class.
-    labels : Tensor, int64, shape (n,)
-        True class of each image.
-    directions : int
-        How many in all, at least 3.
-    encoder_fingerprint : str
-        The encoder that gave ``z``.
-    classes : sequence of str
-        Names of the classes, where there are more than two.
-
-    Returns
-    -------
-    Procrustes
-        Directions `CLASS`, `BEYOND`, ``variation 1`` and so on; with more than two classes
-        `BEYOND` of each class that is followed, and `CLASS` of as many of them as the labels can
-        tell apart, with its name.
-
-    Raises
-    ------
-    DidaeError
-        If the student says the same of all images of each class, or of all classes.
     """
     parts = parted(margins if margins.ndim == 2 else margins[:, None], labels)
     spread = parts.std(0)

@@ -18,19 +18,6 @@ logger = logging.getLogger(__name__)
 def independent_rotation(white: Array) -> tuple[Array, bool]:
     """Rotate white data until its columns are as independent as a rotation can make them.
 
-    Parameters
-    ----------
-    white
-        Samples with mean 0 and the identity as their covariance, shape (n, k).
-
-    Returns
-    -------
-    rotation : ndarray of float64, shape (k, k)
-        Orthonormal rows W; ``white @ W.T`` are the independent columns. It starts at the identity,
-        so that the same data give the same rows.
-    converged : bool
-        Whether the last of at most 1000 steps changed no row.
-
     Notes
     -----
     The fixed-point iteration for white data with the contrast log cosh, W ← E[tanh(W y) yᵀ] -

@@ -15,37 +15,14 @@ _TIE = 1e-6
 
 
 def signs(rows: Array) -> Array:
-    """Give the sign that makes the largest entry of every row in absolute value positive.
-
-    Parameters
-    ----------
-    rows
-        Directions, shape (k, d).
-
-    Returns
-    -------
-    ndarray of float64, shape (k, 1)
-        1 or -1, after the first of the largest entries where several tie.
-    """
+    """Give the sign that makes the largest entry of every row in absolute value positive."""
     sizes = np.abs(rows)
     largest = np.argmax(sizes >= (1 - _TIE) * sizes.max(1, keepdims=True), axis=1, keepdims=True)
     return np.sign(np.take_along_axis(rows, largest, axis=1))
 
 
 def principal_directions(centred: Array) -> tuple[Array, Array]:
-    """Find the principal directions of centred samples.
-
-    Parameters
-    ----------
-    centred
-        Samples with mean 0, shape (n, d).
-
-    Returns
-    -------
-    tuple of ndarray of float64
-        Singular values, falling, of shape (r,), and right singular vectors as rows, of shape
-        (r, d), r = min(n, d), with the `signs` that make their largest entries positive.
-    """
+    """Find the principal directions of centred samples."""
     # The triangular factor has the same values and right vectors without the (n, r) left vectors.
     triangle = np.linalg.qr(centred, mode="r")
     _, spread, rows = np.linalg.svd(triangle, full_matrices=False)
@@ -53,26 +30,7 @@ def principal_directions(centred: Array) -> tuple[Array, Array]:
 
 
 def leading_directions(sample: Sample, count: int) -> tuple[Array, Array]:
-    """Find the directions of largest variance, refusing more than there are.
-
-    Parameters
-    ----------
-    sample
-        What a dictionary is fitted to.
-    count
-        How many, k.
-
-    Returns
-    -------
-    tuple of ndarray of float64
-        Singular values, of shape (k,), and directions, of shape (k, d), as `principal_directions`
-        gives them.
-
-    Raises
-    ------
-    DidaeError
-        If there are too few embeddings, or they vary in fewer directions.
-    """
+    """Find the directions of largest variance, refusing more than there are."""
     sample.require_size(count)
     spread, rows = principal_directions(sample.centred)
     rank = int((spread > sample.noise).sum())
@@ -82,18 +40,7 @@ def leading_directions(sample: Sample, count: int) -> tuple[Array, Array]:
 
 
 class LeadingDictionary(Dictionary):
-    """A dictionary that is found in the leading directions of variance, without supervision.
-
-    Parameters
-    ----------
-    directions
-        How many directions to find, at least 1.
-
-    Raises
-    ------
-    DidaeError
-        If `directions` is smaller than 1.
-    """
+    """A dictionary that is found in the leading directions of variance, without supervision."""
 
     def __init__(self, directions: int) -> None:
         super().__init__()
@@ -102,11 +49,5 @@ class LeadingDictionary(Dictionary):
         self.directions = directions
 
     def options(self) -> dict[str, Any]:
-        """Give the constructor's arguments.
-
-        Returns
-        -------
-        dict
-            `directions`.
-        """
+        """Give the constructor's arguments."""
         return {"directions": self.directions}

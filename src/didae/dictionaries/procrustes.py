@@ -27,20 +27,7 @@ _FEWEST = 50
 
 
 def ledoit_wolf(centred: Array) -> float:
-    """Estimate how far the sample covariance should move towards a multiple of the identity.
-
-    Parameters
-    ----------
-    centred
-        Samples with mean 0, shape (n, d).
-
-    Returns
-    -------
-    float
-        Weight of the identity, in [0, 1]: the sampling error of the covariance over its distance
-        from the identity (Ledoit and Wolf, A well-conditioned estimator for large-dimensional
-        covariance matrices, 2004).
-    """
+    """Estimate how far the sample covariance should move towards a multiple of the identity."""
     samples, width = centred.shape
     covariance = centred.T @ centred / samples
     size = np.square(covariance).sum()
@@ -66,19 +53,6 @@ def suited_shrinkage(centred: Array, factors: Array) -> float:
     Ledoit and Wolf's estimate is the best for the covariance, not for what is read through its
     inverse: with few images for many dimensions, directions of little variance carry noise that a
     read-out amplifies.
-
-    Parameters
-    ----------
-    centred
-        Samples with mean 0, shape (n, d).
-    factors
-        Standardised factors, shape (n, f).
-
-    Returns
-    -------
-    float
-        Ledoit and Wolf's estimate, at least 1e-6, unless one of .01, .03, .1 and .3 gives codes
-        whose mean correlation with the factors of left-out fifths is higher by more than .01.
     """
     own = max(ledoit_wolf(centred), _SMALLEST_SHRINKAGE)
     grid = (own, *(value for value in _STRONGER if value > own))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -136,30 +137,10 @@ def embed(
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, images: Tensor, ids: Sequence[str], batches: AutoBatch) -> Tensor:
-    """Encode images that are in memory.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Φ.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The images.
-    ids : sequence of str, length n
-        Their names, for the message.
-    batches : AutoBatch
-        How many at once.
-
-    Returns
-    -------
-    Tensor, float32, shape (n, d)
-        z_sem on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If an embedding is not finite; the image is named.
-    """
+def encode(
+    encoder: Encoder, images: UInt8[Tensor, "n 3 h w"], ids: Sequence[str], batches: AutoBatch
+) -> Float[Tensor, "n d"]:
+    """Encode images that are in memory."""
     device = next(encoder.parameters(), torch.empty(0)).device
     z = batches.map(encoder, to_float(images.to(device))).float().cpu()
     broken = (~z.isfinite().all(1)).nonzero().flatten().tolist()

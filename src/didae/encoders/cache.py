@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,13 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Say where embeddings are kept if nothing else is said.
-
-    Returns
-    -------
-    Path
-        The folder in the environment variable ``DIDAE_CACHE``, else ``didae`` in the user's cache.
-    """
+    """Say where embeddings are kept if nothing else is said."""
     chosen = os.environ.get("DIDAE_CACHE")
     if chosen:
         return Path(chosen)
@@ -48,37 +43,12 @@ def cached_embed(
     folder: Path | None = None,
     batch_size: int = 256,
     limit: int = LIMIT,
-) -> Tensor:
+) -> Float[Tensor, "n d"]:
     """Encode images of a source, as `embed` does, but those seen before are read from the cache.
 
     An embedding belongs to the fingerprint of its encoder and to the pixels of its image: neither
     names nor dates matter. What cannot be read or written is computed, with a warning. The
     embeddings that an encoder has in the cache are held in memory meanwhile.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Φ.
-    source : ImageSource
-        Where the images come from.
-    indices : sequence of int, length n
-        Which ones.
-    folder : Path, optional
-        Where embeddings are kept; `cache_folder` by default.
-    batch_size : int
-        Images in memory at once.
-    limit : int
-        Bytes that all embeddings in the folder take at most.
-
-    Returns
-    -------
-    Tensor, float32, shape (n, d)
-        z_sem on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If an embedding is not finite; the image is named.
     """
     chosen = [int(index) for index in indices]
     shards = _Shards(folder or cache_folder(), encoder, limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -135,8 +136,8 @@ class FactorEncoder(Encoder):
 
 
 def fit_factor_encoder(
-    images: Tensor,
-    factors: Tensor,
+    images: UInt8[Tensor, "n 3 size size"],
+    factors: Float[Tensor, "n f"],
     config: FactorEncoderConfig,
     training: TrainingConfig,
     folder: Path | None = None,
@@ -146,24 +147,6 @@ def fit_factor_encoder(
     The loss is the mean over factors of log(mean squared error), a Gaussian likelihood with one
     fitted variance per factor (Kendall et al. 2018, equation 7): a factor that is already precise
     keeps its share of the gradient.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, size, size)
-        Training images.
-    factors : Tensor, float, shape (n, f)
-        Standardised factors.
-    config : FactorEncoderConfig
-        Shape of the network.
-    training : TrainingConfig
-        Length and learning rate.
-    folder : Path, optional
-        Where checkpoints go.
-
-    Returns
-    -------
-    FactorEncoder
-        The encoder, frozen.
     """
     with seeded(training.seed):
         encoder = FactorEncoder(config)

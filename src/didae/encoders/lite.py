@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,20 +43,6 @@ class LiteEncoder(Encoder):
     Images of any size are brought to one side, bilinearly and antialiased; nothing is cropped. A
     smaller side than that of its training (224, or 240 for Lite1) costs less and sees less. A new
     one has random weights; `open_lite` gives one that was trained.
-
-    Parameters
-    ----------
-    side : int
-        Side to which images are resized, in pixels, at least 32.
-    name : str
-        What it is called; ``lite0-random`` or ``lite1-random`` if empty.
-    variant : int
-        0 for Lite0, 1 for the deeper Lite1.
-
-    Raises
-    ------
-    DidaeError
-        If the side is too small.
     """
 
     def __init__(self, side: int, name: str = "", variant: Literal[0, 1] = 0) -> None:
@@ -81,19 +68,8 @@ class LiteEncoder(Encoder):
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.freeze()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size.
-
-        Returns
-        -------
-        Tensor, float, shape (b, 1280)
-            z_sem, with gradient to the images where they ask for one.
-        """
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280"]:
+        """Encode images."""
         self.check(images)
         if images.shape[2:] != (self.side, self.side):
             images = functional.interpolate(
@@ -105,25 +81,7 @@ class LiteEncoder(Encoder):
 
 
 def open_lite(variant: Literal[0, 1], spec: str = "") -> LiteEncoder:
-    """Load Lite0 or Lite1 with its ImageNet weights.
-
-    Parameters
-    ----------
-    variant : int
-        0 for Lite0, 1 for Lite1.
-    spec : str
-        Side of the images in pixels; if empty, that of its training: 224 for Lite0, 240 for Lite1.
-
-    Returns
-    -------
-    LiteEncoder
-        The encoder, frozen; it is called ``lite0@SIDE`` or ``lite1@SIDE``.
-
-    Raises
-    ------
-    DidaeError
-        If the side is no number or too small, or the package with the weights is not installed.
-    """
+    """Load Lite0 or Lite1 with its ImageNet weights."""
     if spec and not spec.isdecimal():
         raise DidaeError(
             f"encoder lite{variant}@{spec}: the side is no number; try lite{variant}@128."

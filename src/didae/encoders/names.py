@@ -26,23 +26,7 @@ FORMS = (
 
 
 def open_encoder(name: str) -> Encoder:
-    """Load the encoder of a name.
-
-    Parameters
-    ----------
-    name : str
-        One of `FORMS`. An existing folder is read as a saved encoder, whatever its name.
-
-    Returns
-    -------
-    Encoder
-        The encoder, frozen, on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If the name has none of these forms, or what it names cannot be loaded.
-    """
+    """Load the encoder of a name."""
     if name and Path(name).is_dir():
         return FactorEncoder.load(Path(name))
     kind, colon, rest = name.partition(":")

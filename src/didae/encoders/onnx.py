@@ -165,19 +165,7 @@ def read_settings(model: ModelProto, path: Path) -> OnnxSettings:
 
 
 class OnnxInput:
-    """The input of a graph, and how images become it.
-
-    Attributes
-    ----------
-    name : str
-        Name of the input in the graph.
-    dtype : type
-        Of its numbers, in NumPy.
-    batch : int or None
-        Images in a batch, where that is fixed.
-    side : int or None
-        Side of the images in pixels; None for any.
-    """
+    """The input of a graph, and how images become it."""
 
     def __init__(self, inputs: Sequence[Any], settings: OnnxSettings, name: str) -> None:
         stated = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "nothing"
@@ -243,22 +231,7 @@ class OnnxInput:
 
 
 class OnnxNetwork:
-    """One value of an ONNX graph as a function of images, computed by onnxruntime.
-
-    Attributes
-    ----------
-    name : str
-        ``onnx:`` and the spec, ``FILE`` or ``FILE#VALUE``; by default the first output.
-    dim : int
-        Width of the value.
-    settings : OnnxSettings
-        What is said about its images.
-    input : OnnxInput
-        How images become its input.
-    fingerprint : str
-        Changes with any bit of the graph up to the value, and with the settings. Where the file
-        lies and what comes after the value do not count: a repaired head leaves it as it is.
-    """
+    """One value of an ONNX graph as a function of images, computed by onnxruntime."""
 
     def __init__(self, spec: str, model: ModelProto | None = None) -> None:
         path, value = split_spec(spec)

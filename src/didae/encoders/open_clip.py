@@ -23,17 +23,7 @@ _SOURCES = ("hf-hub:", "local-dir:")
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A CLIP model and what it is called.
-
-    Attributes
-    ----------
-    model : nn.Module
-        From ``open_clip.create_model``, in evaluation mode.
-    name : str
-        What its encoder is called.
-    architecture : str
-        By what open_clip knows its tokenizer.
-    """
+    """A CLIP model and what it is called."""
 
     model: nn.Module
     name: str
@@ -41,46 +31,12 @@ class Clip:
 
 
 def open_open_clip(spec: str) -> PretrainedEncoder:
-    """Load the image tower of a CLIP model.
-
-    Parameters
-    ----------
-    spec : str
-        As for `load_clip`.
-
-    Returns
-    -------
-    PretrainedEncoder
-        The encoder, frozen; z_sem has unit length.
-
-    Raises
-    ------
-    DidaeError
-        As `load_clip`.
-    """
+    """Load the image tower of a CLIP model."""
     return image_encoder(load_clip(spec))
 
 
 def load_clip(spec: str) -> Clip:
-    """Load a CLIP model, both towers.
-
-    Parameters
-    ----------
-    spec : str
-        ``MODEL/PRETRAINED`` (weights from the hub or its cache), ``MODEL@FILE`` (weights in a
-        safetensors file or a state dict), ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``.
-
-    Returns
-    -------
-    Clip
-        The model.
-
-    Raises
-    ------
-    DidaeError
-        If open_clip is not installed, does not know the names, or the weights are missing or do
-        not fit.
-    """
+    """Load a CLIP model, both towers."""
     name = f"open_clip:{spec}"
     try:
         import open_clip  # pyright: ignore[reportMissingImports]
@@ -115,21 +71,6 @@ def image_encoder(clip: Clip) -> PretrainedEncoder:
 
     z_sem is the embedding at unit length, as the model's own training compares it: classifying by
     text is then a linear function of z_sem.
-
-    Parameters
-    ----------
-    clip : Clip
-        The model; its image tower is frozen here.
-
-    Returns
-    -------
-    PretrainedEncoder
-        The encoder.
-
-    Raises
-    ------
-    DidaeError
-        If its preprocessing is one of those that are not supported.
     """
     tower: Any = clip.model.visual
     settings: Mapping[str, Any] = tower.preprocess_cfg

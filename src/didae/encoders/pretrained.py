@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -51,19 +52,8 @@ class Preprocessing(Config):
     mean: Triple
     std: Triple
 
-    def apply(self, images: Tensor) -> Tensor:
-        """Prepare images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size.
-
-        Returns
-        -------
-        Tensor, float, shape (b, 3, side, side)
-            The network's input.
-        """
+    def apply(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 side side"]:
+        """Prepare images."""
         images = self._resized(images)
         top, left = (round((length - self.side) / 2) for length in images.shape[2:])
         images = images[:, :, top : top + self.side, left : left + self.side]
@@ -90,24 +80,7 @@ class Preprocessing(Config):
 
 
 class PretrainedEncoder(Encoder):
-    """A network that others trained, with their preprocessing.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Maps (b, 3, side, side) to (b, d); frozen here.
-    preprocessing : Preprocessing
-        What happens to an image before.
-    name : str
-        What the encoder is called.
-    licence : str
-        Licence of the weights.
-
-    Raises
-    ------
-    DidaeError
-        If the network fails on a black image, or gives something other than one vector for it.
-    """
+    """A network that others trained, with their preprocessing."""
 
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing, name: str, licence: str
@@ -138,51 +111,21 @@ class PretrainedEncoder(Encoder):
         settings = self.preprocessing.model_dump()
         return fingerprint(self.name, settings, dict(self.state_dict()))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size.
-
-        Returns
-        -------
-        Tensor, float, shape (b, d)
-            z_sem, with gradient to the images where they ask for one.
-        """
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Encode images."""
         self.check(images)
         return self.network(self.preprocessing.apply(images))
 
 
 def require_file(file: str, name: str) -> None:
-    """Make sure that weights are there before a network is built for them.
-
-    Parameters
-    ----------
-    file : str
-        Path of the weights.
-    name : str
-        Name of the encoder.
-
-    Raises
-    ------
-    DidaeError
-        If there is no such file.
-    """
+    """Make sure that weights are there before a network is built for them."""
     if not Path(file).is_file():
         raise DidaeError(f"encoder {name}: there is no file {file!r}; give its path after the @.")
 
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep the log of a library that is loading off the terminal: errors are told in one line.
-
-    Yields
-    ------
-    None
-        The block in which nothing is logged.
-    """
+    """Keep the log of a library that is loading off the terminal: errors are told in one line."""
     earlier = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -21,26 +21,7 @@ _SOURCES = ("hf-hub:", "local-dir:")
 
 
 def open_timm(spec: str) -> PretrainedEncoder:
-    """Load a network of timm, without its classifier and with its own preprocessing.
-
-    Parameters
-    ----------
-    spec : str
-        ``NAME`` (weights from the hub or its cache), ``NAME@FILE`` (weights in a safetensors file
-        or a state dict, as timm saves them), ``NAME@SIDE`` and ``NAME@SIDE@FILE`` (images of
-        another side than the network's own, in pixels), ``hf-hub:OWNER/NAME`` or
-        ``local-dir:FOLDER``.
-
-    Returns
-    -------
-    PretrainedEncoder
-        The encoder, frozen.
-
-    Raises
-    ------
-    DidaeError
-        If timm is not installed, does not know the name, or the weights are missing or do not fit.
-    """
+    """Load a network of timm, without its classifier and with its own preprocessing."""
     name, side, file = _parse(spec)
     try:
         import timm  # pyright: ignore[reportMissingImports]
@@ -71,30 +52,7 @@ def open_timm(spec: str) -> PretrainedEncoder:
 def timm_encoder(
     model: nn.Module, name: str, side: int | None = None, licence: str | None = None
 ) -> PretrainedEncoder:
-    """Make an encoder of a network that timm built.
-
-    Parameters
-    ----------
-    model : nn.Module
-        From ``timm.create_model(..., num_classes=0)``; frozen here.
-    name : str
-        What the encoder is called.
-    side : int, optional
-        Side of the images it gets, in pixels; its own by default.
-    licence : str, optional
-        Licence of the weights; by default what timm says of them, or unknown.
-
-    Returns
-    -------
-    PretrainedEncoder
-        The encoder.
-
-    Raises
-    ------
-    DidaeError
-        If the network cannot take square images of this side, or its preprocessing is one of those
-        that are not supported.
-    """
+    """Make an encoder of a network that timm built."""
     network: Any = model
     if side is not None and hasattr(model, "set_input_size"):
         try:
@@ -109,27 +67,7 @@ def timm_encoder(
 
 
 def timm_preprocessing(model: nn.Module, name: str, side: int | None = None) -> Preprocessing:
-    """Tell what a network of timm expects of its images.
-
-    Parameters
-    ----------
-    model : nn.Module
-        From ``timm.create_model``.
-    name : str
-        What it is called in messages.
-    side : int, optional
-        Side of the images it gets, in pixels; its own by default.
-
-    Returns
-    -------
-    Preprocessing
-        What timm's evaluation transform does.
-
-    Raises
-    ------
-    DidaeError
-        If it expects something that is not supported.
-    """
+    """Tell what a network of timm expects of its images."""
     from timm.data import resolve_model_data_config  # pyright: ignore[reportMissingImports]
 
     wanted = {} if side is None else {"input_size": (3, side, side)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -52,32 +53,14 @@ class ACE(Explainer):
 
     With τ = ``depth``, an image costs τ (iterations + 1) evaluations of the denoiser and
     τ · iterations backward passes, and one of each per iteration of the student.
-
-    Parameters
-    ----------
-    denoiser : Decoder
-        As `fit_denoiser` gives it.
-    config : ACEConfig
-        How.
     """
 
     def __init__(self, denoiser: Decoder, config: ACEConfig | None = None) -> None:
         super().__init__(require_denoiser(denoiser))
         self.denoiser, self.config = denoiser, config or ACEConfig()
 
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Attack, then repaint.
-
-        Parameters
-        ----------
-        work : Work
-            The batch.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1].
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Attack, then repaint."""
         config, chain = self.config, Chain(self.denoiser, self.config)
         attacked = work.images
         for _ in range(config.iterations):
@@ -87,25 +70,10 @@ class ACE(Explainer):
         return (chain.repainted(work, 2 * attacked - 1, keep) + 1) / 2
 
 
-def attack_gradient(work: Work, chain: Chain, pixels: Tensor, distance: float) -> Tensor:
-    """Differentiate the student's loss on filtered images, and the distance to the factual.
-
-    Parameters
-    ----------
-    work : Work
-        Factuals, targets, student, noise and bill.
-    chain : Chain
-        The filter F_τ.
-    pixels : Tensor, shape (b, c, h, w)
-        Images in [0, 1] so far.
-    distance : float
-        λ_d.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        Gradient of CE(f(F_τ(x')), target) + λ_d ‖x' - x‖₁, each image's own.
-    """
+def attack_gradient(
+    work: Work, chain: Chain, pixels: Float[Tensor, "b c h w"], distance: float
+) -> Float[Tensor, "b c h w"]:
+    """Differentiate the student's loss on filtered images, and the distance to the factual."""
     pixels = pixels.detach().requires_grad_()
     with torch.enable_grad():
         logits = work.logits((chain.filtered(work, 2 * pixels - 1) + 1) / 2)

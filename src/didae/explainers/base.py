@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from didae.data.images import to_float, to_uint8
@@ -21,25 +22,13 @@ from didae.students.base import StudentLike, check_student
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Counterfactuals and what they cost.
+    """Counterfactuals and what they cost."""
 
-    Attributes
-    ----------
-    images : Tensor, uint8, shape (n, a, c, h, w)
-        Counterfactuals of n images, a attempts each; they need not flip the student.
-    nfe, backward_passes : Tensor, int64, shape (n, a)
-        Evaluations of the denoiser or decoder, and backward passes through it.
-    student_nfe, student_backward_passes : Tensor, int64, shape (n, a)
-        The same of the student, and of a network that stands in for it.
-    seconds : float
-        Wall-clock time of all of them together.
-    """
-
-    images: Tensor
-    nfe: Tensor
-    backward_passes: Tensor
-    student_nfe: Tensor
-    student_backward_passes: Tensor
+    images: UInt8[Tensor, "n a c h w"]
+    nfe: Int[Tensor, "n a"]
+    backward_passes: Int[Tensor, "n a"]
+    student_nfe: Int[Tensor, "n a"]
+    student_backward_passes: Int[Tensor, "n a"]
     seconds: float
 
     @property
@@ -52,11 +41,6 @@ class Explainer(ABC):
     """Makes counterfactuals of images for one student.
 
     A subclass gives `counterfactuals`; batches, seeds, counts and checks are done here.
-
-    Parameters
-    ----------
-    decoder : Decoder or None
-        What draws: the denoiser, or the decoder of DiDAE. It decides the device.
     """
 
     needs_gradients = True
@@ -66,61 +50,20 @@ class Explainer(ABC):
         self.decoder = decoder
 
     @abstractmethod
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Make one counterfactual of every image of a batch; gradients are switched off.
-
-        Parameters
-        ----------
-        work : Work
-            The batch.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1]; values outside are clamped.
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Make one counterfactual of every image of a batch; gradients are switched off."""
 
     def explain(
         self,
-        images: Tensor,
+        images: UInt8[Tensor, "n 3 h w"],
         student: StudentLike,
-        targets: Tensor,
+        targets: Int[Tensor, " n"],
         seed: int = 0,
         ids: Sequence[str] | None = None,
         attempts: int = 1,
         batch_size: int = 32,
     ) -> Explanation:
-        """Make counterfactuals.
-
-        Parameters
-        ----------
-        images : Tensor, uint8 or float in [0, 1], shape (n, 3, h, w)
-            The factuals, at least one.
-        student : callable
-            Whom to flip; a torch module is put in evaluation mode.
-        targets : Tensor, int64, shape (n,)
-            Class that each counterfactual is to have.
-        seed : int
-            Of the noise.
-        ids : sequence of str, length n, optional
-            Names of the images. An image's noise depends on the seed and its name alone, so that
-            neither batch nor order matters; without names, its position is its name.
-        attempts : int
-            Counterfactuals per image: with other noise, and with SCE at other places.
-        batch_size : int
-            Images at once; halved if the memory does not suffice.
-
-        Returns
-        -------
-        Explanation
-            On the CPU.
-
-        Raises
-        ------
-        DidaeError
-            If images, targets, student and decoder do not fit each other, or the student gives no
-            gradients and the explainer needs them.
-        """
+        """Make counterfactuals."""
         pixels = to_float(images) if images.dtype == torch.uint8 else images.float()
         names = [str(i) for i in range(len(pixels))] if ids is None else list(ids)
         if attempts < 1:

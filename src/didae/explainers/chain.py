@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -42,13 +43,6 @@ class Chain:
 
     States are in [-1, 1] plus noise. The variance is the posterior's, since an ε-prediction has
     none of its own.
-
-    Parameters
-    ----------
-    denoiser : Decoder
-        As `fit_denoiser` gives it.
-    config : ChainConfig
-        Respacing and depth.
     """
 
     def __init__(self, denoiser: Decoder, config: ChainConfig) -> None:
@@ -58,124 +52,43 @@ class Chain:
         with torch.no_grad():
             self.drawing = denoiser.draw(torch.zeros_like(denoiser.z_mean)[None])
 
-    def noised(self, work: Work, x: Tensor, i: int) -> Tensor:
-        """Noise images to step i with fresh noise.
-
-        Parameters
-        ----------
-        work : Work
-            Whose noise.
-        x : Tensor, shape (b, c, h, w)
-            Images in [-1, 1].
-        i : int
-            Step, from 0.
-
-        Returns
-        -------
-        Tensor, shape (b, c, h, w)
-            z_i.
-        """
+    def noised(self, work: Work, x: Float[Tensor, "b c h w"], i: int) -> Float[Tensor, "b c h w"]:
+        """Noise images to step i with fresh noise."""
         return self.schedule.noised(x, work.noise(), i)
 
-    def estimate(self, work: Work, z: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """Evaluate the denoiser at step i.
-
-        Parameters
-        ----------
-        work : Work
-            Whose bill.
-        z : Tensor, shape (b, c, h, w)
-            State at step i.
-        i : int
-            Step, from 0.
-
-        Returns
-        -------
-        tuple of Tensor, each of shape (b, c, h, w)
-            The estimated image x̂_0 in [-1, 1], and the mean of z_{i-1}.
-        """
+    def estimate(self, work: Work, z: Float[Tensor, "b c h w"], i: int) -> tuple[Tensor, Tensor]:
+        """Evaluate the denoiser at step i."""
         time = z.new_full((len(z),), self.schedule.times[i])
         epsilon = work.drawing.count(self.network(z, time, self.drawing), work.rows)
         image = self.schedule.image(z, epsilon, i)
         return image, self.schedule.mean(z, image, i)
 
-    def sampled(self, work: Work, mean: Tensor, i: int) -> Tensor:
-        """Go to step i - 1: the mean and fresh noise, none in the last step.
-
-        Parameters
-        ----------
-        work : Work
-            Whose noise.
-        mean : Tensor, shape (b, c, h, w)
-            Mean of z_{i-1}, guided or not.
-        i : int
-            Step, from 0.
-
-        Returns
-        -------
-        Tensor, shape (b, c, h, w)
-            z_{i-1}; the image where i is 0.
-        """
+    def sampled(
+        self, work: Work, mean: Float[Tensor, "b c h w"], i: int
+    ) -> Float[Tensor, "b c h w"]:
+        """Go to step i - 1: the mean and fresh noise, none in the last step."""
         return mean + math.sqrt(self.schedule.variance(i)) * work.noise() if i else mean
 
-    def denoised(self, work: Work, z: Tensor, steps: int) -> Tensor:
-        """Denoise without guidance, all the way.
-
-        Parameters
-        ----------
-        work : Work
-            Whose noise and bill.
-        z : Tensor, shape (b, c, h, w)
-            State at step ``steps - 1``.
-        steps : int
-            Steps to go, one evaluation each.
-
-        Returns
-        -------
-        Tensor, shape (b, c, h, w)
-            Images in [-1, 1].
-        """
+    def denoised(
+        self, work: Work, z: Float[Tensor, "b c h w"], steps: int
+    ) -> Float[Tensor, "b c h w"]:
+        """Denoise without guidance, all the way."""
         for i in reversed(range(steps)):
             _, mean = self.estimate(work, z, i)
             z = self.sampled(work, mean, i)
         return z
 
-    def filtered(self, work: Work, x: Tensor) -> Tensor:
-        """Noise images to the chain's depth and denoise them: F_τ of ACE, τ evaluations.
-
-        Parameters
-        ----------
-        work : Work
-            Whose noise and bill.
-        x : Tensor, shape (b, c, h, w)
-            Images in [-1, 1].
-
-        Returns
-        -------
-        Tensor, shape (b, c, h, w)
-            Images in [-1, 1], without what the denoiser takes for noise.
-        """
+    def filtered(self, work: Work, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Noise images to the chain's depth and denoise them: F_τ of ACE, τ evaluations."""
         return self.denoised(work, self.noised(work, x, self.depth - 1), self.depth)
 
-    def repainted(self, work: Work, x: Tensor, keep: Tensor) -> Tensor:
+    def repainted(
+        self, work: Work, x: Float[Tensor, "b c h w"], keep: Bool[Tensor, "b 1 h w"]
+    ) -> Float[Tensor, "b c h w"]:
         """Redraw images where they may change, and put the factual back elsewhere; τ evaluations.
 
         RePaint (Lugmayr et al. 2022, algorithm 1, without its jumps), started from the noised
         images instead of from pure noise.
-
-        Parameters
-        ----------
-        work : Work
-            Factuals, noise and bill.
-        x : Tensor, shape (b, c, h, w)
-            Changed images in [-1, 1].
-        keep : Tensor, bool, shape (b, 1, h, w)
-            Where the factual stays.
-
-        Returns
-        -------
-        Tensor, shape (b, c, h, w)
-            Images in [-1, 1], equal to the factual where it stays.
         """
         z = self.noised(work, x, self.depth - 1)
         for i in reversed(range(self.depth)):

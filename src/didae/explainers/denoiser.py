@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from didae.data.images import to_float
@@ -24,33 +25,15 @@ SQUARE_TRAINING = TrainingConfig(steps=14000, batch_size=16, learning_rate=2e-3,
 
 
 def fit_denoiser(
-    images: Tensor, network: NetworkConfig, training: TrainingConfig, folder: Path | None = None
+    images: UInt8[Tensor, "n 3 h w"],
+    network: NetworkConfig,
+    training: TrainingConfig,
+    folder: Path | None = None,
 ) -> Decoder:
     """Train a denoiser: the decoder's network, with z = 0 for every image.
 
     It predicts ε on the linear schedule of 1000 steps (Ho et al. 2020), has the decoder's number of
     parameters, and costs what the decoder costs. Save it with `Decoder.save`.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, h, w)
-        Training images.
-    network : NetworkConfig
-        Its shape; take the decoder's.
-    training : TrainingConfig
-        Length, batch size, learning rate.
-    folder : Path, optional
-        Where checkpoints go.
-
-    Returns
-    -------
-    Decoder
-        In evaluation mode.
-
-    Raises
-    ------
-    DidaeError
-        If the network draws in grey.
     """
     sampler = SamplerConfig(method="ddim", steps=20)
     config = DecoderConfig(network=network, objective="noise", sampler=sampler)
@@ -66,23 +49,7 @@ def fit_denoiser(
 
 
 def require_denoiser(decoder: Decoder) -> Decoder:
-    """Refuse a decoder that explainers cannot ask without z_sem.
-
-    Parameters
-    ----------
-    decoder : Decoder
-        Any decoder.
-
-    Returns
-    -------
-    Decoder
-        The same.
-
-    Raises
-    ------
-    DidaeError
-        If it was trained on z_sem, or not to predict noise, or draws in grey.
-    """
+    """Refuse a decoder that explainers cannot ask without z_sem."""
     if decoder.config.objective != "noise" or decoder.encoder_fingerprint != NO_ENCODER:
         raise DidaeError(
             f"denoiser: this decoder predicts {decoder.config.objective} and was trained with "
@@ -99,24 +66,7 @@ def require_denoiser(decoder: Decoder) -> Decoder:
 def fit_square_denoiser(
     folder: Path, training: TrainingConfig = SQUARE_TRAINING, size: int = 16_000, seed: int = 0
 ) -> Decoder:
-    """Train the denoiser of Square on the pool of the Square recipe; what is there is kept.
-
-    Parameters
-    ----------
-    folder : Path
-        Gets the denoiser; checkpoints go beside it.
-    training : TrainingConfig
-        How long.
-    size : int
-        Images of the pool; 80 % are trained on.
-    seed : int
-        Of the pool.
-
-    Returns
-    -------
-    Decoder
-        The denoiser.
-    """
+    """Train the denoiser of Square on the pool of the Square recipe; what is there is kept."""
     if not (folder / "config.json").exists():
         square = Square(size, seed)
         images = square.images(square.splits["train"])

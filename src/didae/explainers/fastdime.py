@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -42,15 +43,6 @@ class FastDiME(Explainer):
 
     With τ = ``depth``, every scale that is tried costs τ evaluations of the denoiser and no
     backward pass through it, τ + 1 evaluations and τ backward passes of the student.
-
-    Parameters
-    ----------
-    denoiser : Decoder
-        As `fit_denoiser` gives it.
-    config : FastDiMEConfig
-        How.
-    features : callable, optional
-        Perceptual network.
     """
 
     def __init__(
@@ -62,19 +54,8 @@ class FastDiME(Explainer):
         super().__init__(require_denoiser(denoiser))
         self.denoiser, self.config, self.features = denoiser, config or FastDiMEConfig(), features
 
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Walk the guided chain with every scale until the student flips.
-
-        Parameters
-        ----------
-        work : Work
-            The batch.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1].
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Walk the guided chain with every scale until the student flips."""
         chain = Chain(self.denoiser, self.config)
         return until_flipped(
             work, self.config.scales, lambda part, scale: self._walk(part, chain, scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -39,29 +40,13 @@ class GuidanceConfig(ChainConfig):
 
 
 def clean_gradient(
-    work: Work, x: Tensor, scale: float, perceptual: float, features: Features | None
-) -> Tensor:
-    """Differentiate class loss and perceptual distance at clean images.
-
-    Parameters
-    ----------
-    work : Work
-        Factuals, targets, student and bill.
-    x : Tensor, shape (b, c, h, w)
-        Clean images in [-1, 1].
-    scale : float
-        s, weight of the class loss.
-    perceptual : float
-        λ_p, weight of the perceptual distance.
-    features : callable or None
-        The perceptual network φ.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        Gradient of -s · (log-odds of the target) + λ_p · mean (φ(x) - φ(factual))², each image's
-        own. The log-odds are the logit of a binary student, which the authors differentiate.
-    """
+    work: Work,
+    x: Float[Tensor, "b c h w"],
+    scale: float,
+    perceptual: float,
+    features: Features | None,
+) -> Float[Tensor, "b c h w"]:
+    """Differentiate class loss and perceptual distance at clean images."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         images = (x + 1) / 2
@@ -72,21 +57,8 @@ def clean_gradient(
     return torch.autograd.grad(loss, x)[0]
 
 
-def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
-    """Give log p / (1 - p) of the target class.
-
-    Parameters
-    ----------
-    logits : Tensor, shape (b, classes)
-        What a student gave.
-    targets : Tensor, int64, shape (b,)
-        Classes.
-
-    Returns
-    -------
-    Tensor, shape (b,)
-        Logit of the target minus log Σ exp of the others; with two classes, their difference.
-    """
+def log_odds(logits: Float[Tensor, "b classes"], targets: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Give log p / (1 - p) of the target class."""
     own = logits.gather(1, targets[:, None])
     others = logits.scatter(1, targets[:, None], -torch.inf)
     return own[:, 0] - others.logsumexp(1)
@@ -94,23 +66,8 @@ def log_odds(logits: Tensor, targets: Tensor) -> Tensor:
 
 def until_flipped(
     work: Work, scales: tuple[float, ...], attempt: Callable[[Work, float], Tensor]
-) -> Tensor:
-    """Try scales in order, each on the images that have not flipped yet.
-
-    Parameters
-    ----------
-    work : Work
-        The batch.
-    scales : tuple of float
-        What to try.
-    attempt : callable
-        Gives images in [0, 1] for some of the batch and one scale.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        The first that flipped of every image, else the last.
-    """
+) -> Float[Tensor, "b c h w"]:
+    """Try scales in order, each on the images that have not flipped yet."""
     made, left = torch.empty_like(work.images), torch.arange(len(work))
     for scale in scales:
         part = work[left]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from jaxtyping import Float
 from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional
@@ -20,44 +21,18 @@ Side = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 """Side of a neighbourhood that has a middle, in pixels."""
 
 
-def dilated_change(before: Tensor, after: Tensor, size: int) -> Tensor:
-    """Map the change, spread to the neighbourhood (ACE, section 3.2; FastDiME, equation 6).
-
-    Parameters
-    ----------
-    before, after : Tensor, shape (b, c, h, w)
-        Images, both in the same range.
-    size : int
-        Side of the neighbourhood, odd.
-
-    Returns
-    -------
-    Tensor, shape (b, 1, h, w)
-        Absolute change summed over the channels and divided by its largest value, then the largest
-        value of each neighbourhood; 0 everywhere if nothing changed.
-    """
+def dilated_change(
+    before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"], size: int
+) -> Float[Tensor, "b 1 h w"]:
+    """Map the change, spread to the neighbourhood (ACE, section 3.2; FastDiME, equation 6)."""
     change = _relative((before - after).abs().sum(1, keepdim=True))
     return functional.max_pool2d(change, size, stride=1, padding=size // 2)
 
 
-def blurred_change(before: Tensor, after: Tensor, size: int, sigma: float) -> Tensor:
-    """Map the change, blurred (SCE).
-
-    Parameters
-    ----------
-    before, after : Tensor, shape (b, c, h, w)
-        Images in [0, 1].
-    size : int
-        Side of the Gaussian kernel, odd.
-    sigma : float
-        Its standard deviation in pixels.
-
-    Returns
-    -------
-    Tensor, shape (b, 1, h, w)
-        Absolute change summed over the channels, blurred, clipped to [0, 1] and divided by its
-        largest value; 0 everywhere if nothing changed.
-    """
+def blurred_change(
+    before: Float[Tensor, "b c h w"], after: Float[Tensor, "b c h w"], size: int, sigma: float
+) -> Float[Tensor, "b 1 h w"]:
+    """Map the change, blurred (SCE)."""
     change = (before - after).abs().sum(1, keepdim=True)
     line = torch.arange(size, dtype=change.dtype, device=change.device) - size // 2
     kernel = torch.exp(-(line**2) / (2 * sigma**2))

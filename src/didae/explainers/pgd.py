@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -42,30 +43,14 @@ class PGD(Explainer):
 
     Costs nothing but one evaluation and one backward pass of the student per iteration, and with
     ``stop`` a second evaluation.
-
-    Parameters
-    ----------
-    config : PGDConfig
-        How.
     """
 
     def __init__(self, config: PGDConfig | None = None) -> None:
         super().__init__(None)
         self.config = config or PGDConfig()
 
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Attack within the radius.
-
-        Parameters
-        ----------
-        work : Work
-            The batch.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1].
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Attack within the radius."""
         config = self.config
         low = (work.images - config.radius).clamp(0, 1)
         high = (work.images + config.radius).clamp(0, 1)

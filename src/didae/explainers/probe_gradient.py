@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -36,17 +37,6 @@ class ProbeGradient(Explainer):
     With a sampler of N evaluations each way it costs 3 N evaluations of the decoder (invert, round
     trip, decode; 2 with a single step, which inverts nothing), and neither student nor gradient. A
     factual that the probe takes for the target already is left as it is.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Φ.
-    decoder : Decoder
-        D_θ, trained on z of Φ.
-    probe : Probe
-        The student, distilled on z of Φ.
-    config : ProbeGradientConfig
-        How.
     """
 
     decoder: Decoder
@@ -69,19 +59,8 @@ class ProbeGradient(Explainer):
         self.encoder, self.decoder, self.probe = encoder, decoder, probe
         self.config = config or ProbeGradientConfig()
 
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Edit z and decode.
-
-        Parameters
-        ----------
-        work : Work
-            The batch; targets 0 and 1.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1].
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Edit z and decode."""
 
         def evaluated(_: object, __: object, output: Tensor) -> None:
             work.drawing.count(output, work.rows)
@@ -96,25 +75,10 @@ class ProbeGradient(Explainer):
             counting.remove()
 
 
-def crossed(z: Tensor, probe: Probe, targets: Tensor, strength: float) -> Tensor:
-    """Move z along the probe's weight to the target's side.
-
-    Parameters
-    ----------
-    z : Tensor, shape (b, d)
-        z_sem.
-    probe : Probe
-        The probe; its margin is that of class 1.
-    targets : Tensor, int64, shape (b,)
-        0 or 1.
-    strength : float
-        The margin becomes (1 - strength) times what it was.
-
-    Returns
-    -------
-    Tensor, shape (b, d)
-        Edited z; the same where the margin has the target's sign already.
-    """
+def crossed(
+    z: Float[Tensor, "b d"], probe: Probe, targets: Int[Tensor, " b"], strength: float
+) -> Float[Tensor, "b d"]:
+    """Move z along the probe's weight to the target's side."""
     margin, weight = probe.margin(z), probe.between()[0].to(z)
     wrong = (margin > 0) != (targets > 0)
     change = torch.where(wrong, -strength * margin, 0.0) / weight.dot(weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -70,16 +71,6 @@ class SCE(Explainer):
     An image that takes s steps, r of which end with the factual being put back, costs τ (s + r)
     evaluations of the denoiser and τ s backward passes; of student and guide together
     1 + 2 s + r evaluations (one more per earlier attempt) and s backward passes.
-
-    Parameters
-    ----------
-    denoiser : Decoder
-        As `fit_denoiser` gives it.
-    guide : callable
-        Whose gradients to follow: a smooth stand-in for the student, as `fit_smooth_student`
-        gives it.
-    config : SCEConfig
-        How.
     """
 
     def __init__(
@@ -88,19 +79,8 @@ class SCE(Explainer):
         super().__init__(require_denoiser(denoiser))
         self.denoiser, self.guide, self.config = denoiser, guide, config or SCEConfig()
 
-    def counterfactuals(self, work: Work) -> Tensor:
-        """Descend until the student is as sure of the target as it was of the source.
-
-        Parameters
-        ----------
-        work : Work
-            The batch.
-
-        Returns
-        -------
-        Tensor, float, shape (b, c, h, w)
-            Images in [0, 1]: the surest state that was flipped, else the last.
-        """
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Descend until the student is as sure of the target as it was of the source."""
         config, chain = self.config, Chain(self.denoiser, self.config)
         free = self._free(work)
         goal = 1 - work.confidence(work.images, config.temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,24 +45,13 @@ class LeakySoftplus(nn.Module):
     """Mean of a leaky ReLU (slope .1) and a softplus (β = 10): smooth, and never flat."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation.
-
-        Parameters
-        ----------
-        x : Tensor
-            Any shape.
-
-        Returns
-        -------
-        Tensor
-            Of the same shape.
-        """
+        """Apply the activation."""
         return (functional.leaky_relu(x, 0.1) + functional.softplus(x, beta=10)) / 2
 
 
 def fit_smooth_student(
     student: StudentLike,
-    images: Tensor,
+    images: UInt8[Tensor, "n 3 size size"],
     config: SmoothingConfig,
     training: TrainingConfig,
     folder: Path | None = None,
@@ -70,30 +60,6 @@ def fit_smooth_student(
 
     It learns the student's predictions, every class equally often, on mixed images with a few wrong
     labels, each moved to where the loss is largest nearby.
-
-    Parameters
-    ----------
-    student : callable
-        Whom to imitate.
-    images : Tensor, uint8, shape (n, 3, size, size)
-        Unlabelled images.
-    config : SmoothingConfig
-        How.
-    training : TrainingConfig
-        Length, learning rate and seed.
-    folder : Path, optional
-        Where checkpoints go; a finished training is read from there.
-
-    Returns
-    -------
-    StudentNetwork
-        The stand-in in evaluation mode. It cannot be saved as a student: its activations are not
-        those of its configuration.
-
-    Raises
-    ------
-    DidaeError
-        If the student predicts one class on all images, or its classes are not the stand-in's.
     """
     values = logits(student, images)
     if values.shape[1] != config.network.classes:
@@ -125,28 +91,13 @@ def fit_smooth_student(
 
 
 def worst_nearby(
-    forward: Forward, images: Tensor, target: Tensor, radius: float, steps: int
-) -> Tensor:
-    """Find images within an L2 ball where the loss is larger (PGD, Madry et al. 2018).
-
-    Parameters
-    ----------
-    forward : callable
-        The network.
-    images : Tensor, shape (b, c, h, w)
-        Images in [0, 1].
-    target : Tensor, float, shape (b, classes)
-        Probability of each class.
-    radius : float
-        Of the ball.
-    steps : int
-        Gradient steps, each 2.5 radius / steps long.
-
-    Returns
-    -------
-    Tensor, shape (b, c, h, w)
-        Images in [0, 1].
-    """
+    forward: Forward,
+    images: Float[Tensor, "b c h w"],
+    target: Float[Tensor, "b classes"],
+    radius: float,
+    steps: int,
+) -> Float[Tensor, "b c h w"]:
+    """Find images within an L2 ball where the loss is larger (PGD, Madry et al. 2018)."""
     moved = images
     for _ in range(steps):
         moved = moved.detach().requires_grad_()

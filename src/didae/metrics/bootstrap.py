@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from didae.errors import DidaeError
@@ -21,17 +22,7 @@ _DRAWS = 500_000  # images drawn at once: 8 MB of their sums
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and how far the choice of images may have moved it.
-
-    Attributes
-    ----------
-    value : float
-        The figure; NaN where no image bears on it.
-    low, high : float
-        Percentile bootstrap interval at `LEVEL`; NaN where `value` is.
-    n : int
-        Images that bear on it.
-    """
+    """A figure and how far the choice of images may have moved it."""
 
     value: float
     low: float
@@ -39,19 +30,13 @@ class Estimate:
     n: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Give plain values.
-
-        Returns
-        -------
-        dict
-            By field; None for NaN.
-        """
+        """Give plain values."""
         return {key: None if math.isnan(value) else value for key, value in vars(self).items()}
 
 
 def ratio(
-    numerator: Tensor,
-    denominator: Tensor,
+    numerator: Bool[Tensor, " m"],
+    denominator: Bool[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Estimate:
@@ -60,25 +45,6 @@ def ratio(
     Rows of one image are drawn together: they are not independent. Where every row of a share
     agrees, so does every resample, and the interval would be a point; the Wilson interval of the
     number of images is given then.
-
-    Parameters
-    ----------
-    numerator, denominator : Tensor, bool or float, shape (m,)
-        One row per counterfactual; denominators are at least 0.
-    images : sequence of hashable, length m, optional
-        Which image each row is of; each its own where left out.
-    seed : int
-        Seed of the resampling; the same seed draws the same images for every figure.
-
-    Returns
-    -------
-    Estimate
-        ``numerator.sum() / denominator.sum()``.
-
-    Raises
-    ------
-    DidaeError
-        If the lengths differ or a value is not finite.
     """
     lengths = {len(numerator), len(denominator), len(numerator if images is None else images)}
     columns = (
@@ -105,29 +71,12 @@ def ratio(
     return Estimate(value, low, high, n)
 
 
-def mean(values: Tensor, images: Sequence[Hashable] | None = None, seed: int = 0) -> Estimate:
+def mean(
+    values: Bool[Tensor, " m"], images: Sequence[Hashable] | None = None, seed: int = 0
+) -> Estimate:
     """Average over the rows where a value is defined.
 
     The mean of the differences of two methods on the same rows gives their paired comparison.
-
-    Parameters
-    ----------
-    values : Tensor, bool or float, shape (m,)
-        One per counterfactual; NaN where undefined.
-    images : sequence of hashable, length m, optional
-        Which image each row is of; each its own where left out.
-    seed : int
-        Seed of the resampling.
-
-    Returns
-    -------
-    Estimate
-        Mean of the values that are no NaN.
-
-    Raises
-    ------
-    DidaeError
-        If the lengths differ or a value is infinite.
     """
     defined = ~values.isnan()
     return ratio(values.where(defined, torch.zeros_like(values)), defined, images, seed)

@@ -32,17 +32,7 @@ NEAR = 0.5
 
 @dataclass(frozen=True)
 class Check:
-    """A metric on one control.
-
-    Attributes
-    ----------
-    value : float
-        What it gave; NaN where it is undefined.
-    at_least, at_most : float or None
-        Its limits; None where the metric has none on this control.
-    ok : bool or None
-        Whether the value keeps them; None without limits or where it is undefined.
-    """
+    """A metric on one control."""
 
     value: float
     at_least: float | None
@@ -52,21 +42,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether a metric can be believed.
-
-    Attributes
-    ----------
-    metric : str
-        Its name.
-    checks : dict
-        Control -> check.
-    position : float
-        Where PGD stands between no edit (0) and the truth (1); NaN where these are equal.
-    broken : bool
-        See `verify`.
-    reason : str
-        Why, in words; empty for a metric that is not broken.
-    """
+    """Whether a metric can be believed."""
 
     metric: str
     checks: dict[Control, Check]
@@ -80,13 +56,7 @@ class Verification:
         return not self.broken and all(check.ok is not False for check in self.checks.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values.
-
-        Returns
-        -------
-        dict
-            By field, and ``ok``; None for NaN.
-        """
+        """Give plain values."""
         checks = {
             control: {**vars(check), "value": _plain(check.value)}
             for control, check in self.checks.items()
@@ -110,27 +80,6 @@ def verify(
     This holds for metrics in any unit, whether more or less is better. A metric that is undefined
     without an edit, such as NA, is taken to be at its worst there; one that is undefined for PGD,
     because nothing flipped, is not judged on it.
-
-    Parameters
-    ----------
-    metric : str
-        Name of the metric.
-    values : mapping of str to float
-        Its value on each of `CONTROLS`.
-    limits : mapping, optional
-        Control -> least and greatest value; those of `LIMITS` by default.
-    worst : float
-        Value of the metric for what is worth nothing: 0 for shares where more is better.
-
-    Returns
-    -------
-    Verification
-        Checks and verdict.
-
-    Raises
-    ------
-    DidaeError
-        If a control is missing or unknown.
     """
     if set(values) != set(CONTROLS):
         raise DidaeError(
@@ -158,18 +107,7 @@ def verify(
 
 
 def markdown(verifications: Iterable[Verification]) -> str:
-    """Give the controls as a table.
-
-    Parameters
-    ----------
-    verifications : iterable of Verification
-        One per metric.
-
-    Returns
-    -------
-    str
-        Markdown; a value outside its limits is bold, the last column says what follows.
-    """
+    """Give the controls as a table."""
     lines = [
         "| metric | " + " | ".join(control.replace("_", " ") for control in CONTROLS) + " | |",
         "|---" * (len(CONTROLS) + 2) + "|",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from didae.errors import DidaeError
@@ -23,27 +24,10 @@ _KID_SUBSET = 1000
 _SPLITS = 10
 
 
-def fid(real: Tensor, made: Tensor) -> float:
+def fid(real: Float[Tensor, "n d"], made: Float[Tensor, "n d"]) -> float:
     """Fréchet distance of two sets of features (Heusel et al. 2017, arXiv 1706.08500, eq. 6).
 
     With other features than Inception's it is no published FID and compares only with itself.
-
-    Parameters
-    ----------
-    real, made : Tensor, float, shape (n, d) and (m, d)
-        Features of two sets of images, such as ``outputs(encoder, images)``.
-
-    Returns
-    -------
-    float
-        0 for equal mean and covariance. It shrinks with the number of images: compare only at
-        equal n.
-
-    Raises
-    ------
-    DidaeError
-        If there are no more images than features, so that a covariance is singular, or
-        torchmetrics is not installed.
     """
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -56,29 +40,14 @@ def fid(real: Tensor, made: Tensor) -> float:
     return float(measure.compute())
 
 
-def split_fid(factuals: Tensor, counterfactuals: Tensor, seed: int = 0) -> float:
+def split_fid(
+    factuals: Float[Tensor, "n d"], counterfactuals: Float[Tensor, "n d"], seed: int = 0
+) -> float:
     """Fréchet distance of counterfactuals and factuals that are not their own (sFID).
 
     As in ACE (arXiv 2303.09962), the images are split at random and the counterfactuals of one
     half compared with the factuals of the other. Its script splits once; here ten splits are
     averaged. Unlike the plain FID this does not reward leaving images as they are.
-
-    Parameters
-    ----------
-    factuals, counterfactuals : Tensor, float, shape (n, d)
-        Features, row by row of the same image.
-    seed : int
-        Seed of the splits.
-
-    Returns
-    -------
-    float
-        Mean over ten splits and both halves.
-
-    Raises
-    ------
-    DidaeError
-        If half of the images are no more than the features, or torchmetrics is not installed.
     """
     if factuals.shape != counterfactuals.shape:
         raise DidaeError(
@@ -94,27 +63,10 @@ def split_fid(factuals: Tensor, counterfactuals: Tensor, seed: int = 0) -> float
     return sum(values) / len(values)
 
 
-def kid(real: Tensor, made: Tensor, seed: int = 0) -> tuple[float, float]:
-    """Kernel distance of two sets of features (Binkowski et al. 2018, arXiv 1801.01401).
-
-    Parameters
-    ----------
-    real, made : Tensor, float, shape (n, d) and (m, d)
-        Features of two sets of images, such as ``outputs(encoder, images)``.
-    seed : int
-        Seed of the subsets.
-
-    Returns
-    -------
-    tuple of float
-        Mean and standard deviation over 100 subsets of half of the smaller set (at most 1 000).
-        The mean is unbiased and may be negative.
-
-    Raises
-    ------
-    DidaeError
-        If a set has fewer than `KID_IMAGES` images, or torchmetrics is not installed.
-    """
+def kid(
+    real: Float[Tensor, "n d"], made: Float[Tensor, "n d"], seed: int = 0
+) -> tuple[float, float]:
+    """Kernel distance of two sets of features (Binkowski et al. 2018, arXiv 1801.01401)."""
     try:
         from torchmetrics.image.kid import KernelInceptionDistance
     except ImportError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didae.errors import DidaeError
@@ -47,25 +48,7 @@ logit is compared, and NA can exceed 1.
 
 @dataclass(frozen=True)
 class FlipRates:
-    """Flip rates of m counterfactuals.
-
-    Attributes
-    ----------
-    flip_rate : Estimate
-        Share of all counterfactuals at which the student flips.
-    nafr : Estimate
-        Non-adversarial flip rate: share of all at which the surrogates flip as well.
-    na : Estimate
-        Share of the student's flips that the surrogates confirm; NaN where it never flips.
-    m : int
-        Counterfactuals.
-    surrogates : int
-        Networks that were asked.
-    agree : {"every", "majority"}
-        How many of them had to flip.
-    rule : {"both", "alone"}
-        Key of `DEFINITIONS`.
-    """
+    """Flip rates of m counterfactuals."""
 
     flip_rate: Estimate
     nafr: Estimate
@@ -76,21 +59,15 @@ class FlipRates:
     rule: Rule
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values.
-
-        Returns
-        -------
-        dict
-            By field, and ``definition``: what the figures mean.
-        """
+        """Give plain values."""
         figures = {key: getattr(self, key).to_json() for key in ("flip_rate", "nafr", "na")}
         return {**vars(self), **figures, "definition": dict(DEFINITIONS[self.rule])}
 
 
 def flip_rates(
-    student: Tensor,
-    surrogates: Tensor,
-    target: Tensor,
+    student: Float[Tensor, "m classes"],
+    surrogates: Float[Tensor, "s m classes"],
+    target: Int[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
     agree: Agree = "every",
     rule: Rule = "both",
@@ -99,33 +76,6 @@ def flip_rates(
     """Count flips of the student, and those that independent surrogates confirm.
 
     Failed counterfactuals belong in: give the logits of the factual for them.
-
-    Parameters
-    ----------
-    student : Tensor, float, shape (m, classes)
-        The student's logits on the counterfactuals.
-    surrogates : Tensor, float, shape (s, m, classes)
-        Logits of s second models, trained independently of each other.
-    target : Tensor, int64, shape (m,)
-        The class each counterfactual is meant to reach.
-    images : sequence of hashable, length m, optional
-        Which image each is of; each its own where left out.
-    agree : {"every", "majority"}
-        How many surrogates have to flip: all, or more than half.
-    rule : {"both", "alone"}
-        Key of `DEFINITIONS`.
-    seed : int
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    FlipRates
-        Rates with 95 % intervals over images.
-
-    Raises
-    ------
-    DidaeError
-        If shapes do not fit, there is nothing to count, or a logit is not finite.
     """
     flips, confirmed = flags(student, surrogates, target, agree, rule)
     everything = torch.ones_like(flips)
@@ -141,33 +91,13 @@ def flip_rates(
 
 
 def flags(
-    student: Tensor, surrogates: Tensor, target: Tensor, agree: Agree = "every", rule: Rule = "both"
+    student: Float[Tensor, "m classes"],
+    surrogates: Float[Tensor, "s m classes"],
+    target: Int[Tensor, " m"],
+    agree: Agree = "every",
+    rule: Rule = "both",
 ) -> tuple[Tensor, Tensor]:
-    """Say of every counterfactual whether it flips and whether the flip is non-adversarial.
-
-    Parameters
-    ----------
-    student : Tensor, float, shape (m, classes)
-        The student's logits on the counterfactuals.
-    surrogates : Tensor, float, shape (s, m, classes)
-        Logits of s second models.
-    target : Tensor, int64, shape (m,)
-        The class each counterfactual is meant to reach.
-    agree : {"every", "majority"}
-        How many surrogates have to flip.
-    rule : {"both", "alone"}
-        Key of `DEFINITIONS`.
-
-    Returns
-    -------
-    tuple of Tensor, bool, shape (m,)
-        What the flip rate counts and what the NAFR counts.
-
-    Raises
-    ------
-    DidaeError
-        If shapes do not fit, there is nothing to count, or a logit is not finite.
-    """
+    """Say of every counterfactual whether it flips and whether the flip is non-adversarial."""
     _check(student, surrogates, target)
     of_target = target[:, None]
     probability = student.double().softmax(1).gather(1, of_target)[:, 0]
@@ -183,8 +113,8 @@ def flags(
 
 
 def feedback_accuracy(
-    called_true: Tensor,
-    right_before: Tensor,
+    called_true: Bool[Tensor, " m"],
+    right_before: Bool[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Estimate:
@@ -192,20 +122,6 @@ def feedback_accuracy(
 
     A counterfactual is true where the teacher, too, sees the target class in it. Only images that
     the student classified rightly are counted.
-
-    Parameters
-    ----------
-    called_true, right_before : Tensor, bool, shape (m,)
-        What the teacher says, and whether the student was right about the factual.
-    images : sequence of hashable, length m, optional
-        Which image each is of.
-    seed : int
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    Estimate
-        In [0, 1]; NaN where no image is counted (the authors' code says -1).
     """
     return ratio(called_true & right_before, right_before, images, seed)
 
@@ -221,25 +137,6 @@ def unbiasedness(
     r_dominant = 1 - mean of the two lowest group accuracies, the DiDAE authors' later code computes
     ``exp(-abs(log(r_actual / r_dominant)))`` and their earlier code, behind the figures of the SCE
     paper, the plain ratio, which may exceed 1.
-
-    Parameters
-    ----------
-    group_accuracies : sequence of float
-        Accuracies of at least two groups, in [0, 1].
-    feedback : float
-        Feedback accuracy, in [0, 1].
-    rule : {"symmetric", "ratio"}
-        The later or the earlier definition.
-
-    Returns
-    -------
-    float
-        1 is ideal; ``symmetric`` is in [0, 1]. NaN where `feedback` is.
-
-    Raises
-    ------
-    DidaeError
-        If there are fewer than two groups.
     """
     if len(group_accuracies) < 2:
         raise DidaeError("unbiasedness: it compares groups; give at least two group accuracies.")

@@ -19,31 +19,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class GroupAccuracies:
-    """How well a student does in every group.
-
-    Attributes
-    ----------
-    accuracies : dict of (int, int) to float
-        (label, attribute) -> share of right predictions; only groups that occur.
-    counts : dict of (int, int) to int
-        Images of each group.
-    aga : float
-        Average group accuracy: the mean of `accuracies`, each group counted once.
-    wga : float
-        Worst group accuracy.
-    wga_group : tuple of int
-        The group it is of.
-    wga_n : int
-        Images of that group.
-    wga_low, wga_high : float
-        Wilson 95 % interval of that group's accuracy. It ignores that the group was chosen as the
-        worst.
-    mean : float
-        Share of right predictions, each image counted once.
-    weighted_mean : float or None
-        `accuracies` weighted by the groups' shares of the training set, which is what WILDS calls
-        average accuracy; None where these are unknown.
-    """
+    """How well a student does in every group."""
 
     accuracies: dict[Group, float]
     counts: dict[Group, int]
@@ -57,13 +33,7 @@ class GroupAccuracies:
     weighted_mean: float | None
 
     def to_json(self) -> dict[str, object]:
-        """Give plain values.
-
-        Returns
-        -------
-        dict
-            By field; groups are named ``"label,attribute"``.
-        """
+        """Give plain values."""
         values = dict(vars(self))
         for name in ("accuracies", "counts"):
             values[name] = {f"{a},{b}": value for (a, b), value in values[name].items()}
@@ -127,22 +97,7 @@ def group_accuracies(
 
 
 def wilson(share: float, n: int, z: float = Z95) -> tuple[float, float]:
-    """Give the Wilson score interval of a share (Wilson 1927, eq. 4).
-
-    Parameters
-    ----------
-    share : float
-        Observed share, in [0, 1].
-    n : int
-        Of how many, at least 1.
-    z : float
-        Quantile of the normal distribution.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper bound, in [0, 1].
-    """
+    """Give the Wilson score interval of a share (Wilson 1927, eq. 4)."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # Rounding may leave the interval by an ulp where the share is 0 or 1.
@@ -153,16 +108,6 @@ def gain(before: float, after: float) -> float:
     """Give the share of the error that a repair removed: (after - before) / (1 - before).
 
     This is the Gain of the DiDAE paper (arXiv 2601.21851, Table 1), of two AGAs.
-
-    Parameters
-    ----------
-    before, after : float
-        Average group accuracies, in [0, 1].
-
-    Returns
-    -------
-    float
-        At most 1; negative where the repair did harm; 0 where nothing was wrong and nothing is.
     """
     if before == 1:
         return 0.0 if after == 1 else -math.inf

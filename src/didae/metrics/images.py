@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,79 +27,33 @@ NEEDS_TORCHMETRICS = (
 )
 
 
-def psnr(first: Tensor, second: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each pair of 8-bit images.
-
-    Parameters
-    ----------
-    first, second : Tensor, uint8, shape (b, c, h, w)
-        Images.
-
-    Returns
-    -------
-    Tensor, float64, shape (b,)
-        ``10 log10(255² / mean squared error)`` in dB; infinite for equal images.
-    """
+def psnr(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Peak signal-to-noise ratio of each pair of 8-bit images."""
     error = (first.double() - second.double()).pow(2).flatten(1).mean(1)
     return 10 * torch.log10(255**2 / error)
 
 
-def leftover(delivered: Tensor, truth: Tensor, factual: Tensor) -> Tensor:
+def leftover(
+    delivered: UInt8[Tensor, "b c h w"],
+    truth: UInt8[Tensor, "b c h w"],
+    factual: UInt8[Tensor, "b c h w"],
+) -> Float[Tensor, " b"]:
     """Share of the factual that still shines through a counterfactual: its ghost.
 
     The error of the delivered image is projected on the change that should have happened.
-
-    Parameters
-    ----------
-    delivered, truth, factual : Tensor, uint8, shape (b, c, h, w)
-        Counterfactual as made, as it should be, and the image it was made from.
-
-    Returns
-    -------
-    Tensor, float64, shape (b,)
-        0 where nothing of the factual is left, 1 where nothing was changed.
     """
     error = (delivered.double() - truth.double()).flatten(1)
     change = (factual.double() - truth.double()).flatten(1)
     return (error * change).sum(1) / change.pow(2).sum(1).clamp_min(1e-12)
 
 
-def outputs(network: Network, images: Tensor) -> Tensor:
-    """Apply a network to 8-bit images, in batches, without gradients and in evaluation mode.
-
-    Parameters
-    ----------
-    network : callable
-        An encoder, a student, or any other; a module gets the images on its own device.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        Images.
-
-    Returns
-    -------
-    Tensor, float64, shape (n, ...)
-        What it gives, on the CPU.
-    """
+def outputs(network: Network, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n ..."]:
+    """Apply a network to 8-bit images, in batches, without gradients and in evaluation mode."""
     return AutoBatch(BATCH).map(partial(_apply, network), images).cpu().double()
 
 
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Structural similarity of each pair of images (Wang et al. 2004, eq. 13), by torchmetrics.
-
-    Parameters
-    ----------
-    first, second : Tensor, uint8, shape (b, c, h, w)
-        Images with sides of at least 11 pixels, the width of the Gaussian window.
-
-    Returns
-    -------
-    Tensor, float64, shape (b,)
-        At most 1, which equal images reach.
-
-    Raises
-    ------
-    DidaeError
-        If the images are smaller than the window, or torchmetrics is not installed.
-    """
+def ssim(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Structural similarity of each pair of images (Wang et al. 2004, eq. 13), by torchmetrics."""
     if min(first.shape[-2:]) < 11:
         raise DidaeError(
             f"SSIM: images of {tuple(first.shape[-2:])} pixels are smaller than its window of 11; "
@@ -112,47 +67,27 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     return cast("Tensor", values).reshape(len(first))
 
 
-def perceptual_distance(first: Tensor, second: Tensor, network: FeatureMaps) -> Tensor:
+def perceptual_distance(
+    first: UInt8[Tensor, "b 3 h w"], second: UInt8[Tensor, "b 3 h w"], network: FeatureMaps
+) -> Float[Tensor, " b"]:
     """LPIPS without learnt weights, in the features of any network.
 
     Zhang et al. 2018 (arXiv 1801.03924), eq. 1 with w = 1, their "baseline" form: at every place,
     the squared distance of the features scaled to unit length; its mean over places, summed over
     layers. It is not comparable between networks, nor with published LPIPS, which needs weights
     that have to be downloaded.
-
-    Parameters
-    ----------
-    first, second : Tensor, uint8, shape (b, 3, h, w)
-        Images.
-    network : callable
-        An encoder, or a callable that gives the feature maps of several layers.
-
-    Returns
-    -------
-    Tensor, float64, shape (b,)
-        From 0 to 4 per layer.
     """
     return AutoBatch(BATCH).map(partial(_perceptual, network), first, second)
 
 
-def feature_similarity(first: Tensor, second: Tensor, network: Network) -> Tensor:
+def feature_similarity(
+    first: UInt8[Tensor, "b 3 h w"], second: UInt8[Tensor, "b 3 h w"], network: Network
+) -> Float[Tensor, " b"]:
     """Cosine of the features of each pair of images.
 
     With SimSiam's ResNet-50 this is the S³ of ACE (arXiv 2303.09962), with VGGFace2's the face
     similarity FS, and the share above 0.5 is then the FVA. With another encoder the number is
     comparable only to numbers of the same encoder.
-
-    Parameters
-    ----------
-    first, second : Tensor, uint8, shape (b, 3, h, w)
-        Images.
-    network : callable
-        Gives features of shape (b, d).
-
-    Returns
-    -------
-    Tensor, float64, shape (b,)
-        In [-1, 1]; 1 for equal images.
     """
     return torch.cosine_similarity(outputs(network, first), outputs(network, second))
 

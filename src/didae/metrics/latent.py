@@ -5,32 +5,18 @@ from __future__ import annotations
 from itertools import combinations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from didae.errors import DidaeError
 
 
-def latent_sparsity(change: Tensor) -> Tensor:
+def latent_sparsity(change: Float[Tensor, "m k"]) -> Float[Tensor, " m"]:
     """Tell how nearly only one of the codes changes.
 
     SCE's understandability (arXiv 2506.14698): ``1 - (sum - max) / ((k - 1) max)`` of the absolute
     changes. It is averaged over the counterfactuals that the surrogates confirm, so a method with
     few of them is judged on few: report it beside the NAFR and its n.
-
-    Parameters
-    ----------
-    change : Tensor, float, shape (m, k)
-        Changes of k > 1 codes or factors, in comparable units.
-
-    Returns
-    -------
-    Tensor, float64, shape (m,)
-        1 where one code changes, 0 where all change alike, NaN where none does.
-
-    Raises
-    ------
-    DidaeError
-        If there are fewer than two codes.
     """
     if change.ndim != 2 or change.shape[1] < 2:
         raise DidaeError(
@@ -42,27 +28,11 @@ def latent_sparsity(change: Tensor) -> Tensor:
     return 1 - (size.sum(1) - largest) / ((change.shape[1] - 1) * largest)
 
 
-def latent_diversity(changes: Tensor) -> Tensor:
+def latent_diversity(changes: Float[Tensor, "a m k"]) -> Float[Tensor, " m"]:
     """Tell how different the attempts at one image are.
 
     SCE's sufficiency (arXiv 2506.14698): one minus the mean absolute cosine of the changes of two
     attempts; of all pairs where there are more than two.
-
-    Parameters
-    ----------
-    changes : Tensor, float, shape (a, m, k)
-        Changes of k codes or factors in a > 1 attempts.
-
-    Returns
-    -------
-    Tensor, float64, shape (m,)
-        0 where all attempts go along one line, 1 where they are orthogonal, NaN where an attempt
-        changes nothing.
-
-    Raises
-    ------
-    DidaeError
-        If there are fewer than two attempts.
     """
     if changes.ndim != 3 or len(changes) < 2:
         raise DidaeError(

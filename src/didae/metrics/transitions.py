@@ -6,6 +6,7 @@ All ask a network only; none can tell an attack on that network from an explanat
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from didae.errors import DidaeError
@@ -14,12 +15,12 @@ from didae.metrics.images import Network, outputs
 
 def cout(
     student: Network,
-    factual: Tensor,
-    counterfactual: Tensor,
-    source: Tensor,
-    target: Tensor,
+    factual: UInt8[Tensor, "b 3 h w"],
+    counterfactual: UInt8[Tensor, "b 3 h w"],
+    source: Int[Tensor, " b"],
+    target: Int[Tensor, " b"],
     steps: int = 50,
-) -> Tensor:
+) -> Float[Tensor, " b"]:
     """Counterfactual transition score (Khorram and Fuxin, CVPR 2022, arXiv 2203.15064).
 
     The pixels of the counterfactual are pasted into the factual, those that differ most first.
@@ -27,27 +28,6 @@ def cout(
     share of pixels pasted. The public codes of C3LT and ACE round the step to whole pixels and
     keep its width for the last one, so that their areas may cover a little more than 1; here the
     area is over exactly [0, 1].
-
-    Parameters
-    ----------
-    student : callable
-        Float images in [0, 1] to logits.
-    factual, counterfactual : Tensor, uint8, shape (b, 3, h, w)
-        Images.
-    source, target : Tensor, int64, shape (b,)
-        Class of the factual and class to reach.
-    steps : int
-        Pastings, at least 1; each costs one evaluation of the student per image.
-
-    Returns
-    -------
-    Tensor, float64, shape (b,)
-        In [-1, 1]: near 1 where a few pixels carry the student over.
-
-    Raises
-    ------
-    DidaeError
-        If the shapes do not fit or there are no steps.
     """
     if factual.shape != counterfactual.shape or steps < 1 or len(factual) != len(target):
         raise DidaeError(
@@ -68,30 +48,24 @@ def cout(
     return torch.trapezoid(torch.stack(curve), counts.double()[:, None] / pixels, dim=0)
 
 
-def attributes_changed(before: Tensor, after: Tensor, threshold: float = 0.5) -> Tensor:
+def attributes_changed(
+    before: Float[Tensor, "n a"], after: Float[Tensor, "n a"], threshold: float = 0.5
+) -> Int[Tensor, " n"]:
     """Count the attributes that change with an image; the mean is MNAC (DiVE, arXiv 2103.10226).
 
     The authors of DiME and ACE ask an oracle network for 40 attributes of faces, the one that was
     to change included: a perfect edit scores 1 and not 0. Where factors are known, no network is
     needed.
-
-    Parameters
-    ----------
-    before, after : Tensor, float, shape (n, a)
-        Probabilities or values of attributes of factual and counterfactual.
-    threshold : float
-        An attribute is present above it.
-
-    Returns
-    -------
-    Tensor, int64, shape (n,)
-        From 0 to a.
     """
     return ((before > threshold) != (after > threshold)).sum(1)
 
 
 def correlation_difference(
-    data: Tensor, before: Tensor, after: Tensor, query: int, threshold: float = 0.5
+    data: Float[Tensor, "m a"],
+    before: Float[Tensor, "n a"],
+    after: Float[Tensor, "n a"],
+    query: int,
+    threshold: float = 0.5,
 ) -> float:
     """Compare what changes together with what occurs together: CD (DiME, arXiv 2203.15636).
 
@@ -99,22 +73,6 @@ def correlation_difference(
     is compared with the correlation of the two in the data. ACE's code gives the sum over
     attributes; divide by their number for the mean. A correlation with what never varies counts
     as 0.
-
-    Parameters
-    ----------
-    data : Tensor, float, shape (m, a)
-        Attributes of a data set.
-    before, after : Tensor, float, shape (n, a)
-        Attributes of factuals and counterfactuals.
-    query : int
-        The attribute that was to change.
-    threshold : float
-        An attribute is present above it.
-
-    Returns
-    -------
-    float
-        Sum of absolute differences, from 0 to 2a.
     """
     present = (data > threshold).double()
     change = (after > threshold).double() - (before > threshold).double()

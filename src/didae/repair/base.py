@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from didae.errors import DidaeError
@@ -106,21 +107,8 @@ class Labelled:
         return self.attributes
 
 
-def predictions(student: StudentLike, images: Tensor) -> Tensor:
-    """Classify images.
-
-    Parameters
-    ----------
-    student : callable
-        The student.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The images.
-
-    Returns
-    -------
-    Tensor, int64, shape (n,)
-        Class with the largest logit.
-    """
+def predictions(student: StudentLike, images: UInt8[Tensor, "n 3 h w"]) -> Int[Tensor, " n"]:
+    """Classify images."""
     return logits(student, images).argmax(1)
 
 
@@ -131,60 +119,18 @@ def finite(student: StudentLike, data: Labelled, what: str) -> Labelled:
 
 
 def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:
-    """Measure the group accuracies of a student.
-
-    Parameters
-    ----------
-    student : callable
-        The student.
-    data : Labelled
-        Images with their spurious attribute.
-
-    Returns
-    -------
-    GroupAccuracies
-        Of the groups (label, attribute).
-
-    Raises
-    ------
-    DidaeError
-        If the attributes are unknown.
-    """
+    """Measure the group accuracies of a student."""
     attributes = data.known_attributes()
     return group_accuracies(predictions(student, data.images), data.labels, attributes)
 
 
 def accuracy(student: StudentLike, data: Labelled) -> float:
-    """Measure the share of right predictions.
-
-    Parameters
-    ----------
-    student : callable
-        The student.
-    data : Labelled
-        Images and classes, at least one.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-    """
+    """Measure the share of right predictions."""
     return float((predictions(student, data.images) == data.labels).double().mean())
 
 
 def concatenate(*parts: Labelled) -> Labelled:
-    """Put sets one after the other, without attributes.
-
-    Parameters
-    ----------
-    *parts : Labelled
-        At least one.
-
-    Returns
-    -------
-    Labelled
-        All their images.
-    """
+    """Put sets one after the other, without attributes."""
     images = torch.cat([part.images for part in parts])
     return Labelled(images, torch.cat([part.labels for part in parts]))
 

@@ -49,31 +49,7 @@ def cfkd(
     config: CfkdConfig,
     folder: Path | None = None,
 ) -> nn.Module:
-    """Fine-tune a copy of a student on original images mixed with counterfactuals.
-
-    Parameters
-    ----------
-    student : nn.Module
-        Images in [0, 1] to logits; stays as it is.
-    train_data : Labelled
-        The original training images.
-    counterfactuals : Labelled
-        Counterfactuals with the labels that the verdicts give them; may be none.
-    config : CfkdConfig
-        How.
-    folder : Path, optional
-        Where the checkpoint lives; an interrupted run is continued.
-
-    Returns
-    -------
-    nn.Module
-        The repaired student in evaluation mode; without counterfactuals an unchanged copy.
-
-    Raises
-    ------
-    DidaeError
-        If the loss is not finite, or the network has no linear layer that gives its logits.
-    """
+    """Fine-tune a copy of a student on original images mixed with counterfactuals."""
     repaired = copy.deepcopy(student)
     if any(value.is_floating_point() and value.itemsize < 4 for value in repaired.parameters()):
         repaired.float()  # Half precision cannot hold small steps.

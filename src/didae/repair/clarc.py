@@ -11,6 +11,7 @@ import copy
 from itertools import product
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from didae.config import Config
@@ -60,20 +61,10 @@ class PenaltyConfig(Config):
 
 
 class Compensation(nn.Module):
-    """Moves activations along a direction towards those without the artifact.
+    """Moves activations along a direction towards those without the artifact."""
 
-    Parameters
-    ----------
-    direction : Tensor, float, shape (f,)
-        v, of length 1, on flattened activations.
-    clean : Tensor, float, shape (f,)
-        Mean activation without the artifact.
-    share : float
-        1 removes all that lies along the direction.
-    """
-
-    direction: Tensor
-    clean: Tensor
+    direction: Float[Tensor, " f"]
+    clean: Float[Tensor, " f"]
 
     def __init__(self, direction: Tensor, clean: Tensor, share: float) -> None:
         super().__init__()
@@ -81,44 +72,17 @@ class Compensation(nn.Module):
         self.register_buffer("clean", clean)
         self.share = share
 
-    def forward(self, activations: Tensor) -> Tensor:
-        """Compute a - s ((a - z̄)·v) v.
-
-        Parameters
-        ----------
-        activations : Tensor, float, shape (b, ...)
-            a, with f values per image.
-
-        Returns
-        -------
-        Tensor
-            Of the same shape.
-        """
+    def forward(self, activations: Float[Tensor, "b ..."]) -> Tensor:
+        """Compute a - s ((a - z̄)·v) v."""
         flat = activations.flatten(1)
         along = (flat - self.clean) @ self.direction
         return (flat - self.share * along[:, None] * self.direction).reshape(activations.shape)
 
 
-def artifact_direction(activations: Tensor, attributes: Tensor) -> Tensor:
-    """Find the pattern CAV of an attribute: cov(a, t) / var(t), of length 1 (t = ±1).
-
-    Parameters
-    ----------
-    activations : Tensor, float, shape (n, f)
-        Of images of one class.
-    attributes : Tensor, int64, shape (n,)
-        0 or more; more than 0 has the artifact.
-
-    Returns
-    -------
-    Tensor, float, shape (f,)
-        v.
-
-    Raises
-    ------
-    DidaeError
-        If all images, or none, have the artifact, or it leaves no trace.
-    """
+def artifact_direction(
+    activations: Float[Tensor, "n f"], attributes: Int[Tensor, " n"]
+) -> Float[Tensor, " f"]:
+    """Find the pattern CAV of an attribute: cov(a, t) / var(t), of length 1 (t = ±1)."""
     t = 2.0 * (attributes > 0).to(activations) - 1
     if t.min() == t.max():
         raise DidaeError(
@@ -139,31 +103,7 @@ def project_artifact(
     config: ProjectionConfig,
     seed: int,
 ) -> nn.Module:
-    """Take the artifact out of a stage and fine-tune what comes after (P-ClArC).
-
-    Parameters
-    ----------
-    student : nn.Module
-        A network with a trunk of stages; stays as it is.
-    train_data : Labelled
-        Training images with the spurious attribute.
-    validation : Labelled
-        The same for choosing stage and strength by AGA.
-    config : ProjectionConfig
-        How.
-    seed : int
-        Of the batches.
-
-    Returns
-    -------
-    nn.Module
-        The student with one more stage.
-
-    Raises
-    ------
-    DidaeError
-        If the attributes are unknown or the same on all images of the class.
-    """
+    """Take the artifact out of a stage and fine-tune what comes after (P-ClArC)."""
 
     def repaired(place: int, strength: float, training: TrainingConfig) -> nn.Module:
         changed = _frozen_below(student, place)
@@ -186,31 +126,7 @@ def penalise_artifact(
     config: PenaltyConfig,
     seed: int,
 ) -> nn.Module:
-    """Fine-tune the stages above one, so that no gradient points along the artifact (RR-ClArC).
-
-    Parameters
-    ----------
-    student : nn.Module
-        A network with a trunk of stages; stays as it is.
-    train_data : Labelled
-        Training images with the spurious attribute.
-    validation : Labelled
-        The same for choosing stage and penalty by AGA.
-    config : PenaltyConfig
-        How.
-    seed : int
-        Of the batches.
-
-    Returns
-    -------
-    nn.Module
-        The fine-tuned student.
-
-    Raises
-    ------
-    DidaeError
-        If the attributes are unknown or the same on all images of the class.
-    """
+    """Fine-tune the stages above one, so that no gradient points along the artifact (RR-ClArC)."""
 
     def repaired(place: int, weight: float, training: TrainingConfig) -> nn.Module:
         changed = _frozen_below(student, place)
@@ -226,25 +142,13 @@ def penalise_artifact(
     return repaired(place, weight, config.training)
 
 
-def gradient_penalty(logits: Tensor, activations: Tensor, signs: Tensor, v: Tensor) -> Tensor:
-    """Measure how far gradients point along a direction, by their mean absolute cosine with it.
-
-    Parameters
-    ----------
-    logits : Tensor, float, shape (b, classes)
-        Computed from the activations.
-    activations : Tensor, float, shape (b, ...)
-        a, part of the graph.
-    signs : Tensor, float, shape (b, classes)
-        ±1, drawn at random (Dreyer et al. 2024, annotation vectors).
-    v : Tensor, float, shape (f,)
-        The direction.
-
-    Returns
-    -------
-    Tensor
-        In [0, 1], differentiable.
-    """
+def gradient_penalty(
+    logits: Float[Tensor, "b classes"],
+    activations: Float[Tensor, "b ..."],
+    signs: Float[Tensor, "b classes"],
+    v: Float[Tensor, " f"],
+) -> Tensor:
+    """Measure how far gradients point along a direction, by their mean absolute cosine with it."""
     total = (logits * signs).sum()
     slope = torch.autograd.grad(total, activations, create_graph=True)[0].flatten(1)
     return nn.functional.cosine_similarity(slope, v[None], dim=1).abs().mean()

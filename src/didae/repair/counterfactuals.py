@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from didae import editing
@@ -21,28 +22,8 @@ from didae.runtime import AutoBatch, progress
 CHUNK = 32
 
 
-def partners(labels: Tensor, copies: int, seed: int) -> Tensor:
-    """Choose images of other classes for every image.
-
-    Parameters
-    ----------
-    labels : Tensor, int64, shape (n,)
-        Class of each image.
-    copies : int
-        How many partners.
-    seed : int
-        Of the choice.
-
-    Returns
-    -------
-    Tensor, int64, shape (copies, n)
-        Positions, each of another class than the image's own.
-
-    Raises
-    ------
-    DidaeError
-        If all images are of one class.
-    """
+def partners(labels: Int[Tensor, " n"], copies: int, seed: int) -> Int[Tensor, "copies n"]:
+    """Choose images of other classes for every image."""
     chosen = torch.empty(copies, len(labels), dtype=torch.long)
     for label in labels.unique().tolist():
         here, others = (labels == label).nonzero()[:, 0], (labels != label).nonzero()[:, 0]
@@ -58,37 +39,14 @@ def partners(labels: Tensor, copies: int, seed: int) -> Tensor:
 
 
 def exchange_codes(
-    z: Tensor,
-    labels: Tensor,
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
     dictionary: Dictionary,
     directions: Sequence[int],
     copies: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """Give every z the code that an image of another class has along one direction.
-
-    Parameters
-    ----------
-    z : Tensor, float, shape (n, d)
-        Embeddings.
-    labels : Tensor, int64, shape (n,)
-        Class of each.
-    dictionary : Dictionary
-        Codes and atoms.
-    directions : sequence of int, length k
-        Which directions, one at a time.
-    copies : int
-        Exchanges per image and direction.
-    seed : int
-        Of the partners.
-
-    Returns
-    -------
-    edited : Tensor, shape (n, k·copies, d)
-        z' = z + (c_k of the partner - c_k) ω_k, directions before copies.
-    donors : Tensor, int64, shape (n, k·copies)
-        Position of the partner of each.
-    """
+    """Give every z the code that an image of another class has along one direction."""
     own, asked, donors = _exchanges(z, labels, dictionary, directions, copies, seed)
     return editing.apply(z, asked, dictionary.atoms[own]), donors.cpu()
 
@@ -111,42 +69,16 @@ def _exchanges(
     return own, codes[donors, own] - codes[:, own], donors
 
 
-def embedded(components: Components, images: Tensor) -> Tensor:
-    """Encode images with the components' encoder.
-
-    Parameters
-    ----------
-    components : Components
-        With the encoder.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The images.
-
-    Returns
-    -------
-    Tensor, float, shape (n, d)
-        z_sem, on the device of the components.
-    """
+def embedded(components: Components, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    """Encode images with the components' encoder."""
     return encoded(components.encoder, images, components.decoder.z_mean.device)
 
 
 @torch.no_grad()
-def encoded(encoder: Encoder, images: Tensor, device: torch.device | None = None) -> Tensor:
-    """Encode images in chunks.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Φ.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The images.
-    device : torch.device, optional
-        That of the encoder.
-
-    Returns
-    -------
-    Tensor, float, shape (n, d)
-        z_sem.
-    """
+def encoded(
+    encoder: Encoder, images: UInt8[Tensor, "n 3 h w"], device: torch.device | None = None
+) -> Float[Tensor, "n d"]:
+    """Encode images in chunks."""
     return torch.cat([encoder(to_float(part).to(device)) for part in images.split(CHUNK)])
 
 
@@ -166,31 +98,6 @@ def exchange(
     about it. This draws the counterfactuals of CFKD (DiDAE, arXiv 2601.21851, section on repair)
     from the whole range of the data instead of reflecting each code once, so that a student cannot
     learn the reflected values by heart.
-
-    Parameters
-    ----------
-    components : Components
-        Encoder, dictionary and decoder are used.
-    data : Labelled
-        Factual images and classes, n of them.
-    directions : sequence of int, length k
-        Which directions, one at a time.
-    copies : int
-        Exchanges per image and direction.
-    seed : int
-        Of the partners.
-    keep_label : bool
-        False for causal directions: the counterfactual has its partner's class.
-    further : int
-        How often a counterfactual that shows less of the exchange than was asked for is drawn
-        again at most (`didae.counterfactuals.closed_loop`).
-
-    Returns
-    -------
-    counterfactuals : Labelled
-        At most n·k·copies 8-bit images; what could not be decoded is left out.
-    origins : Tensor, int64
-        Position of the factual image of each.
     """
     z = embedded(components, data.images)
     settings = data.labels, components.dictionary, directions, copies, seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -40,34 +41,15 @@ class GroupDROConfig(Config):
 
 
 class GroupWeights:
-    """The weights q of the groups, raised where the loss is high.
-
-    Parameters
-    ----------
-    counts : Tensor, int64, shape (g,)
-        Training images of every group.
-    config : GroupDROConfig
-        Step size and adjustment.
-    """
+    """The weights q of the groups, raised where the loss is high."""
 
     def __init__(self, counts: Tensor, config: GroupDROConfig) -> None:
         self.q = torch.full((len(counts),), 1 / len(counts))
         self.adjustment = config.adjustment / counts.float().sqrt()
         self.step_size = config.step_size
 
-    def __call__(self, losses: Tensor) -> Tensor:
-        """Update the weights and weigh the losses (Sagawa et al. 2020, Algorithm 1).
-
-        Parameters
-        ----------
-        losses : Tensor, float, shape (g,)
-            Mean loss of every group in a batch.
-
-        Returns
-        -------
-        Tensor
-            Σ q_g L_g, with q ∝ q exp(η (L_g + C/√n_g)).
-        """
+    def __call__(self, losses: Float[Tensor, " g"]) -> Tensor:
+        """Update the weights and weigh the losses (Sagawa et al. 2020, Algorithm 1)."""
         raised = self.q * (self.step_size * (losses.detach() + self.adjustment)).exp()
         self.q = raised / raised.sum()
         return (self.q * losses).sum()
@@ -80,31 +62,7 @@ def group_dro(
     config: GroupDROConfig,
     seed: int,
 ) -> nn.Module:
-    """Fine-tune a copy of a student on the worst group.
-
-    Parameters
-    ----------
-    student : nn.Module
-        Stays as it is.
-    train_data : Labelled
-        Training images with the spurious attribute; every group must occur.
-    validation : Labelled
-        Images with the spurious attribute, to choose the learning rate.
-    config : GroupDROConfig
-        How.
-    seed : int
-        Of the batches.
-
-    Returns
-    -------
-    nn.Module
-        The repaired student.
-
-    Raises
-    ------
-    DidaeError
-        If the attributes are unknown or a group has no image.
-    """
+    """Fine-tune a copy of a student on the worst group."""
     if not train_data.every_group_occurs():
         raise DidaeError(
             "group DRO: a group of label and attribute has no training image; use cfkd."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from didae.dictionaries import Dictionary
@@ -23,40 +24,13 @@ COPIES = 16
 
 def fit_head(
     encoder: Encoder,
-    z: Tensor,
-    labels: Tensor,
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
     classes: int = 2,
     ridge: float = 0.1,
-    weights: Tensor | None = None,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> LinearHead:
-    """Fit a linear head by ridge least squares on one target of ±1 per class.
-
-    Parameters
-    ----------
-    encoder : Encoder
-        Φ.
-    z : Tensor, float, shape (n, d)
-        Its embeddings.
-    labels : Tensor, int64, shape (n,)
-        Class of each.
-    classes : int
-        How many.
-    ridge : float
-        Penalty on the weights of z in units of its root mean square spread, relative to the mean
-        square of a target.
-    weights : Tensor, float, shape (n,), optional
-        What each embedding counts; equal by default.
-
-    Returns
-    -------
-    LinearHead
-        The head.
-
-    Raises
-    ------
-    DidaeError
-        If shapes or labels do not fit.
-    """
+    """Fit a linear head by ridge least squares on one target of ±1 per class."""
     if z.ndim != 2 or not len(z) or labels.shape != z.shape[:1]:
         raise DidaeError(
             f"head: z has shape {tuple(z.shape)} and labels {tuple(labels.shape)}; "
@@ -71,45 +45,18 @@ def fit_head(
 
 def repair_head(
     head: LinearHead,
-    z: Tensor,
-    labels: Tensor,
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
     dictionary: Dictionary,
     spurious: Sequence[int],
     seed: int = 0,
-    drawn: Tensor | None = None,
+    drawn: Float[Tensor, "n k d"] | None = None,
 ) -> LinearHead:
     """Refit a head on its data and on counterfactuals of them along spurious directions.
 
     An exchange in z moves one code exactly and leaves what goes with it, such as a texture, where
     it was; a drawn counterfactual moves that as well, and loses what the decoder cannot draw. What
     an image counts beside them, `didae.repair.weighing.image_weight` says.
-
-    Parameters
-    ----------
-    head : LinearHead
-        Stays as it is.
-    z : Tensor, float, shape (n, d)
-        Embeddings of its training images.
-    labels : Tensor, int64, shape (n,)
-        Their classes, which the counterfactuals keep.
-    dictionary : Dictionary
-        On the same encoder.
-    spurious : sequence of int
-        What a teacher called spurious; none leaves an exact copy.
-    seed : int
-        Of the exchanges.
-    drawn : Tensor, float, shape (n, k, d), optional
-        Embeddings of k decoded counterfactuals of each image, to learn from as well.
-
-    Returns
-    -------
-    LinearHead
-        The repaired head.
-
-    Raises
-    ------
-    DidaeError
-        If the dictionary belongs to another encoder or the images are all of one class.
     """
     dictionary.require_encoder(head.encoder.fingerprint)
     if not spurious:
@@ -122,28 +69,13 @@ def repair_head(
 
 
 def refit_head(
-    head: LinearHead, z: Tensor, labels: Tensor, *edited: Tensor, weight: float = 1.0
+    head: LinearHead,
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
+    *edited: Tensor,
+    weight: float = 1.0,
 ) -> LinearHead:
-    """Fit a head to images and kinds of counterfactuals of them.
-
-    Parameters
-    ----------
-    head : LinearHead
-        Gives encoder and number of classes.
-    z : Tensor, float, shape (n, d)
-        Embeddings of the images.
-    labels : Tensor, int64, shape (n,)
-        Classes, which the counterfactuals keep.
-    *edited : Tensor, float, shape (n, k, d)
-        Embeddings of k counterfactuals of each, for every kind.
-    weight : float
-        What an image counts; its counterfactuals of one kind count 1 together.
-
-    Returns
-    -------
-    LinearHead
-        A new head.
-    """
+    """Fit a head to images and kinds of counterfactuals of them."""
     classes = len(head.bias)
     sums = Moments.of_forms(z[:, None], labels, classes) * weight
     for kind in edited:
@@ -154,8 +86,8 @@ def refit_head(
 
 def cross_fitted(
     head: LinearHead,
-    z: Tensor,
-    labels: Tensor,
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
     edit: Callable[[Tensor], Tensor],
     seed: int = 0,
     weight: float = 1.0,
@@ -165,31 +97,6 @@ def cross_fitted(
     Both are fitted again to four fifths of the images and asked about the last fifth, in turn. A
     head fits in milliseconds, and so all labelled images tell of the repair, not the held-out ones
     alone: at 98 % correlation a counter-example of the shortcut is one image in fifty.
-
-    Parameters
-    ----------
-    head : LinearHead
-        Gives encoder and number of classes; heads fitted in closed form stand in for it.
-    z : Tensor, float, shape (n, d)
-        Embeddings of all labelled images.
-    labels : Tensor, int64, shape (n,)
-        Their classes.
-    edit : callable
-        Positions of m images to embeddings of k counterfactuals of each, shape (m, k, d).
-    seed : int
-        Of the folds.
-    weight : float
-        What an image counts in the repair.
-
-    Returns
-    -------
-    Outcomes
-        Of all n images.
-
-    Raises
-    ------
-    DidaeError
-        If the images of four folds are all of one class.
     """
     fold = torch.randperm(len(z), generator=generator(seed, "folds")) % FOLDS
     before, after = torch.zeros(2, len(z), dtype=torch.bool)
@@ -204,23 +111,10 @@ def cross_fitted(
     return Outcomes(before, after, torch.arange(len(z)))
 
 
-def right(head: LinearHead, z: Tensor, labels: Tensor) -> Tensor:
-    """Say on which embeddings a head is right.
-
-    Parameters
-    ----------
-    head : LinearHead
-        The head.
-    z : Tensor, float, shape (n, d)
-        Embeddings.
-    labels : Tensor, int64, shape (n,)
-        Classes.
-
-    Returns
-    -------
-    Tensor, bool, shape (n,)
-        Right or not, on the CPU.
-    """
+def right(
+    head: LinearHead, z: Float[Tensor, "n d"], labels: Int[Tensor, " n"]
+) -> Bool[Tensor, " n"]:
+    """Say on which embeddings a head is right."""
     with torch.no_grad():
         found = nn.functional.linear(z, head.weight, head.bias).argmax(1)
     return found.cpu() == labels.cpu()

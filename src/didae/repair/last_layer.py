@@ -41,31 +41,7 @@ def reweight_last_layer(
     config: LastLayerConfig,
     seed: int,
 ) -> nn.Module:
-    """Refit the last layer so that every group counts the same (DFR, Kirichenko et al. 2023).
-
-    Parameters
-    ----------
-    student : nn.Module
-        Stays as it is.
-    train_data : Labelled
-        Training images with the spurious attribute; every group must occur.
-    validation : Labelled
-        Images with the spurious attribute, to choose the penalty.
-    config : LastLayerConfig
-        How.
-    seed : int
-        Of the subsets.
-
-    Returns
-    -------
-    nn.Module
-        The student with another last layer.
-
-    Raises
-    ------
-    DidaeError
-        If the attributes are unknown, a group has no image, or there is no linear layer.
-    """
+    """Refit the last layer so that every group counts the same (DFR, Kirichenko et al. 2023)."""
     groups = train_data.groups()
     if not train_data.every_group_occurs():
         raise DidaeError(

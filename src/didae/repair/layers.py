@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from didae.data.images import to_float
@@ -12,23 +13,7 @@ CHUNK = 256
 
 
 def last_linear(student: nn.Module) -> nn.Linear:
-    """Find the layer that gives the logits.
-
-    Parameters
-    ----------
-    student : nn.Module
-        A network.
-
-    Returns
-    -------
-    nn.Linear
-        Its last linear layer, in the order of definition.
-
-    Raises
-    ------
-    DidaeError
-        If there is none.
-    """
+    """Find the layer that gives the logits."""
     found = [module for module in student.modules() if isinstance(module, nn.Linear)]
     if not found:
         raise DidaeError(
@@ -38,23 +23,7 @@ def last_linear(student: nn.Module) -> nn.Linear:
 
 
 def trunk(student: nn.Module) -> nn.Sequential:
-    """Find the chain of stages that a network consists of.
-
-    Parameters
-    ----------
-    student : nn.Module
-        A network.
-
-    Returns
-    -------
-    nn.Sequential
-        Its longest one.
-
-    Raises
-    ------
-    DidaeError
-        If there is none.
-    """
+    """Find the chain of stages that a network consists of."""
     found = [module for module in student.modules() if isinstance(module, nn.Sequential)]
     if not found:
         raise DidaeError(
@@ -64,40 +33,16 @@ def trunk(student: nn.Module) -> nn.Sequential:
 
 
 def stages(student: nn.Module) -> tuple[int, ...]:
-    """List the places of the trunk at which activations are worth changing.
-
-    Parameters
-    ----------
-    student : nn.Module
-        A network.
-
-    Returns
-    -------
-    tuple of int
-        0, the input of the trunk, and the place after every non-linearity that something follows.
-    """
+    """List the places of the trunk at which activations are worth changing."""
     kinds = (nn.ReLU, nn.SiLU, nn.GELU)
     chain = list(trunk(student))[:-1]
     return (0, *(place + 1 for place, module in enumerate(chain) if isinstance(module, kinds)))
 
 
-def inputs_of(module: nn.Module, student: nn.Module, images: Tensor) -> Tensor:
-    """Compute what a layer inside a network gets as its input.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The layer.
-    student : nn.Module
-        The network.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The images.
-
-    Returns
-    -------
-    Tensor, float, shape (n, ...)
-        The inputs, on the CPU.
-    """
+def inputs_of(
+    module: nn.Module, student: nn.Module, images: UInt8[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n ..."]:
+    """Compute what a layer inside a network gets as its input."""
     seen: list[Tensor] = []
 
     def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -16,25 +16,6 @@ def project_head(head: LinearHead, dictionary: Dictionary, spurious: Sequence[in
     With Q an orthonormal basis of the directions' atoms, w' = w - Q Qᵀ w, so that no edit along
     them changes a logit; the biases keep the logits at the mean of the data. This is the paper's
     projection (DiDAE, arXiv 2601.21851), with the bias kept.
-
-    Parameters
-    ----------
-    head : LinearHead
-        Logits from z; stays as it is.
-    dictionary : Dictionary
-        On the same encoder.
-    spurious : sequence of int
-        Directions to remove; none leaves an exact copy.
-
-    Returns
-    -------
-    LinearHead
-        The repaired head.
-
-    Raises
-    ------
-    DidaeError
-        If the dictionary belongs to another encoder.
     """
     dictionary.require_encoder(head.encoder.fingerprint)
     if not spurious:

@@ -10,41 +10,10 @@ from didae.repair.base import Labelled, judge
 
 
 def validation_aga(student: nn.Module, validation: Labelled) -> float:
-    """Measure the average accuracy of the groups that occur.
-
-    Parameters
-    ----------
-    student : nn.Module
-        The student.
-    validation : Labelled
-        Images with their spurious attribute.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    DidaeError
-        If the attributes are unknown.
-    """
+    """Measure the average accuracy of the groups that occur."""
     return judge(student, validation).aga
 
 
 def best(students: Iterable[nn.Module], validation: Labelled) -> nn.Module:
-    """Keep the student with the best average group accuracy.
-
-    Parameters
-    ----------
-    students : iterable of nn.Module
-        At least one; may be made one by one.
-    validation : Labelled
-        Images with their spurious attribute.
-
-    Returns
-    -------
-    nn.Module
-        The first of the best.
-    """
+    """Keep the student with the best average group accuracy."""
     return max(students, key=lambda student: validation_aga(student, validation))

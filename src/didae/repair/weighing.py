@@ -7,6 +7,7 @@ from functools import reduce
 from operator import add
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didae.randomness import generator
@@ -26,10 +27,10 @@ FEWEST = 5
 
 
 def image_weight(
-    z: Tensor,
-    labels: Tensor,
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
     classes: int,
-    codes: Tensor,
+    codes: Float[Tensor, "n k"],
     edited: Sequence[Tensor],
     seed: int = 0,
 ) -> float:
@@ -41,26 +42,6 @@ def image_weight(
     How much of that is right, left-out images say: heads are fitted without a fifth of them in
     turn, as the ridge regression of `didae.repair.head.refit_head`, and asked about that fifth;
     three times, with other fifths.
-
-    Parameters
-    ----------
-    z : Tensor, float, shape (n, d)
-        Embeddings of the images.
-    labels : Tensor, int64, shape (n,)
-        Their classes.
-    classes : int
-        How many.
-    codes : Tensor, float, shape (n, k)
-        Of the spurious directions.
-    edited : sequence of Tensor, each of shape (n, m, d)
-        Embeddings of m counterfactuals of each image, for every kind.
-    seed : int
-        Of the folds.
-
-    Returns
-    -------
-    float
-        Of `WEIGHTS`, that with the best `worst_cell` on average; the largest of several.
     """
     kinds, labels, codes = [z[:, None], *edited], labels.cpu(), codes.cpu()
 
@@ -90,26 +71,13 @@ def _together(parts: Sequence[Moments]) -> Moments:
     return reduce(add, parts)
 
 
-def worst_cell(right: Tensor, labels: Tensor, codes: Tensor) -> float:
+def worst_cell(
+    right: Bool[Tensor, " n"], labels: Int[Tensor, " n"], codes: Float[Tensor, "n k"]
+) -> float:
     """Give the lowest accuracy on images of one class and one side of a spurious code.
 
     The verdict says which code is spurious, so that no label of the spurious attribute is needed.
     The two sides of a code part at the middle of its mean in every class.
-
-    Parameters
-    ----------
-    right : Tensor, bool, shape (n,)
-        Whether the head is right.
-    labels : Tensor, int64, shape (n,)
-        Classes.
-    codes : Tensor, float, shape (n, k)
-        Of the spurious directions.
-
-    Returns
-    -------
-    float
-        Over all directions, in [0, 1]; cells of fewer than five images are not asked. 1 if there
-        are no others.
     """
     present = labels.unique()
     middle = torch.stack([codes[labels == label].mean(0) for label in present]).mean(0)

@@ -17,20 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 60, 60, 76
 
 @dataclass(frozen=True)
 class Point:
-    """One setting.
-
-    Attributes
-    ----------
-    name : str
-        What it is called.
-    rate : float
-        How fast, more than 0.
-    quality : float
-        How good, finite.
-    strong : bool
-        Whether it is drawn in the first colour and bears its name; the others tell theirs when
-        pointed at.
-    """
+    """One setting."""
 
     name: str
     rate: float
@@ -39,27 +26,7 @@ class Point:
 
 
 def frontier(points: Sequence[Point], rate: str, quality: str, legend: tuple[str, str]) -> Markup:
-    """Draw points over a logarithmic axis of rates, and join those that none surpasses in both.
-
-    Parameters
-    ----------
-    points : sequence of Point
-        At least one.
-    rate, quality : str
-        What the axes say.
-    legend : tuple of str
-        What the strong points are, and the others.
-
-    Returns
-    -------
-    Markup
-        An SVG that stands on its own.
-
-    Raises
-    ------
-    DidaeError
-        If there is no point, or one cannot be drawn.
-    """
+    """Draw points over a logarithmic axis of rates, and join those that none surpasses in both."""
     bad = [p.name for p in points if p.rate <= 0 or not math.isfinite(p.rate + p.quality)]
     if not points or bad:
         raise DidaeError(
@@ -100,18 +67,7 @@ def frontier(points: Sequence[Point], rate: str, quality: str, legend: tuple[str
 
 
 def unsurpassed(points: Sequence[Point]) -> list[Point]:
-    """Find the points than which none is both faster and better.
-
-    Parameters
-    ----------
-    points : sequence of Point
-        The settings.
-
-    Returns
-    -------
-    list of Point
-        From slow to fast.
-    """
+    """Find the points than which none is both faster and better."""
     kept = [
         p
         for p in points

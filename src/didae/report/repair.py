@@ -238,13 +238,7 @@ class RepairDocument(Config):
         return "spurious" in self.verdicts.values()
 
     def figures(self) -> tuple[Figure, ...]:
-        """List the means over all groups and images, each by its name.
-
-        Returns
-        -------
-        tuple of Figure
-            AGA, WGA, mean, and the weighted mean where it is known; empty without groups.
-        """
+        """List the means over all groups and images, each by its name."""
         if self.groups is None:
             return ()
         before, after = self.groups.original, self.groups.now
@@ -267,13 +261,7 @@ class RepairDocument(Config):
         return tuple(found)
 
     def by_group(self) -> tuple[Group, ...]:
-        """List the accuracy of every group.
-
-        Returns
-        -------
-        tuple of Group
-            In the order of labels and attributes; empty where groups are unknown.
-        """
+        """List the accuracy of every group."""
         if self.groups is None:
             return ()
         before, after = self.groups.original, self.groups.now
@@ -289,40 +277,13 @@ class RepairDocument(Config):
 
 
 def read_repair(folder: Path) -> RepairDocument:
-    """Read a repair.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the repair.
-
-    Returns
-    -------
-    RepairDocument
-        What its ``repair.json`` says.
-
-    Raises
-    ------
-    DidaeError
-        If it is missing or holds no repair.
-    """
+    """Read a repair."""
     path = folder / REPAIR_FILE
     return from_mapping(RepairDocument, read_json(path), path)
 
 
 def find_repair(run: Path) -> Path | None:
-    """Find the repair of a run: that of a person, else that of the demo's oracle.
-
-    Parameters
-    ----------
-    run : Path
-        Run folder.
-
-    Returns
-    -------
-    Path or None
-        Folder of the repair, if there is one.
-    """
+    """Find the repair of a run: that of a person, else that of the demo's oracle."""
     places = (run / REPAIR_FOLDER, run / ORACLE_FOLDER)
     return next((place for place in places if (place / REPAIR_FILE).is_file()), None)
 

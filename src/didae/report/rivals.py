@@ -15,20 +15,7 @@ _LINE, _LETTER = 13, 7  # height of a label, and about the width of its letters
 
 
 def speed_and_validity(points: Mapping[str, tuple[float, float]], names: Mapping[str, str]) -> str:
-    """Draw NAFR against seconds per counterfactual, on a logarithmic axis; the first stands out.
-
-    Parameters
-    ----------
-    points : mapping
-        Method -> seconds per counterfactual, more than 0, and NAFR in [0, 1]; at least one.
-    names : mapping
-        Method -> what to call it.
-
-    Returns
-    -------
-    str
-        An SVG that stands on its own.
-    """
+    """Draw NAFR against seconds per counterfactual, on a logarithmic axis; the first stands out."""
     powers = [math.log10(seconds) for seconds, _ in points.values()]
     first, last = math.floor(min(powers)), max(math.ceil(max(powers)), math.floor(min(powers)) + 1)
 

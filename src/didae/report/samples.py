@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -29,19 +30,7 @@ _CELL, _GAP, _LABEL = 96, 4, 16
 
 
 class SampleSheets:
-    """Write ``samples/step-NNNNNN.png``; to be given to `fit_decoder` as what watches it.
-
-    Parameters
-    ----------
-    folder : Path
-        Gets the folder ``samples``.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        The few images to show.
-    z : Tensor, shape (n, d)
-        Their z_sem.
-    training : TrainingConfig
-        How long is trained, and how often it is saved.
-    """
+    """Write ``samples/step-NNNNNN.png``; to be given to `fit_decoder` as what watches it."""
 
     def __init__(self, folder: Path, images: Tensor, z: Tensor, training: TrainingConfig) -> None:
         self.folder, self.images, self.z = folder / SAMPLE_FOLDER, images, z
@@ -50,38 +39,17 @@ class SampleSheets:
         self.last = training.steps
 
     def __call__(self, step: int, decoder: Decoder) -> None:
-        """Write a sheet if it is time for one.
-
-        Parameters
-        ----------
-        step : int
-            Steps that are done.
-        decoder : Decoder
-            What is shown.
-        """
+        """Write a sheet if it is time for one."""
         if step % self.every and step != self.last:
             return
         rows = draw_samples(decoder, self.images, self.z)
         write_png(torch.from_numpy(_lay_out(rows)), self.folder / f"step-{step:06d}.png")
 
 
-def draw_samples(decoder: Decoder, images: Tensor, z: Tensor) -> Tensor:
-    """Draw images anew from z_sem, with noise that is always the same, and take them round.
-
-    Parameters
-    ----------
-    decoder : Decoder
-        Who draws.
-    images : Tensor, uint8, shape (n, 3, h, w)
-        Images.
-    z : Tensor, shape (n, d)
-        Their z_sem.
-
-    Returns
-    -------
-    Tensor, uint8, shape (3, n, 3, h, w)
-        The images, drawn from z_sem and fresh noise, and inverted and decoded without residual.
-    """
+def draw_samples(
+    decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
+) -> UInt8[Tensor, "3 n 3 h w"]:
+    """Draw images anew from z_sem, with noise that is always the same, and take them round."""
     device = decoder.z_mean.device
     pixels, z = to_float(images).to(device), z.to(device)
     shape = (decoder.config.network.channels, *images.shape[2:])

@@ -69,43 +69,12 @@ def _parse_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors to a safetensors file atomically.
-
-    Parameters
-    ----------
-    path
-        The file.
-    tensors
-        Tensors of any shape, dtype and device by name; views are written as copies.
-    metadata
-        Short strings kept in the file's header.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be written; an earlier file is then untouched.
-    """
+    """Write tensors to a safetensors file atomically."""
     write_bytes(path, _tensor_bytes(tensors, metadata))
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a safetensors file; nothing in it is ever executed.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The tensors by name, on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If it is missing, truncated, a pickle or something else.
-    """
+    """Read a safetensors file; nothing in it is ever executed."""
     return _parse_tensors(Path(path), read_bytes(path))
 
 
@@ -116,22 +85,6 @@ def save_component(
 
     The configuration holds the SHA-256 of the weights, so the two never belong to different savings
     unnoticed.
-
-    Parameters
-    ----------
-    folder
-        The folder; an earlier component in it is replaced.
-    kind
-        What it is, for example ``"dictionary"``.
-    config
-        Whatever builds the component again, as JSON values.
-    tensors
-        Its weights and buffers by name.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be written; an earlier component is then untouched.
     """
     folder = Path(folder)
     weights = _tensor_bytes(tensors, None)
@@ -146,28 +99,7 @@ def save_component(
 
 
 def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what `save_component` wrote.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    kind
-        What it must be.
-
-    Returns
-    -------
-    config : dict
-        The configuration as saved (tuples come back as lists).
-    tensors : dict of str to Tensor
-        The tensors by name, on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If something is missing or broken, the component is of another kind or made by a newer
-        didae, or the weights are not the ones the configuration was saved with.
-    """
+    """Read what `save_component` wrote."""
     folder = Path(folder)
     header = _checked_header(folder / CONFIG_FILE, kind)
     weights = read_bytes(folder / WEIGHTS_FILE)

@@ -69,22 +69,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def commit(files: Mapping[Path, bytes], durable: bool = True) -> None:
-    """Write files of one folder; none takes its name before all of them have reached the disk.
-
-    Parameters
-    ----------
-    files
-        Whole content by path; the names are taken in this order.
-    durable
-        Whether the files must outlive a loss of power. Not waiting for the disk is far faster, and
-        enough for files that are made again unless a later, durable one vouches for them.
-
-    Raises
-    ------
-    DidaeError
-        If one cannot be written; where that shows before the first took its name, all earlier files
-        are untouched.
-    """
+    """Write files of one folder; none takes its name before all of them have reached the disk."""
     waiting: dict[Path, Path] = {}
     path = next(iter(files))
     require_in_place(path)
@@ -109,21 +94,6 @@ def prepare_run_folder(folder: str | Path) -> Path:
     """Create a folder, where it is missing, and make sure that files can be written to it.
 
     Called before long work starts, so that a typing error does not cost an hour.
-
-    Parameters
-    ----------
-    folder
-        The folder; missing parents are created, existing content stays.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be created or written to.
     """
     folder = Path(folder)
     try:
@@ -135,38 +105,12 @@ def prepare_run_folder(folder: str | Path) -> Path:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically; missing folders are created.
-
-    Parameters
-    ----------
-    path
-        The file.
-    data
-        Its whole content.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be written (full disk, no permission, ...); an earlier file is then untouched.
-    """
+    """Write a file atomically; missing folders are created."""
     commit({Path(path): data})
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically.
-
-    Parameters
-    ----------
-    path
-        The file.
-    text
-        Its whole content; line ends are kept as they are.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be written; an earlier file is then untouched.
-    """
+    """Write a UTF-8 text file atomically."""
     write_bytes(path, _encode(text))
 
 
@@ -190,58 +134,17 @@ def _plain(value: object) -> object:
 
 
 def json_bytes(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """Turn a value into the text of a JSON file.
-
-    Parameters
-    ----------
-    value
-        As in `write_json`.
-
-    Returns
-    -------
-    bytes
-        Indented UTF-8 text with a line end.
-    """
+    """Turn a value into the text of a JSON file."""
     return _encode(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json(path: str | Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a JSON file atomically.
-
-    Parameters
-    ----------
-    path
-        The file.
-    value
-        Nested mappings, sequences, numbers (also of NumPy), arrays, tensors, strings and paths. NaN
-        and infinities become ``null``, for JSON has no word for them.
-
-    Raises
-    ------
-    DidaeError
-        If it cannot be written; an earlier file is then untouched.
-    """
+    """Write a JSON file atomically."""
     write_bytes(path, json_bytes(value))
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Read a whole file.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    bytes
-        Its content.
-
-    Raises
-    ------
-    DidaeError
-        If it is missing or cannot be read.
-    """
+    """Read a whole file."""
     path = Path(path)
     try:
         return path.read_bytes()
@@ -250,23 +153,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    DidaeError
-        If it is missing, is no JSON, or holds something other than an object.
-    """
+    """Read a JSON file that holds an object."""
     data = read_bytes(path)
     try:
         value = json.loads(data)

@@ -21,21 +21,6 @@ def fingerprint(*parts: Part) -> str:
     Every part is framed by its type and length (tensors by dtype and shape too), so ``("ab", "c")``
     and ``("a", "bc")`` differ, and so do ``1``, ``1.0``, ``True`` and ``"1"``. Mappings count
     without their order; lists and tuples are the same, because JSON knows only one of them.
-
-    Parameters
-    ----------
-    *parts
-        What to hash. Tensors may be on any device.
-
-    Returns
-    -------
-    str
-        The first 16 hexadecimal digits of the SHA-256, stable across processes and machines.
-
-    Raises
-    ------
-    TypeError
-        If a part is of another type.
     """
     digest = hashlib.sha256()
     for chunk in _frames(parts):

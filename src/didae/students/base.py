@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from didae.data.images import to_float
@@ -270,26 +271,10 @@ def identity(student: StudentLike, side: int) -> str:
     return fingerprint(kind, answers)
 
 
-def margin(logits: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
-    """Say how far a student prefers one class to another.
-
-    Parameters
-    ----------
-    logits : Tensor, float, shape (b, classes)
-        What a student gave.
-    pair : tuple of int, optional
-        Classes (a, b) to compare; may be left out where there are only two.
-
-    Returns
-    -------
-    Tensor, float, shape (b,)
-        Logit of class b minus logit of class a: the log-odds of b among the two.
-
-    Raises
-    ------
-    DidaeError
-        If there are more than two classes and no pair, or the pair names no two classes.
-    """
+def margin(
+    logits: Float[Tensor, "b classes"], pair: tuple[int, int] | None = None
+) -> Float[Tensor, " b"]:
+    """Say how far a student prefers one class to another."""
     classes = logits.shape[1]
     if pair is None:
         if classes != 2:

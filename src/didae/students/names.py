@@ -31,23 +31,7 @@ _KINDS = {"onnx": OnnxStudent, "timm": open_timm_student, "zero_shot": open_zero
 
 
 def open_student(name: str) -> StudentLike:
-    """Load the student of a name; nothing in its file is ever executed.
-
-    Parameters
-    ----------
-    name : str
-        One of `FORMS`. An existing folder is read as a saved student, whatever its name.
-
-    Returns
-    -------
-    callable
-        The student, on the CPU; a module is in evaluation mode.
-
-    Raises
-    ------
-    DidaeError
-        If the name has none of these forms, or what it names cannot be loaded.
-    """
+    """Load the student of a name; nothing in its file is ever executed."""
     if name and Path(name).is_dir():
         if not (Path(name) / CONFIG_FILE).exists():
             raise DidaeError(

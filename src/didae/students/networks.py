@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
@@ -48,13 +49,7 @@ class StudentConfig(Config):
 
 
 class StudentNetwork(nn.Module, ABC):
-    """A classifier that can be trained, saved and loaded.
-
-    Parameters
-    ----------
-    config : StudentConfig
-        Its shape.
-    """
+    """A classifier that can be trained, saved and loaded."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -65,24 +60,8 @@ class StudentNetwork(nn.Module, ABC):
     def _layers(self, config: StudentConfig) -> nn.Module:
         """Build the network: images in [-2, 2] to logits."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, size, size)
-            Images in [0, 1].
-
-        Returns
-        -------
-        Tensor, float, shape (b, classes)
-            Logits.
-
-        Raises
-        ------
-        DidaeError
-            If shape or size do not fit.
-        """
+    def forward(self, images: Float[Tensor, "b 3 size size"]) -> Float[Tensor, "b classes"]:
+        """Classify images."""
         size = self.config.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise DidaeError(
@@ -92,19 +71,7 @@ class StudentNetwork(nn.Module, ABC):
         return self.layers(images * 4 - 2)
 
     def save(self, folder: str | Path) -> None:
-        """Write the student.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Gets ``config.json`` and ``model.safetensors``.
-
-        Raises
-        ------
-        DidaeError
-            If it cannot be written, or its layers are no longer those of its configuration, as
-            after P-ClArC.
-        """
+        """Write the student."""
         weights = self.state_dict()
         with torch.device("meta"):
             expected = type(self)(self.config).state_dict()
@@ -178,42 +145,13 @@ _ARCHITECTURES: dict[str, type[StudentNetwork]] = {
 
 
 def build_student(config: StudentConfig, seed: int = 0) -> StudentNetwork:
-    """Build an untrained student.
-
-    Parameters
-    ----------
-    config : StudentConfig
-        Its shape.
-    seed : int
-        Seed of the weights.
-
-    Returns
-    -------
-    StudentNetwork
-        The student.
-    """
+    """Build an untrained student."""
     with seeded(seed):
         return _ARCHITECTURES[config.architecture](config)
 
 
 def load_student(folder: str | Path) -> StudentNetwork:
-    """Read a student.
-
-    Parameters
-    ----------
-    folder : str or Path
-        What `StudentNetwork.save` wrote.
-
-    Returns
-    -------
-    StudentNetwork
-        The student in evaluation mode, on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If the folder holds no intact student.
-    """
+    """Read a student."""
     values, tensors = load_component(folder, "student")
     config = from_mapping(StudentConfig, values, folder)
     return load_module(lambda: build_student(config), tensors, folder).eval()
@@ -266,32 +204,13 @@ def train_student(
 
 
 def fit_network(
-    images: Tensor,
-    targets: Tensor,
+    images: UInt8[Tensor, "n 3 size size"],
+    targets: Int[Tensor, " n"],
     config: StudentConfig,
     training: TrainingConfig,
     folder: Path | None = None,
 ) -> StudentNetwork:
-    """Minimise the cross-entropy with hard or soft labels.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, size, size)
-        Training images.
-    targets : Tensor, int64 of shape (n,) or float of shape (n, classes)
-        Classes, or the probability of each.
-    config : StudentConfig
-        Shape of the network.
-    training : TrainingConfig
-        Length, learning rate and seed.
-    folder : Path, optional
-        Where checkpoints go.
-
-    Returns
-    -------
-    StudentNetwork
-        The trained network in evaluation mode.
-    """
+    """Minimise the cross-entropy with hard or soft labels."""
     network = build_student(config, training.seed)
 
     def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:

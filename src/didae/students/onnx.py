@@ -53,17 +53,6 @@ class OnnxStudent:
 
     Where the graph shows that the value holds probabilities, it is asked for the logits they were
     made from.
-
-    Attributes
-    ----------
-    spec : str
-        What it was opened with.
-    name : str
-        ``onnx:`` and the spec.
-    fingerprint : str
-        Of the graph and of what is done to the images before.
-    network : OnnxNetwork
-        What is run.
     """
 
     def __init__(self, spec: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -218,29 +219,8 @@ def fit_probe(
     return Probe(*first, encoder_fingerprint)
 
 
-def agreement(probe: Probe, z: Tensor, margins: Tensor) -> float:
-    """Measure how often probe and student predict the same class, on held-out images.
-
-    Parameters
-    ----------
-    probe : Probe
-        The probe.
-    z : Tensor, float, shape (n, d)
-        z_sem of images the probe was not fitted on.
-    margins : Tensor, float, shape (n,) or (n, classes - 1)
-        The student's margins on them, as for `fit_probe`.
-
-    Returns
-    -------
-    float
-        Share of equal predictions, in [0, 1]; a margin of 0 counts as class 0, as in the student's
-        arg max.
-
-    Raises
-    ------
-    DidaeError
-        If the shapes do not fit or values are not finite.
-    """
+def agreement(probe: Probe, z: Float[Tensor, "n d"], margins: Float[Tensor, " n"]) -> float:
+    """Measure how often probe and student predict the same class, on held-out images."""
     sample, target = _pair(z, margins)
     own = sample @ probe.weight.T.to(sample) + probe.bias.to(sample)
     said = functional.pad(target, (1, 0)).argmax(1)

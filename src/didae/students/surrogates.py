@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxtyping import UInt8
 from torch import Tensor
 
 from didae.errors import DidaeError
@@ -62,21 +63,10 @@ def train_surrogate(
     return fit_network(images, targets, config, training, folder)
 
 
-def label_agreement(first: StudentLike, second: StudentLike, images: Tensor) -> float:
-    """Measure how often two students predict the same class.
-
-    Parameters
-    ----------
-    first, second : callable
-        The students.
-    images : Tensor, uint8 or float in [0, 1], shape (n, 3, h, w)
-        Images neither was trained on.
-
-    Returns
-    -------
-    float
-        Share of equal predictions, in [0, 1].
-    """
+def label_agreement(
+    first: StudentLike, second: StudentLike, images: UInt8[Tensor, "n 3 h w"]
+) -> float:
+    """Measure how often two students predict the same class."""
     batches = AutoBatch(256)
     predictions = [logits(student, images, batches).argmax(1) for student in (first, second)]
     return float((predictions[0] == predictions[1]).double().mean())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from didae.encoders.pretrained import Preprocessing, quiet
@@ -16,57 +17,19 @@ _SOURCES = ("hf-hub:", "local-dir:")
 
 
 class TimmStudent(nn.Module):
-    """A classifier of timm with its own preprocessing; all of its weights can learn.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Maps (b, 3, side, side) to (b, classes).
-    preprocessing : Preprocessing
-        What happens to an image before.
-    """
+    """A classifier of timm with its own preprocessing; all of its weights can learn."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network, self.preprocessing = network, preprocessing
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
-
-        Parameters
-        ----------
-        images : Tensor, float, shape (b, 3, h, w)
-            Images in [0, 1], of any size.
-
-        Returns
-        -------
-        Tensor, float, shape (b, classes)
-            Logits.
-        """
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Classify images."""
         return self.network(self.preprocessing.apply(images))
 
 
 def open_timm_student(spec: str) -> TimmStudent:
-    """Load a classifier of timm.
-
-    Parameters
-    ----------
-    spec : str
-        ``NAME`` (weights from the hub or its cache), ``NAME@FILE`` (weights in a safetensors file
-        or a state dict, as timm saves them, with any number of classes), ``hf-hub:OWNER/NAME`` or
-        ``local-dir:FOLDER``.
-
-    Returns
-    -------
-    TimmStudent
-        The student in evaluation mode, on the CPU.
-
-    Raises
-    ------
-    DidaeError
-        If timm is not installed, does not know the name, the network is no classifier, or the
-        weights are missing or do not fit.
-    """
+    """Load a classifier of timm."""
     name, _, file = (spec, "", "") if spec.startswith(_SOURCES) else spec.partition("@")
     try:
         import timm  # pyright: ignore[reportMissingImports]

@@ -17,46 +17,12 @@ from didae.students.probe import Probe
 
 
 def zero_shot(spec: str, prompts: Sequence[str]) -> LinearHead:
-    """Make a student that compares an image with texts.
-
-    Parameters
-    ----------
-    spec : str
-        The model, as for `didae.encoders.open_clip.load_clip`: ``MODEL/PRETRAINED`` and so on.
-    prompts : sequence of str
-        One text per class, such as ``a photo of a landbird``; at least two.
-
-    Returns
-    -------
-    LinearHead
-        The student; its encoder is the one of ``open_clip:`` and the same name.
-
-    Raises
-    ------
-    DidaeError
-        If there are fewer than two texts, or the model or its tokenizer cannot be loaded.
-    """
+    """Make a student that compares an image with texts."""
     return text_head(load_clip(spec), prompts)
 
 
 def open_zero_shot(spec: str) -> LinearHead:
-    """Make the student that a name calls for.
-
-    Parameters
-    ----------
-    spec : str
-        ``MODEL/PRETRAINED#TEXT|TEXT``: a model as for `zero_shot`, and one text per class.
-
-    Returns
-    -------
-    LinearHead
-        The student.
-
-    Raises
-    ------
-    DidaeError
-        As `zero_shot`.
-    """
+    """Make the student that a name calls for."""
     model, _, texts = spec.rpartition("#")
     prompts = [text.strip() for text in texts.split("|")]
     if not model or not all(prompts):
@@ -71,23 +37,6 @@ def text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
 
     With unit vectors z of the image and t_k of the texts the model's logits are
     exp(s) t_k · z + b (Radford et al. 2021, figure 3): linear in z.
-
-    Parameters
-    ----------
-    clip : Clip
-        The model.
-    prompts : sequence of str
-        One text per class; at least two.
-
-    Returns
-    -------
-    LinearHead
-        The student.
-
-    Raises
-    ------
-    DidaeError
-        If there are fewer than two texts, or the tokenizer cannot be loaded.
     """
     if len(prompts) < 2:
         raise DidaeError(
@@ -118,17 +67,6 @@ def text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
 
 
 def probe_of(head: LinearHead) -> Probe:
-    """Give the probe of a student that is linear in z_sem anyway: it is exact, nothing is fitted.
-
-    Parameters
-    ----------
-    head : LinearHead
-        The student.
-
-    Returns
-    -------
-    Probe
-        Its margins are the student's.
-    """
+    """Give the probe of a student that is linear in z_sem: it is exact, nothing is fitted."""
     weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
     return Probe(weight - weight[:1], (bias - bias[:1]).double(), head.encoder.fingerprint)

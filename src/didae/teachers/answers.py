@@ -17,18 +17,7 @@ from didae.teachers.verdicts import Verdict, check_verdict
 
 
 class Answers:
-    """A teacher whose verdicts are known before the images are.
-
-    Parameters
-    ----------
-    verdicts : mapping of str to str
-        Name of a direction -> verdict. Directions that are not named stay open.
-
-    Raises
-    ------
-    DidaeError
-        If a value is no verdict.
-    """
+    """A teacher whose verdicts are known before the images are."""
 
     name = "answers"
 
@@ -39,26 +28,7 @@ class Answers:
 
     @classmethod
     def from_file(cls, path: str | Path, names: tuple[str, ...]) -> Answers:
-        """Read answers.
-
-        Parameters
-        ----------
-        path : str or Path
-            ``.json`` with an object, or ``.csv`` with the columns direction and verdict.
-        names : tuple of str
-            The directions there are.
-
-        Returns
-        -------
-        Answers
-            The teacher.
-
-        Raises
-        ------
-        DidaeError
-            If the file is broken, names a direction or verdict that does not exist, or names a
-            direction twice.
-        """
+        """Read answers."""
         path = Path(path)
         try:
             text = read_bytes(path).decode("utf-8-sig")
@@ -80,18 +50,7 @@ class Answers:
         return cls(verdicts)
 
     def judge(self, pairs: Pairs) -> Verdict | None:
-        """Look a direction up by its name.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            The direction; its images are not looked at.
-
-        Returns
-        -------
-        str or None
-            The answer; None if there is none.
-        """
+        """Look a direction up by its name."""
         return self.verdicts.get(pairs.name)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from didae.counterfactuals.run import read_run_table
@@ -25,22 +26,12 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Images and their counterfactuals along one direction, those that flip the student.
-
-    Attributes
-    ----------
-    direction : int
-        Its number.
-    name : str
-        Its name.
-    factuals, counterfactuals : Tensor, uint8, shape (n, 3, h, w)
-        The images; n may be 0.
-    """
+    """Images and their counterfactuals along one direction, those that flip the student."""
 
     direction: int
     name: str
-    factuals: Tensor
-    counterfactuals: Tensor
+    factuals: UInt8[Tensor, "n 3 h w"]
+    counterfactuals: UInt8[Tensor, "n 3 h w"]
 
 
 class Teacher(Protocol):
@@ -49,42 +40,12 @@ class Teacher(Protocol):
     name: str
 
     def judge(self, pairs: Pairs) -> Verdict | None:
-        """Judge a direction.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            What it does to images.
-
-        Returns
-        -------
-        str or None
-            causal, spurious, unclear or broken; None leaves the direction open.
-        """
+        """Judge a direction."""
         ...
 
 
 def read_pairs(folder: str | Path, limit: int = 12) -> list[Pairs]:
-    """Read the strongest pairs of every direction of a run.
-
-    Parameters
-    ----------
-    folder : str or Path
-        What `didae.explain` wrote.
-    limit : int
-        Pairs per direction at most.
-
-    Returns
-    -------
-    list of Pairs
-        One per direction: flips of the student only. The classes that it predicted take turns,
-        each with verified flips first, then those that cost its class the most probability.
-
-    Raises
-    ------
-    DidaeError
-        If the folder holds no run, or an image is missing or broken.
-    """
+    """Read the strongest pairs of every direction of a run."""
     folder = Path(folder)
     table = read_run_table(folder, _COLUMNS)
     by_direction: dict[int, list[dict[str, Any]]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from didae.data.square import FACTOR_MEAN, read_factors
@@ -21,21 +22,6 @@ class Oracle:
     """Calls a direction causal where most of its counterfactuals are truly of another class.
 
     This is the oracle teacher of CFKD with one verdict per direction instead of one per image.
-
-    Parameters
-    ----------
-    classify : callable
-        uint8 images (n, 3, h, w) to their true classes, int64 of shape (n,); -1 where an image
-        shows no class.
-    error_rate : float
-        Share of pairs about which it is mistaken, in [0, 1].
-    seed : int
-        Of the mistakes.
-
-    Raises
-    ------
-    DidaeError
-        If the error rate is no share.
     """
 
     name = "oracle"
@@ -48,18 +34,7 @@ class Oracle:
         self.classify, self.error_rate, self.seed = classify, error_rate, seed
 
     def judge(self, pairs: Pairs) -> Verdict:
-        """Judge a direction by the majority of its pairs.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            What it does to images.
-
-        Returns
-        -------
-        str
-            unclear below three pairs or on a tie; broken where most counterfactuals show no class.
-        """
+        """Judge a direction by the majority of its pairs."""
         if len(pairs.factuals) < FEWEST:
             return "unclear"
         before, after = self.classify(pairs.factuals), self.classify(pairs.counterfactuals)
@@ -76,22 +51,7 @@ class Oracle:
 
 
 class NoisyOracle:
-    """Swaps causal and spurious of another teacher now and then.
-
-    Parameters
-    ----------
-    teacher : Oracle
-        Who judges.
-    error_rate : float
-        How often its verdict is swapped, in [0, 1].
-    seed : int
-        Of the swaps; one draw per direction.
-
-    Raises
-    ------
-    DidaeError
-        If the error rate is no share.
-    """
+    """Swaps causal and spurious of another teacher now and then."""
 
     name = "noisy oracle"
 
@@ -101,35 +61,13 @@ class NoisyOracle:
         self.teacher, self.error_rate, self.seed = teacher, error_rate, seed
 
     def judge(self, pairs: Pairs) -> Verdict:
-        """Judge a direction, wrongly at times.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            What it does to images.
-
-        Returns
-        -------
-        str
-            unclear and broken are never swapped.
-        """
+        """Judge a direction, wrongly at times."""
         swaps: dict[Verdict, Verdict] = {"causal": "spurious", "spurious": "causal"}
         verdict = self.teacher.judge(pairs)
         draw = torch.rand(1, generator=generator(self.seed, "noisy oracle", pairs.direction))
         return swaps.get(verdict, verdict) if draw.item() < self.error_rate else verdict
 
 
-def square_classes(images: Tensor) -> Tensor:
-    """Read the true class off images of Square.
-
-    Parameters
-    ----------
-    images : Tensor, uint8, shape (n, 3, 64, 64)
-        Images with a square.
-
-    Returns
-    -------
-    Tensor, int64, shape (n,)
-        1 where the foreground is in the upper half of its range.
-    """
+def square_classes(images: UInt8[Tensor, "n 3 64 64"]) -> Int[Tensor, " n"]:
+    """Read the true class off images of Square."""
     return torch.from_numpy(read_factors(images)[:, 0] > FACTOR_MEAN[0]).long()

@@ -24,17 +24,7 @@ class Undo(Exception):  # noqa: N818
 
 
 class Terminal:
-    """Writes a contact sheet per direction and asks for one key.
-
-    Parameters
-    ----------
-    folder : Path
-        Gets ``NUMBER.png``: factual images above their counterfactuals.
-    name : str
-        Who judges.
-    ask : callable
-        Takes a question, gives the answer; `input` by default.
-    """
+    """Writes a contact sheet per direction and asks for one key."""
 
     def __init__(
         self, folder: Path, name: str = "terminal", ask: Callable[[str], str] = input
@@ -42,25 +32,7 @@ class Terminal:
         self.folder, self.name, self.ask = folder, name, ask
 
     def judge(self, pairs: Pairs) -> Verdict:
-        """Ask until there is a verdict.
-
-        Parameters
-        ----------
-        pairs : Pairs
-            What the direction does to images.
-
-        Returns
-        -------
-        str
-            The verdict.
-
-        Raises
-        ------
-        Stop
-            If the person quits, or the input ends.
-        Undo
-            If the person takes the last verdict back.
-        """
+        """Ask until there is a verdict."""
         if len(pairs.factuals):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{pairs.direction:04d}.png"
@@ -78,15 +50,7 @@ class Terminal:
                 return KEYS[answer[0]]
 
     def confirm(self) -> None:
-        """Ask whether all verdicts shall stand.
-
-        Raises
-        ------
-        Stop
-            If the person quits, or the input ends.
-        Undo
-            If the person takes the last verdict back.
-        """
+        """Ask whether all verdicts shall stand."""
         self._answer("every direction is judged\n  [z] undo the last verdict  [Enter] done: ")
 
     def _answer(self, question: str) -> str:
@@ -102,20 +66,7 @@ class Terminal:
 
 
 def contact_sheet(pairs: Pairs, gap: int = 4) -> Tensor:
-    """Lay factual images above their counterfactuals.
-
-    Parameters
-    ----------
-    pairs : Pairs
-        At least one pair.
-    gap : int
-        White pixels between images.
-
-    Returns
-    -------
-    Tensor, uint8, shape (3, 2h + gap, n·(w + gap) - gap)
-        The sheet.
-    """
+    """Lay factual images above their counterfactuals."""
     n, channels, height, width = pairs.factuals.shape
     sheet = torch.full((channels, 2 * height + gap, n * (width + gap) - gap), 255).to(torch.uint8)
     for number, images in enumerate(zip(pairs.factuals, pairs.counterfactuals, strict=True)):

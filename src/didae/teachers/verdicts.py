@@ -19,23 +19,7 @@ VERDICTS_FILE = "verdicts.json"
 
 
 class Event(BaseModel):
-    """One entry of the record.
-
-    Attributes
-    ----------
-    direction : int
-        What was judged.
-    name : str
-        Its name.
-    verdict : str or None
-        How; None where the last verdict on it was taken back.
-    teacher : str
-        Who judged.
-    at : str
-        When, in UTC (ISO 8601).
-    note : str
-        Why, if the teacher said so.
-    """
+    """One entry of the record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -367,23 +351,7 @@ class Verdicts:
 
 
 def check_verdict(text: str) -> Verdict:
-    """Make sure that a text is a verdict.
-
-    Parameters
-    ----------
-    text : str
-        What was said.
-
-    Returns
-    -------
-    str
-        The same.
-
-    Raises
-    ------
-    DidaeError
-        If it is none; the nearest is named.
-    """
+    """Make sure that a text is a verdict."""
     for verdict in VERDICTS:
         if text == verdict:
             return verdict
