@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from didae.cli import COMMANDS, main
+from didae.cli import commands, main
 from didae.cli.command import console
 from didae.errors import visible
 
@@ -31,7 +31,7 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes
 def test_help_of_every_command_survives_a_code_page(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ["", *COMMANDS]:
+    for name in ["", *commands()]:
         output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         monkeypatch.setattr(sys, "stdout", output)
         assert main([*name.split(), "--help"]) == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 import shlex
@@ -14,7 +13,8 @@ import tomllib
 
 import didae
 from cases.inputs import classes, network
-from didae.cli import COMMANDS, main
+from didae import cli
+from didae.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -46,7 +46,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 def split(words: list[str]) -> tuple[str, list[str]]:
     """Split the words after `didae` into the command and its flags."""
-    count = 2 if " ".join(words[:2]) in COMMANDS else 1
+    count = 2 if " ".join(words[:2]) in cli.commands() else 1
     return " ".join(words[:count]), words[count:]
 
 
@@ -57,10 +57,9 @@ def test_every_printed_command_exists(page: Path) -> None:
     for words in commands(page):
         if words[0] == "didae" and "COMMAND" not in words:
             name, flags = split(words[1:])
-            module, cls, _ = COMMANDS[name]
             if "--config" in flags:  # the file of an earlier command
                 flags = flags[: flags.index("--config")] + flags[flags.index("--config") + 2 :]
-            getattr(importlib.import_module(f"didae.cli.{module}"), cls).parse(name, flags)
+            cli.load_command(name).parse(name, flags)
         elif words[0] == "make":
             assert words[1] in targets
         elif words[:2] == ["pip", "install"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import importlib.metadata
 import io
 import logging
 import os
@@ -51,6 +52,12 @@ COMMANDS = {
     "bench ablations": ("bench", "BenchAblations", "leave out or replace parts of the method"),
 }
 """Command -> module, class and one line of help."""
+
+ENTRY_POINTS = "didae.commands"
+"""Further commands are entry points of this group: `bench square = "module:Class"`."""
+
+_ELSEWHERE = dict.fromkeys(("bench", "train fashion", "train elpv"), "didae-bench")
+"""Commands that another distribution brings -> its name."""
 
 EXIT_CODES = (
     "Exit codes: 0 success, 2 bad input or usage, 3 repair refused or undecided, "
@@ -117,37 +124,93 @@ def _dispatch(arguments: list[str]) -> int:
         sys.stdout.write(f"didae {__version__}\n")
         return 0
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_help(COMMANDS))
+        others = [name for name in commands() if name not in COMMANDS]
+        purposes = {name: purpose for name, (_, _, purpose) in COMMANDS.items()}
+        # Imports would take seconds.
+        for group in dict.fromkeys(name.partition(" ")[0] for name in others):
+            purposes.setdefault(f"{group} ...", f"further commands: didae {group} --help")
+        sys.stdout.write(_help(purposes))
         return 0 if arguments else 2
-    words = next((n for n in (2, 1) if " ".join(arguments[:n]) in COMMANDS), 0)
+    known = commands()
+    words = next((n for n in (2, 1) if " ".join(arguments[:n]) in known), 0)
     if not words:
-        return _group_help(arguments)
+        return _group_help(arguments, list(known))
     name = " ".join(arguments[:words])
-    module, cls, purpose = COMMANDS[name]
     if name == "audit" and "--help" not in arguments:
         # What it needs takes seconds to import.
-        sys.stdout.write(f"didae audit: {purpose}\n")
+        sys.stdout.write(f"didae audit: {COMMANDS[name][2]}\n")
         sys.stdout.flush()
-    command: type[Command] = getattr(importlib.import_module(f"didae.cli.{module}"), cls)
+    command = load_command(name)
     importlib.import_module("didae.runtime").keep_freed_memory()
     return command.main(name, arguments[words:])
 
 
-def _group_help(arguments: list[str]) -> int:
+def commands() -> dict[str, importlib.metadata.EntryPoint | None]:
+    """Name all commands: own ones, and then those of other distributions by their entry points."""
+    found: dict[str, importlib.metadata.EntryPoint | None] = dict.fromkeys(COMMANDS)
+    for distribution in importlib.metadata.distributions():
+        # What is wrong with a distribution is no reason to do without the commands of others.
+        with contextlib.suppress(Exception):
+            if ENTRY_POINTS in (distribution.read_text("entry_points.txt") or ""):
+                for point in distribution.entry_points.select(group=ENTRY_POINTS):
+                    found.setdefault(point.name, point)
+    return found
+
+
+def load_command(name: str) -> type[Command]:
+    """Import a command; one line says what is wrong with that of another distribution."""
+    point = commands()[name]
+    if point is None:
+        module, cls, _ = COMMANDS[name]
+        return getattr(importlib.import_module(f"didae.cli.{module}"), cls)
+    known, error = importlib.import_module("didae.cli.command").Command, None
+    try:
+        found = point.load()
+    except Exception as raised:  # noqa: BLE001 - it may be anything, and is told
+        found, error = None, raised
+    if isinstance(found, type) and issubclass(found, known):
+        return found
+    reason = f"{type(error).__name__}: {error}" if error else "it is no didae.cli.command.Command"
+    origin = point.dist.name if point.dist else "another distribution"
+    raise DidaeError(
+        f"didae {name}, which {origin} brings, cannot be used ({' '.join(reason.split())}): "
+        f"install {origin} again, or remove it."
+    ) from error
+
+
+def _group_help(arguments: list[str], known: list[str]) -> int:
     """Show the commands of a group such as `didae train`; refuse what is no command."""
-    group = [name for name in COMMANDS if name.startswith(f"{arguments[0]} ")]
+    group = [name for name in known if name.startswith(f"{arguments[0]} ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
-        sys.stdout.write(_help(group))
+        sys.stdout.write(_help({name: _purpose(name) for name in group}))
         return 0 if len(arguments) > 1 else 2
+    for given in (" ".join(arguments[:2]), "" if group else arguments[0]):
+        if given in _ELSEWHERE:
+            raise DidaeError(
+                f"didae {given} comes with {_ELSEWHERE[given]}: `pip install {_ELSEWHERE[given]}`, "
+                "or `pip install ./benchmarks` in a clone of didae."
+            )
     given = " ".join(arguments[:2] if group else arguments[:1])
-    nearest = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.5)
-    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}."
+    nearest = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}."
     raise DidaeError(f"unknown command '{given}': {advice}")
 
 
-def _help(names: Sequence[str] | dict[str, tuple[str, str, str]]) -> str:
-    width = max(len(name) for name in names) + 2
-    lines = [f"  {name:<{width}}{COMMANDS[name][2]}" for name in names]
+def _purpose(name: str) -> str:
+    """Give the line of help of a command; that of another distribution is imported for it."""
+    if name in COMMANDS:
+        return COMMANDS[name][2]
+    try:
+        command = load_command(name)
+    except DidaeError as error:
+        return str(error)
+    words = getattr(command, "purpose", None) or (command.__doc__ or "").strip().partition("\n")[0]
+    return str(words)
+
+
+def _help(purposes: dict[str, str]) -> str:
+    width = max(len(name) for name in purposes) + 2
+    lines = [f"  {name:<{width}}{visible(words)}" for name, words in purposes.items()]
     return "\n".join(
         [
             "usage: didae COMMAND [OPTIONS]",
