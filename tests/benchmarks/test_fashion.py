@@ -16,7 +16,7 @@ from didae.decoders.base import Decoder
 from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
 from didae.metrics.images import psnr
-from didae.repair.counterfactuals import partners
+from didae.repair.cfkd import partners
 
 COUNT = 4000
 

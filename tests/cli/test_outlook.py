@@ -7,7 +7,7 @@ import torch
 from didae.cli.outlook import Outlook, tell_outlook
 from didae.cli.repaired import RepairData
 from didae.repair.base import Labelled
-from didae.repair.ceiling import Ceiling
+from didae.repair.gate import Ceiling
 
 
 def by_red(images: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from didae.errors import DidaeError
-from didae.metrics.bootstrap import Estimate, mean, ratio
+from didae.metrics.flips import Estimate, mean, ratio
 from didae.metrics.groups import wilson
 
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from didae.errors import DidaeError
-from didae.metrics.bootstrap import mean
 from didae.metrics.controls import CONTROLS, LIMITS, markdown, verify
-from didae.metrics.flips import flip_rates
+from didae.metrics.flips import flip_rates, mean
 from didae.metrics.images import psnr, ssim
 from didae.metrics.transitions import cout
 from didae.metrics.truth import residue, truth_distance

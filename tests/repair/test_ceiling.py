@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from didae.repair.base import Labelled
-from didae.repair.ceiling import ceiling
+from didae.repair.gate import ceiling
 
 
 class Look(nn.Module):

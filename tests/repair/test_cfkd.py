@@ -10,8 +10,7 @@ from didae.decoders.base import Decoder
 from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, accuracy, predictions, require_disjoint
-from didae.repair.cfkd import CALM, CfkdConfig, cfkd
-from didae.repair.counterfactuals import embedded, exchange, partners
+from didae.repair.cfkd import CALM, CfkdConfig, cfkd, embedded, exchange, partners
 from didae.repair.layers import last_linear
 from didae.repair.run import RepairConfig, repair_student
 from didae.students import build_student, logits

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from didae.dictionaries import SVD
-from didae.repair.counter_examples import CounterExamples, contradict
+from didae.repair.gate import CounterExamples, contradict
 
 NAMES = ("object", "sky", "noise")
 

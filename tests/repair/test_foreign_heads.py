@@ -15,7 +15,7 @@ from didae.data.square import Square
 from didae.encoders.base import Encoder
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, judge
-from didae.repair.counterfactuals import encoded
+from didae.repair.cfkd import encoded
 from didae.repair.head import fit_head
 from didae.repair.run import RepairConfig, repair_student
 from didae.report.repair import ONNX_FILE

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from didae.errors import DidaeError
-from didae.repair.counter_examples import CounterExamples
-from didae.repair.gate import GateConfig, Outcomes, decide, paired_change
+from didae.repair.gate import CounterExamples, GateConfig, Outcomes, decide, paired_change
 
 
 def reference(before, after, n=None, weight=1.0, z=1.6448536269514722):

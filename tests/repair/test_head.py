@@ -9,11 +9,17 @@ from didae.encoders.base import embed
 from didae.errors import DidaeError
 from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled
-from didae.repair.counterfactuals import embedded, exchange_codes, partners
-from didae.repair.head import cross_fitted, fit_head, refit_head, repair_head, right
-from didae.repair.projection import project_head
+from didae.repair.cfkd import embedded, exchange_codes, partners
+from didae.repair.head import (
+    RIDGE,
+    cross_fitted,
+    fit_head,
+    project_head,
+    refit_head,
+    repair_head,
+    right,
+)
 from didae.repair.run import RepairConfig, repair_student
-from didae.repair.weighing import RIDGE
 
 BACKGROUND = 1
 

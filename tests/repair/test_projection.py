@@ -4,7 +4,7 @@ import torch
 
 from didae.errors import DidaeError
 from didae.recipes.square import load_components
-from didae.repair.projection import project_head
+from didae.repair.head import project_head
 from didae.students import LinearHead
 
 

@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from didae.repair.ridge import Moments, class_targets
-from didae.repair.weighing import FEWEST, RIDGE, WEIGHTS, image_weight, worst_cell
+from didae.repair.head import (
+    FEWEST,
+    RIDGE,
+    WEIGHTS,
+    Moments,
+    class_targets,
+    image_weight,
+    worst_cell,
+)
 
 WIDTH = 12
 

@@ -14,7 +14,7 @@ from didae.teachers import (
     Undo,
     square_classes,
 )
-from didae.teachers.terminal import contact_sheet
+from didae.teachers.judges import contact_sheet
 
 NAMES = ("foreground", "background")
 

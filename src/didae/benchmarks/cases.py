@@ -16,8 +16,7 @@ from didae.data.square import FACTORS, Square
 from didae.dictionaries import Dictionary
 from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, require_disjoint
-from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.repair.counterfactuals import exchange, partners
+from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.students import StudentConfig, StudentNetwork, load_student, train_student
 
 COPIES = 4

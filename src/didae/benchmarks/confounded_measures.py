@@ -21,7 +21,7 @@ from didae.dictionaries import Dictionary
 from didae.metrics.images import psnr
 from didae.metrics.truth import realised
 from didae.randomness import standard_normal
-from didae.repair.counterfactuals import embedded
+from didae.repair.cfkd import embedded
 from didae.students import agreement, logits, margin
 
 CONFOUNDER_CODE, CLASS_CODE = 0, 1

@@ -18,7 +18,7 @@ from didae.benchmarks.confounded_measures import (
 from didae.benchmarks.square import invert
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
-from didae.repair.counterfactuals import embedded
+from didae.repair.cfkd import embedded
 
 
 def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:

@@ -20,9 +20,8 @@ from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain, group_accuracies
 from didae.recipes.elpv import MIRRORS, TYPE
-from didae.repair.counterfactuals import embedded, exchange
-from didae.repair.head import fit_head, repair_head
-from didae.repair.projection import project_head
+from didae.repair.cfkd import embedded, exchange
+from didae.repair.head import fit_head, project_head, repair_head
 from didae.students import LinearHead, Probe
 from didae.students.zero_shot import probe_of
 from didae.training import TrainingConfig

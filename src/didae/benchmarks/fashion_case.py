@@ -22,8 +22,7 @@ from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain
 from didae.repair.base import Labelled, judge
-from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.repair.counterfactuals import exchange, partners
+from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.students import (
     Probe,
     StudentConfig,

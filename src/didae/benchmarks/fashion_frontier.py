@@ -11,7 +11,7 @@ from didae.benchmarks.ledger import Measurement
 from didae.benchmarks.square import decode, invert
 from didae.decoders.base import EXACT, SamplerConfig
 from didae.metrics.truth import realised
-from didae.repair.counterfactuals import embedded
+from didae.repair.cfkd import embedded
 
 SAMPLERS = (
     SamplerConfig(method="euler", steps=1),

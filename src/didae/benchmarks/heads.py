@@ -20,12 +20,18 @@ from didae.encoders.base import embed
 from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
 from didae.recipes.square import SquareRecipe, poisoned_split
-from didae.repair.counter_examples import CounterExamples
-from didae.repair.counterfactuals import exchange_codes
-from didae.repair.gate import GateConfig, Outcomes, decide
-from didae.repair.head import COPIES, cross_fitted, fit_head, refit_head, repair_head, right
-from didae.repair.projection import project_head
-from didae.repair.weighing import image_weight
+from didae.repair.cfkd import exchange_codes
+from didae.repair.gate import CounterExamples, GateConfig, Outcomes, decide
+from didae.repair.head import (
+    COPIES,
+    cross_fitted,
+    fit_head,
+    image_weight,
+    project_head,
+    refit_head,
+    repair_head,
+    right,
+)
 from didae.students import LinearHead
 from didae.teachers import NoisyOracle, Oracle, Pairs, Teacher
 

@@ -10,9 +10,8 @@ from didae.benchmarks.figures import Figure, Figures
 from didae.benchmarks.rivals_judging import Judged
 from didae.benchmarks.rivals_methods import NAMES, RIVALS
 from didae.metrics import controls
-from didae.metrics.bootstrap import mean
 from didae.metrics.controls import Control, verify
-from didae.metrics.flips import flags, flip_rates
+from didae.metrics.flips import flags, flip_rates, mean
 
 BACKWARD = 1.5
 """Evaluations that a backward pass costs besides the forward pass it follows."""

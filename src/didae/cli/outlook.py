@@ -13,9 +13,8 @@ from torch import nn
 from didae.cli.command import console
 from didae.counterfactuals import Components
 from didae.repair.base import Labelled
-from didae.repair.ceiling import Ceiling, ceiling
-from didae.repair.cfkd import cfkd
-from didae.repair.counterfactuals import exchange
+from didae.repair.cfkd import cfkd, exchange
+from didae.repair.gate import Ceiling, ceiling
 from didae.repair.run import RepairConfig
 from didae.report.numbers import plain_accuracy
 from didae.runtime import duration, watched

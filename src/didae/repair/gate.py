@@ -10,13 +10,95 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from didae.config import Config
+from didae.dictionaries import Dictionary
 from didae.errors import DidaeError
-from didae.repair.base import predictions
-from didae.repair.counter_examples import CounterExamples
+from didae.randomness import generator
+from didae.repair.base import Labelled, predictions
+from didae.repair.cfkd import encoded
+from didae.repair.last_layer import logistic
+from didae.repair.layers import inputs_of, last_linear
+from didae.students import LinearHead
 from didae.students.base import StudentLike
+
+CLEARLY = 0.6
+"""Share of the way from the mean code of an image's own class to that of another, from which its
+code says the other class. At one half, images between two classes count whose code is not exact."""
+
+DIFFERENT = 0.4
+"""How different another class must be along a direction, relative to the most different one."""
+
+GOES_WITH_LABEL = 0.75
+"""Share of images, the mean over the classes, whose code does not contradict the label, from which
+a direction may be what the label is about."""
+
+
+@dataclass(frozen=True, eq=False)
+class CounterExamples:
+    """Which labelled images can tell a right verdict from an inverted one.
+
+    ``judged`` (n, k): the code along each of the k directions judged spurious clearly contradicts
+    the label of the image. ``others`` (n,): that of another direction does, one that goes with the
+    label. Where label, confounder and object always agree there are none of either kind.
+    """
+
+    names: tuple[str, ...]
+    judged: Tensor
+    others: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        dictionary: Dictionary,
+        known: tuple[Tensor, Tensor],
+        asked: tuple[Tensor, Tensor],
+        spurious: Sequence[int],
+    ) -> CounterExamples:
+        """Look for them among asked images; known ones say which codes a class has.
+
+        Both are z (n, d) and labels (n,). Asked images may be counter-examples alone, which say
+        nothing of their class.
+        """
+        codes, labels = dictionary.encode(known[0]).cpu(), known[1].cpu()
+        means = {int(label): codes[labels == label].mean(0) for label in labels.unique()}
+        fits = [
+            1 - contradict(codes[labels == label], label, means).double().mean(0) for label in means
+        ]
+        rivals = torch.stack(fits).mean(0) >= GOES_WITH_LABEL
+        rivals[list(spurious)] = False
+        found = torch.zeros(len(asked[1]), len(rivals), dtype=torch.bool)
+        codes = dictionary.encode(asked[0]).cpu()
+        for label in means:
+            members = asked[1].cpu() == label
+            found[members] = contradict(codes[members], label, means)
+        names = tuple(dictionary.names[k] for k in spurious)
+        return cls(names, found[:, list(spurious)], found[:, rivals].any(1))
+
+    def telling(self, wrong: Tensor) -> tuple[dict[str, int], int]:
+        """Count those that a student or its repair gets wrong (n,): by direction, and of any kind.
+
+        What both get right shows neither that a repair is needed nor that it harms.
+        """
+        by_direction = (self.judged & wrong[:, None]).sum(0).tolist()
+        every = (self.judged.any(1) | self.others) & wrong
+        return dict(zip(self.names, by_direction, strict=True)), int(every.sum())
+
+
+def contradict(codes: Tensor, label: int, means: dict[int, Tensor]) -> Tensor:
+    """Say which codes (n, k) of a class are those of another, bool (n, k).
+
+    Another class counts whose mean code (k,) is about as different as any is: two classes that look
+    alike along a direction contradict nobody.
+    """
+    own = means[label]
+    others = [mean for other, mean in means.items() if other != label] or [own]
+    way = torch.stack(others) - own
+    different = way.abs() >= DIFFERENT * way.abs().amax(0)
+    there = (codes - own)[:, None] * way.sign() > CLEARLY * way.abs()
+    return (there & different).any(1)
+
 
 FEWEST_EXAMPLES = 2
 """Counter-examples, and mistakes of the original, that tell something; a single one is chance."""
@@ -264,3 +346,94 @@ def paired_change(outcomes: Outcomes, confidence: float) -> Change:
     low = gained - lost - NormalDist().inv_cdf(confidence) * spread
     was, now = (float(weight[right].sum()) / n for right in (before, after))
     return Change(was, now, max(-1.0, low), n)
+
+
+PENALTIES = (1e-3, 1e-1)
+"""Weights of the squared norm that are tried."""
+
+STEPS = 100
+"""Iterations of a fit at most."""
+
+FOLDS = 5
+
+FEWEST_ASKED = 30
+"""Images of which a head must be asked, and learn, for its accuracy to say something."""
+
+WINS = 0.01
+"""Gain in accuracy below which a new last layer is not worth a repair."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Accuracy now, and what a new last layer may reach: the mean over groups or else classes."""
+
+    now: float
+    reach: float
+    n: int
+    by_group: bool
+
+    @property
+    def wins(self) -> bool:
+        """bool: whether a new last layer can win something."""
+        return self.reach - self.now >= WINS
+
+
+def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) -> Ceiling | None:
+    """Fit last layers to what the student's sees, on balanced folds, and ask about the other fold.
+
+    Folds are of the asked images; layers learn from the others and from `more` images, which are
+    none of them. Every group counts the same where groups are known; else every class, or every
+    class and whether the student is right: images that it gets wrong stand for those that its
+    shortcut misleads. The best counts, the layer as it is included, as the question is what can be
+    reached at most. None where there is no linear last layer, or too little to ask.
+    """
+    present = asked.labels.unique()
+    if len(asked) < FEWEST_ASKED or len(present) < 2:
+        return None
+    by_group = asked.attributes is not None
+    if by_group and more.attributes is None:
+        more = asked[torch.arange(0)]
+    images, labels = torch.cat([asked.images, more.images]), torch.cat([asked.labels, more.labels])
+    features = _features(student, images)
+    if features is None:
+        return None
+    right = predictions(student, images) == labels
+    n = len(asked)
+    if by_group:
+        known = torch.cat([asked.known_attributes(), more.known_attributes()])
+        cells = Labelled(images, labels, known).groups()
+        scored, ways = cells[:n], [cells]
+    else:
+        scored, ways = labels[:n], [labels, 2 * labels + right.long()]
+    classes = int(labels.max()) + 1
+    standard = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+    fold = torch.full((len(labels),), FOLDS)
+    fold[:n] = torch.randperm(n, generator=generator(seed, "ceiling")) % FOLDS
+    now = best = mean_over(right[:n], scored)
+    for cells in ways:
+        _, cell, count = cells.unique(return_inverse=True, return_counts=True)
+        share = 1 / count[cell].double()
+        for penalty in PENALTIES:
+            found = torch.zeros(n, dtype=torch.bool)
+            for k in range(FOLDS):
+                others, here = fold != k, fold[:n] == k
+                sample = standard[others], labels[others]
+                weight, bias = logistic(*sample, classes, penalty, STEPS, share[others])
+                guess = (standard[:n][here] @ weight.T + bias).argmax(1)
+                found[here] = guess == labels[:n][here]
+            best = max(best, mean_over(found, scored))
+    return Ceiling(now, best, n, by_group)
+
+
+def mean_over(right: Tensor, cells: Tensor) -> float:
+    """Give the accuracy, each cell counted once."""
+    return float(torch.stack([right[cells == c].double().mean() for c in cells.unique()]).mean())
+
+
+def _features(student: nn.Module, images: Tensor) -> Tensor | None:
+    if isinstance(student, LinearHead):
+        return encoded(student.encoder, images).cpu().double()
+    layers = [module for module in student.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        return None
+    return inputs_of(last_linear(student), student, images).flatten(1).double()

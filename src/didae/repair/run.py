@@ -14,10 +14,9 @@ from didae.config import Config
 from didae.counterfactuals import Components
 from didae.errors import DidaeError
 from didae.repair.base import Labelled, concatenate, finite, predictions, require_disjoint
-from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.repair.counter_examples import CounterExamples
-from didae.repair.counterfactuals import embedded, encoded, exchange, exchange_codes
+from didae.repair.cfkd import CfkdConfig, cfkd, embedded, encoded, exchange, exchange_codes
 from didae.repair.gate import (
+    CounterExamples,
     Decision,
     GateConfig,
     HeldOutPairs,
@@ -25,8 +24,7 @@ from didae.repair.gate import (
     decide,
     paired_change,
 )
-from didae.repair.head import COPIES, cross_fitted, refit_head
-from didae.repair.weighing import image_weight
+from didae.repair.head import COPIES, cross_fitted, image_weight, refit_head
 from didae.storage import fingerprint
 from didae.students import LinearHead, StudentLike, StudentNetwork, check_student
 from didae.students.base import Read

@@ -1,9 +1,18 @@
 """Teachers: who judges directions, and the file in which the verdicts are kept."""
 
-from didae.teachers.answers import Answers
-from didae.teachers.base import Pairs, Teacher, judge_all, read_pairs
-from didae.teachers.oracle import NoisyOracle, Oracle, square_classes
-from didae.teachers.terminal import Stop, Terminal, Undo
+from didae.teachers.judges import (
+    Answers,
+    NoisyOracle,
+    Oracle,
+    Pairs,
+    Stop,
+    Teacher,
+    Terminal,
+    Undo,
+    judge_all,
+    read_pairs,
+    square_classes,
+)
 from didae.teachers.verdicts import VERDICTS, VERDICTS_FILE, Verdict, Verdicts
 
 __all__ = [
