@@ -1,1 +1,3 @@
-"""Images and what is known of them: Square, tables of image files, confounded subsets."""
+"""Images and what is known of them: whatever holds images becomes an `ImageTable`."""
+
+from didae.data.opening import open_images as open_images

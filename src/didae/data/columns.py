@@ -181,8 +181,9 @@ class Frame:
         )
 
 
-def choose_label(frame: Frame, wanted: str | None) -> str | None:
+def choose_label(frame: Frame, wanted: str | None, option: str = "--label ") -> str | None:
     """Find the column of the class: `label`, or the only one that has classes or is called so."""
+    flag = option.strip(" =")
     if wanted is not None or "label" in frame.columns:
         return wanted or "label"
     called = re.compile("(.*_)?(labels?|class|category)", re.IGNORECASE)
@@ -190,10 +191,10 @@ def choose_label(frame: Frame, wanted: str | None) -> str | None:
     if len(found) > 1:
         raise DidaeError(
             f"{frame.where} has {len(found)} columns of classes ({', '.join(found)}): choose one "
-            f"with --label, such as --label {found[0]}"
+            f"with {flag}, such as {option}{repr(found[0]) if '=' in option else found[0]}"
         )
     if found and not frame.class_names:
-        logger.warning("%s: the class is column %r (--label chooses another)", frame.where, *found)
+        logger.warning("%s: the class is column %r (%s chooses another)", frame.where, *found, flag)
     return found[0] if found else None
 
 
@@ -348,7 +349,7 @@ def _read_parquet(path: Path) -> Frame:
 def _is_missing(cell: object) -> bool:
     if isinstance(cell, str):
         return cell.strip().lower() in ("", "nan")
-    return cell is None or cell != cell
+    return cell is None or (isinstance(cell, (float, Decimal)) and cell != cell)
 
 
 def _number(cell: object) -> float | None:

@@ -167,7 +167,7 @@ def _from_tables(
             splits[split] = np.arange(start, len(names))
         frames.append(frame)
     frame = frames[0] if len(frames) == 1 else Frame.joined(str(folder), frames)
-    label = choose_label(frame, reading.label)
+    label = choose_label(frame, reading.label, reading.label_option)
     column = None
     if not splits:
         column = _split_column(frame, (label, *(reading.attributes or ())))
@@ -175,8 +175,8 @@ def _from_tables(
     labels, label_names = read_labels(frame, label, splits)
     if label is None:
         logger.warning(
-            "%s has no column label: the images have no classes (--label chooses a column)",
-            frame.where,
+            "%s has no column label: the images have no classes (%s chooses a column)",
+            *(frame.where, reading.label_option.strip(" =")),
         )
     taken = (FILE_NAME, label, column)
     return table_of_files(

@@ -68,7 +68,11 @@ def open_dataset(
     The arguments are those of `ImageTable.from_folder`; only "skip" looks at images beforehand.
     Images may be files that the data set names by their path.
     """
-    reading = Reading(size, on_error, label, attributes)
+    return open_loaded(dataset, Reading(size, on_error, label, attributes))
+
+
+def open_loaded(dataset: Any, reading: Reading) -> ImageTable:
+    """Open a loaded data set as `open_dataset` does."""
     return _open(dataset, reading, files=True, where="the data set")
 
 
@@ -152,7 +156,7 @@ def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable
     frames = [_frame(name, part, image, where) for name, part in parts.items()]
     frame = frames[0] if len(frames) == 1 else Frame.joined(where, frames)
     splits = _splits(parts)
-    label = choose_label(frame, reading.label)
+    label = choose_label(frame, reading.label, reading.label_option)
     labels, label_names = read_labels(frame, label, splits)
     places = [(name, row) for name, part in parts.items() for row in range(len(part))]
     ids = tuple(f"{name}/{row:08d}" for name, row in places)

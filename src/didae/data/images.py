@@ -14,11 +14,12 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
-from didae.errors import DidaeError, ImageReadError, visible
+from didae.errors import DidaeError, ImageReadError, reason, visible
 from didae.storage import write_bytes
 
 # A closed list: others of Pillow's readers start programs (EPS) or open further files.
@@ -166,6 +167,16 @@ def decode_image(
     return _opened(file, name, max_pixels, lambda image: to_tensor(_to_rgb(image), size))
 
 
+def picture_to_tensor(
+    image: Image.Image, name: str, size: int | None = None
+) -> UInt8[Tensor, "3 h w"]:
+    """Turn a picture that Pillow has opened into bytes, by the rules of `read_image` from 2 on."""
+    try:
+        return to_tensor(_to_rgb(image), size)
+    except Exception as error:
+        raise ImageReadError(f"cannot read {name}: {reason(error)}") from error
+
+
 def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
     """Check an image file by its header alone; damage further back shows when it is decoded."""
     _opened(Path(path), str(path), max_pixels, lambda _: None)
@@ -308,10 +319,11 @@ def _foreign(file: Path | io.BytesIO) -> str:
     return f"it is not an image of a known format ({', '.join(_ENDINGS)})"
 
 
-def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Decode an opened image by the rules of `read_image`."""
     # What says how the samples are packed is gone once they are decoded.
-    packed = str(image.tile[0][3]) if image.format == "PNG" and image.tile else ""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" else ()
+    packed = str(tiles[0][3]) if tiles else ""
     # Loading first: some readers settle mode, size and transparency only then.
     image.load()
     rgb = _laid_on_white(image, packed)
@@ -330,7 +342,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _laid_on_white(image: ImageFile.ImageFile, packed: str) -> Image.Image:
+def _laid_on_white(image: Image.Image, packed: str) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_grey(image).convert("RGB")
     bitmap = image.format in ("BMP", "DIB") and image.mode == "RGBA"
@@ -348,7 +360,7 @@ def _laid_on_white(image: ImageFile.ImageFile, packed: str) -> Image.Image:
     return paper.convert("RGB")
 
 
-def _deep_grey(image: ImageFile.ImageFile) -> Image.Image:
+def _deep_grey(image: Image.Image) -> Image.Image:
     """Bring greyscale of more than 8 bits to 8."""
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])

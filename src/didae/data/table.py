@@ -41,13 +41,17 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: side of the squares, what broken ones do, columns, largest image."""
+    """How images are read: side of the squares, what broken ones do, columns, largest image.
+
+    `label_option` is how a user chooses the column of the class, up to its name.
+    """
 
     size: int | None = None
     on_error: OnError | None = None
     label: str | None = None
     attributes: Sequence[str] | None = None
     max_pixels: int = MAX_PIXELS
+    label_option: str = "--label "
 
     def __post_init__(self) -> None:
         if self.on_error not in (None, "raise", "skip", "late"):

@@ -1,0 +1,256 @@
+"""Whatever holds images becomes a table: a folder, a data set of a library, a list, a tensor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from didae.data.columns import Frame, read_labels
+from didae.data.huggingface import open_loaded
+from didae.data.images import picture_to_tensor, to_tensor, to_uint8
+from didae.data.known import open_folder
+from didae.data.table import ImageTable, Reading, changed, stacked
+from didae.errors import DidaeError, ImageReadError, reason
+from didae.runtime import progress
+
+# Of a data set whose items are not all looked at, and read twice: transforms may draw at random.
+_PROBED: Final = 8
+# Floats that rounding carried out of [0, 1] by less than a quarter of a grey level.
+_TOLERANCE: Final = 1e-3
+_KINDS: Final = (
+    "give an ImageTable, a folder, a torch Dataset, a Hugging Face dataset, a list of PIL images "
+    "or arrays, or a tensor"
+)
+
+
+def open_images(images: Any, size: int | None = None, labels: Any = None) -> ImageTable:
+    """Make a table of images, whatever holds them.
+
+    A tensor is (n, 3, h, w) or (n, 1, h, w), an array (n, h, w, 3) or (n, h, w, 1): bytes, or
+    floats from 0 to 1. A list holds PIL images, such arrays (h, w, 3) or tensors (3, h, w), or
+    arrays (h, w). A torch Dataset gives such an image or a pair of image and label; every item is
+    read once for its label, unless `labels` are given. With `size`, every image is cut and resized
+    to a square of that side. `labels` are a class an image, as number or name, or the name of the
+    column of a Hugging Face dataset or of a folder's table.
+    """
+    column = labels if isinstance(labels, str) else None
+    reading = Reading(size, label=column, label_option="labels=")
+    if isinstance(images, (str, Path)):
+        table = open_folder(Path(images), reading)
+    elif type(images).__module__.partition(".")[0] == "datasets":
+        table = open_loaded(images, reading)
+    elif column is not None:
+        raise DidaeError(
+            f"labels={column!r} names a column, and these images have none: give a label an image"
+        )
+    elif isinstance(images, ImageTable):
+        table = images if size is None else _resized(images, size)
+    elif isinstance(images, (Tensor, np.ndarray)):
+        table = _kept(_to_bytes(images, "images"), _numbered(len(images)), size)
+    elif isinstance(images, (list, tuple)):
+        table = _of_list(images, size)
+    elif isinstance(images, Dataset) and not isinstance(images, IterableDataset):
+        return _of_dataset(images, size, labels)
+    else:
+        raise DidaeError(_refusal(images))
+    if labels is None or column is not None:
+        return table
+    return changed(table, **_classes(labels, len(table)))
+
+
+def _refusal(images: Any) -> str:
+    kind = f"images of type {type(images).__name__}"
+    if isinstance(images, Image.Image):
+        return f"{kind} are a single image: put it into a list, [image]"
+    if isinstance(images, DataLoader):
+        return f"{kind} come in batches: give its data set, loader.dataset"
+    if hasattr(images, "__iter__"):
+        return (
+            f"{kind} cannot be read by rows: give list(images), or {_KINDS.removeprefix('give ')}"
+        )
+    return f"{kind} are not understood: {_KINDS}"
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    if not count:
+        raise DidaeError("there are no images: give at least one")
+    return tuple(f"{row:08d}" for row in range(count))
+
+
+def _classes(labels: Any, count: int, names: Any = ()) -> dict[str, Any]:
+    """Read a label an image: the columns `labels` and `label_names` of a table."""
+    labels = [*labels] if hasattr(labels, "__iter__") else []
+    if len(labels) != count:
+        raise DidaeError(f"there are {len(labels)} labels for {count} images: give one an image")
+    cells: list[Any] = [cell.tolist() if hasattr(cell, "tolist") else cell for cell in labels]
+    cells = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in cells]
+    numbers = all(isinstance(cell, int) for cell in cells)
+    named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    classes = {"label": (*names,)} if numbers and named and names else {}
+    frame = Frame("labels", {"label": cells}, lambda row: f"labels, image {row}", classes)
+    found, known = read_labels(frame, "label", {})
+    return {"labels": found, "label_names": known}
+
+
+def _resized(table: ImageTable, size: int) -> ImageTable:
+    """Give the images of a table another size; whatever else it is, it stays."""
+
+    def read(rows: list[int]) -> Tensor:
+        return _fitted(table.read(rows), size)
+
+    found = copy.copy(table)
+    # The class is frozen.
+    found.__dict__["read"] = read
+    return found
+
+
+def _fitted(images: UInt8[Tensor, "b 3 h w"], size: int | None) -> UInt8[Tensor, "b 3 size size"]:
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    fitted = [to_tensor(Image.fromarray(i.permute(1, 2, 0).numpy()), size) for i in images]
+    return stacked(fitted, [""] * len(fitted), size)
+
+
+def _kept(images: UInt8[Tensor, "n c h w"], ids: tuple[str, ...], size: int | None) -> ImageTable:
+    return ImageTable(ids, lambda rows: _fitted(images[rows].expand(-1, 3, -1, -1), size))
+
+
+def _of_list(images: Sequence[Any], size: int | None) -> ImageTable:
+    ids = _numbered(len(images))
+    named = progress(zip(images, ids, strict=True), "reading images", len(images))
+    pictures = [_picture(image, f"image {name}", size) for image, name in named]
+    return _kept(stacked(pictures, ids, size), ids, size)
+
+
+def _of_dataset(dataset: Any, size: int | None, labels: Any) -> ImageTable:
+    """Read items once where they hold labels; images are read again when they are asked for."""
+    ids = _numbered(_length(dataset))
+
+    def item(row: int) -> tuple[Tensor, list[Any]]:
+        try:
+            found = dataset[row]
+        # Whatever reads the images may raise anything.
+        except Exception as error:
+            raise ImageReadError(f"cannot read image {ids[row]}: {reason(error)}") from error
+        parts = [*found] if isinstance(found, (tuple, list)) else [found]
+        return _picture(parts[0] if parts else found, f"image {ids[row]}", size), parts[1:]
+
+    def read(rows: list[int]) -> Tensor:
+        return stacked([item(row)[0] for row in rows], [ids[row] for row in rows], size)
+
+    first, beside = item(0)
+    if len(beside) > 1 and labels is None:
+        raise DidaeError(
+            f"the items of {type(dataset).__name__} have {1 + len(beside)} parts, and it is not "
+            "clear which is the label: give pairs of image and label, or labels=..."
+        )
+    looked = len(ids) if beside and labels is None else min(len(ids), _PROBED)
+    cells: list[Any] = []
+    for row in progress(range(looked), "looking at the images"):
+        image, parts = item(row)
+        if row < _PROBED and not torch.equal(image, item(row)[0]):
+            raise DidaeError(
+                f"{type(dataset).__name__} gives another image {ids[row]} each time: leave random "
+                "transforms out"
+            )
+        stacked([first, image], [ids[0], ids[row]], size)
+        cells += parts[:1]
+    table = ImageTable(ids, read)
+    if labels is not None:
+        return changed(table, **_classes(labels, len(ids)))
+    if not cells:
+        return table
+    inner = dataset
+    while not hasattr(inner, "classes") and hasattr(inner, "dataset"):
+        inner = inner.dataset
+    return changed(table, **_classes(cells, len(ids), getattr(inner, "classes", ())))
+
+
+def _length(dataset: Any) -> int:
+    try:
+        return len(dataset)
+    except TypeError as error:
+        kind = type(dataset).__name__
+        raise DidaeError(f"{kind} has no length: write __len__ for it, or {_KINDS}") from error
+
+
+def _picture(image: Any, name: str, size: int | None) -> UInt8[Tensor, "3 h w"]:
+    if isinstance(image, Image.Image):
+        return picture_to_tensor(image, name, size)
+    if not isinstance(image, (Tensor, np.ndarray)):
+        raise ImageReadError(
+            f"{name} is of type {type(image).__name__}: give a PIL image, an array of shape "
+            "(height, width, 3) or a tensor of shape (3, height, width)"
+        )
+    if image.ndim == 2:
+        image = image[None] if isinstance(image, Tensor) else image[..., None]
+    batch = _to_bytes(image[None], name, "image").expand(-1, 3, -1, -1)
+    return _fitted(batch, size)[0]
+
+
+def _to_bytes(
+    images: Tensor | NDArray[Any], name: str, word: str = "images"
+) -> UInt8[Tensor, "n c h w"]:
+    """Check a batch of images, or of a single one, and give it as bytes, channels first."""
+    first, single = isinstance(images, Tensor), word == "image"
+    shape = tuple(images.shape)[single:]
+    said = f"{name} of shape {shape}"
+    order = ("3, height, width" if first else "height, width, 3").split(", ")
+    wanted = f"({', '.join(order if single else ['n', *order])})"
+    if images.ndim != 4:
+        hint = (
+            "; a single image goes into a list, [image]" if images.ndim == 3 and not single else ""
+        )
+        raise ImageReadError(f"{said}: give {wanted}, or 1 channel instead of 3{hint}")
+    here, there = (images.shape[1], images.shape[3])[:: 1 if first else -1]
+    if here in (1, 3) and there in (1, 3):
+        raise ImageReadError(
+            f"{said} may have their channels first or last: give a list of PIL images"
+        )
+    if here not in (1, 3):
+        turned = {True: "permute(2, 0, 1)", False: "transpose(1, 2, 0)"}
+        if not single:
+            turned = {True: "permute(0, 3, 1, 2)", False: "transpose(0, 2, 3, 1)"}
+        fix = f"give {wanted}, 3 channels or 1"
+        if there in (1, 3):
+            fix = f"the channels are {'last' if first else 'first'}; give {word}.{turned[first]}"
+        raise ImageReadError(f"{said}: {fix}")
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind not in "uf" or images.dtype == np.longdouble:
+            raise ImageReadError(_unknown_range(name, images.dtype))
+        # Torch takes no negative strides, no foreign byte order, and warns of what is read-only.
+        images = images.astype(images.dtype.newbyteorder("="), copy=not images.flags.writeable)
+        images = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    images = images.detach().cpu()
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise ImageReadError(_unknown_range(name, images.dtype))
+    low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 0.0)
+    if not np.isfinite([low, high]).all():
+        raise ImageReadError(f"{name} of floats: they contain NaN or infinite values")
+    if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        fix = "undo their normalisation, or clamp what a resize carried beyond"
+        if low >= 0 and high > 2:
+            fix = "divide them by 255, or give uint8"
+        raise ImageReadError(
+            f"{name} of floats from {low:g} to {high:g}, which must be from 0 to 1: {fix}"
+        )
+    return to_uint8(images)
+
+
+def _unknown_range(name: str, kind: Any) -> str:
+    return (
+        f"{name} of type {str(kind).removeprefix('torch.')} have no known range: give uint8 from 0 "
+        "to 255, or floats from 0 to 1"
+    )
