@@ -12,9 +12,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from didae.config import Config as Config
-    from didae.counterfactuals import Components as Components
-    from didae.counterfactuals import ExplainConfig as ExplainConfig
-    from didae.counterfactuals import explain as explain
     from didae.data.confounding import quota_subset as quota_subset
     from didae.data.images import read_image as read_image
     from didae.data.images import write_png as write_png
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
     from didae.data.table import ImageTable as ImageTable
     from didae.decoders.base import Decoder as Decoder
     from didae.decoders.base import StochasticCode as StochasticCode
+    from didae.demo import load_components as load_components
     from didae.dictionaries.base import Dictionary as Dictionary
     from didae.dictionaries.ica import ICA as ICA
     from didae.dictionaries.procrustes import Procrustes as Procrustes
@@ -36,8 +34,10 @@ if TYPE_CHECKING:
     from didae.encoders.module import ModuleEncoder as ModuleEncoder
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
+    from didae.explainer import Components as Components
+    from didae.explainer import ExplainConfig as ExplainConfig
+    from didae.explainer import explain as explain
     from didae.metrics.groups import group_accuracies as group_accuracies
-    from didae.recipes.square import load_components as load_components
     from didae.repair.base import Labelled as Labelled
     from didae.repair.run import RepairConfig as RepairConfig
     from didae.repair.run import repair_student as repair_student
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 else:
     _HOME = {
         "Config": "config",
-        "Components": "counterfactuals",
-        "ExplainConfig": "counterfactuals",
-        "explain": "counterfactuals",
+        "Components": "explainer",
+        "ExplainConfig": "explainer",
+        "explain": "explainer",
         "quota_subset": "data.confounding",
         "read_image": "data.images",
         "write_png": "data.images",
@@ -78,7 +78,7 @@ else:
         "DidaeError": "errors",
         "ImageReadError": "errors",
         "group_accuracies": "metrics.groups",
-        "load_components": "recipes.square",
+        "load_components": "demo",
         "Labelled": "repair.base",
         "RepairConfig": "repair.run",
         "repair_student": "repair.run",

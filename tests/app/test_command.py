@@ -20,8 +20,8 @@ from cli.parts import explain_flags, make_parts
 from didae.app.limits import UploadLimits
 from didae.cli import main
 from didae.cli.app import App, obstacle
+from didae.demo import load_components
 from didae.errors import DidaeError
-from didae.recipes.square import load_components
 from didae.repair.cfkd import CfkdConfig
 from didae.repair.run import RepairConfig
 from didae.report.repair import REPAIR_FOLDER

@@ -16,9 +16,9 @@ from didae.benchmarks.victims import Audit, Victim
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD, Square
 from didae.decoders.base import StochasticCode
+from didae.demo import SHIPPED, load_components, load_judges
 from didae.dictionaries import Procrustes
 from didae.errors import DidaeError
-from didae.recipes.square import SHIPPED, load_components, load_judges
 from didae.report.frontier import Point, frontier, unsurpassed
 from didae.training import TrainingConfig
 

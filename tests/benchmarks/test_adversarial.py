@@ -15,7 +15,7 @@ from didae.benchmarks.victims import Audit, Victim
 from didae.data.images import to_float
 from didae.data.square import Square
 from didae.decoders.base import StochasticCode
-from didae.recipes.square import SHIPPED, load_components, load_judges
+from didae.demo import SHIPPED, load_components, load_judges
 
 N = 6
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from didae.audit import AuditConfig
 from didae.benchmarks.audit import bench_audit, write_onnx
 from didae.cli.audit import Audit
 from didae.cli.sources import SourceConfig
 from didae.data.images import write_png
 from didae.data.square import Square
+from didae.explainer.fit import AuditConfig
 from didae.students import StudentConfig, build_student
 from didae.students.onnx import OnnxStudent
 from didae.training import TrainingConfig

@@ -9,7 +9,7 @@ from torch import nn
 from didae.benchmarks import repair as bench
 from didae.benchmarks.cases import SPURIOUS, Case
 from didae.data.images import to_uint8
-from didae.recipes.square import SquareRecipe, load_components
+from didae.demo import SquareRecipe, load_components
 from didae.teachers import square_classes
 
 

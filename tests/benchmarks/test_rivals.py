@@ -27,9 +27,9 @@ from didae.benchmarks.rivals_methods import (
 from didae.benchmarks.rivals_table import add_figures, markdown
 from didae.data.square import Square, read_factors
 from didae.decoders.base import Decoder
+from didae.demo import SHIPPED, load_components
 from didae.encoders.base import embed
 from didae.explainers.denoiser import require_denoiser
-from didae.recipes.square import SHIPPED, load_components
 from didae.report.rivals import speed_and_validity
 
 SQUARE = Square(64)

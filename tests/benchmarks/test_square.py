@@ -10,8 +10,8 @@ from torch import Tensor
 from benchmarks.students import background, blind
 from didae.benchmarks import square as bench
 from didae.data.square import Square, read_factors
+from didae.demo import SHIPPED, load_components
 from didae.encoders.base import embed
-from didae.recipes.square import SHIPPED, load_components
 
 
 def nervous(images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import pytest
 from cli.parts import explain_flags, make_parts
 from didae.app.state import Run
 from didae.cli import main
-from didae.counterfactuals import explain
+from didae.explainer import explain
 from didae.storage import FolderLock, shard_files
 from failures import refused
 from kills import contents

@@ -15,12 +15,12 @@ from cases.inputs import AUDIT
 from didae.app.state import Run
 from didae.cli import main
 from didae.cli.app import App, audit_own, obstacle
-from didae.counterfactuals.stability import stability
 from didae.errors import DidaeError
+from didae.explainer.run import stability
+from didae.explainer.summary import Summary
 from didae.repair.run import RepairConfig
 from didae.report import write_report
 from didae.storage import read_json, read_table
-from didae.summary import Summary
 from didae.teachers import read_pairs
 from report.run_folder import save
 from run_tables import write_rows

@@ -17,21 +17,21 @@ from torch import nn
 
 from cases.inputs import AUDIT, classes, network, picture
 from cli.parts import complaint
-from counterfactuals.world import Images, make_components
 from didae.cli import main
 from didae.cli.audit import Audit
 from didae.cli.explain import Explain
 from didae.cli.sources import SourceConfig, rows
-from didae.counterfactuals import ExplainConfig, explain
 from didae.data.images import read_image
 from didae.data.selection import draw
 from didae.data.square import Square
 from didae.dictionaries import fit_guided, one_against_rest
 from didae.encoders.base import embed
+from didae.explainer import ExplainConfig, explain
 from didae.storage import read_json, read_table, save_component
 from didae.students import Probe, agreement, fit_probe, logits, margin, margins_of
 from didae.students.onnx import OnnxStudent
 from didae.teachers import read_pairs
+from explainer.world import Images, make_components
 from failures import one_line
 
 

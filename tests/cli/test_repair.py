@@ -10,7 +10,7 @@ from didae.cli.repair import RepairRun
 from didae.config import save_yaml
 from didae.data.images import write_png
 from didae.data.square import Square
-from didae.recipes.square import SquareRecipe
+from didae.demo import SquareRecipe
 from didae.report.repair import read_repair
 from didae.students import load_student
 from didae.teachers import Verdicts

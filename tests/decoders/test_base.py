@@ -12,10 +12,10 @@ from didae.data.images import to_float
 from didae.data.square import Square
 from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
+from didae.demo import load_components
 from didae.encoders.base import embed
 from didae.metrics.images import psnr
 from didae.randomness import seeded
-from didae.recipes.square import load_components
 from failures import one_line, run_python
 
 TINY = NetworkConfig(image_size=16, dim=5, canvas=8, head=8, width=8)

@@ -11,12 +11,12 @@ from didae.data.images import to_float
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig
 from didae.decoders.training import noise_loss
+from didae.demo import SHIPPED, SquareRecipe
 from didae.errors import DidaeError
 from didae.explainers import ACE, fit_denoiser, fit_square_denoiser
 from didae.explainers.chain import Chain, ChainConfig
 from didae.explainers.denoiser import SQUARE_TRAINING, require_denoiser
 from didae.randomness import generator
-from didae.recipes.square import SHIPPED, SquareRecipe
 from didae.training import TrainingConfig
 from explainers.toys import make_work
 from explainers.world import NETWORK, World, draw

@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 import torch
 
-from counterfactuals.world import Brightness, Images, make_components
 from didae.data.images import to_float
 from didae.decoders.base import SamplerConfig
 from didae.errors import DidaeError
 from didae.explainers import ProbeGradient, ProbeGradientConfig
 from didae.explainers.probe_gradient import crossed
 from didae.students import Probe
+from explainer.world import Brightness, Images, make_components
 
 SOURCE = Images(count=8)
 

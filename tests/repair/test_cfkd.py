@@ -7,8 +7,8 @@ import torch
 
 from didae.data.square import Square
 from didae.decoders.base import Decoder
+from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.errors import DidaeError
-from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, accuracy, predictions, require_disjoint
 from didae.repair.cfkd import CALM, CfkdConfig, cfkd, embedded, exchange, partners
 from didae.repair.layers import last_linear

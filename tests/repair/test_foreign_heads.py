@@ -12,8 +12,8 @@ from torch import Tensor
 
 from didae.cli.repaired import RepairData, repair_and_measure
 from didae.data.square import Square
+from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import Encoder
-from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled, judge
 from didae.repair.cfkd import encoded
 from didae.repair.head import fit_head

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from didae.data.square import Square
+from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import embed
 from didae.errors import DidaeError
-from didae.recipes.square import SquareRecipe, load_components, poisoned_split
 from didae.repair.base import Labelled
 from didae.repair.cfkd import embedded, exchange_codes, partners
 from didae.repair.head import (

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from didae.demo import load_components
 from didae.errors import DidaeError
-from didae.recipes.square import load_components
 from didae.repair.head import project_head
 from didae.students import LinearHead
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from didae.data.images import write_png
+from didae.explainer.summary import INFEASIBLE, NO_LATENT_FLIP, Summary, summarise
 from didae.storage import write_json
-from didae.summary import INFEASIBLE, NO_LATENT_FLIP, Summary, summarise
 from run_tables import write_rows
 
 NAMES = ("foreground", "background", "x", "y")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.dictionaries.guided import CLASS
+from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.headline import JUDGE_LABELS, class_lines, headline, key_figures, label_hint
 from didae.report.trust import trust
-from didae.summary import DirectionSummary, Summary
 
 
 def direction(name: str = "x", flips: int = 0, **measured: Any) -> DirectionSummary:

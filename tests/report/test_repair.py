@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from didae.errors import DidaeError
+from didae.explainer.summary import Summary
 from didae.metrics.groups import group_accuracies
 from didae.report import write_report
 from didae.report.repair import find_repair, read_repair
 from didae.storage import write_json
-from didae.summary import Summary
 from report.run_folder import make_run, save
 from report.test_html import HOSTILE, Page
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from didae.counterfactuals.config import ExplainConfig
+from didae.explainer.didae import ExplainConfig
+from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.trust import SPILT, trust
-from didae.summary import DirectionSummary, Summary
 
 
 def judged(

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from didae.counterfactuals.table import SCHEMA
 from didae.data.images import write_png
 from didae.data.square import Square
+from didae.explainer.counterfactuals import SCHEMA
 from didae.storage import write_json
 from report.run_folder import make_row
 from run_tables import write_rows

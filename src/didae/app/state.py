@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from didae.errors import DidaeError
+from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.pairs import Pair, delivered_rows, load_pair, read_rows, varied
 from didae.storage import read_json
-from didae.summary import DirectionSummary, Summary
 from didae.teachers import VERDICTS_FILE, Verdict, Verdicts
 
 PAIRS = 12

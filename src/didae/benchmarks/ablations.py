@@ -20,16 +20,16 @@ from didae.benchmarks.square import decode, invert
 from didae.benchmarks.victims import Audit, Victim
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
 from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
-from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
-from didae.encoders.base import embed
-from didae.metrics.images import outputs
-from didae.recipes.square import (
+from didae.demo import (
     SHIPPED,
     SquareRecipe,
     broad_images,
     load_components,
     poisoned_split,
 )
+from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
+from didae.encoders.base import embed
+from didae.metrics.images import outputs
 from didae.report.frontier import Point, frontier
 from didae.runtime import progress
 from didae.storage import fingerprint, write_json, write_text

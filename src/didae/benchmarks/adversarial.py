@@ -19,10 +19,10 @@ from didae.benchmarks.victims import Audit, Victim
 from didae.data.images import to_float, to_uint8
 from didae.data.square import Square
 from didae.decoders.base import StochasticCode
+from didae.demo import SquareRecipe, load_components
 from didae.explainers.pgd import PGD, PGDConfig
 from didae.metrics.images import outputs
 from didae.randomness import standard_normal
-from didae.recipes.square import SquareRecipe, load_components
 from didae.runtime import progress
 from didae.storage import fingerprint, write_json
 from didae.students import margin

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from didae.audit import AuditConfig
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.ledger import Ledger, Measurement
 from didae.data.table import ImageSource
+from didae.explainer.fit import AuditConfig
 from didae.storage import fingerprint, read_json, write_json
 from didae.students import StudentConfig, StudentNetwork, train_student
 from didae.training import TrainingConfig

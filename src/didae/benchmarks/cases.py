@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from didae.counterfactuals import Components
 from didae.data.square import FACTORS, Square
+from didae.demo import SquareRecipe, poisoned_split
 from didae.dictionaries import Dictionary
-from didae.recipes.square import SquareRecipe, poisoned_split
+from didae.explainer import Components
 from didae.repair.base import Labelled, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.students import StudentConfig, StudentNetwork, load_student, train_student

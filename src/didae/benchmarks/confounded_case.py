@@ -14,7 +14,6 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.counterfactuals import Components
 from didae.data.confounding import (
     ConfoundedSplit,
     ConfoundingConfig,
@@ -23,10 +22,11 @@ from didae.data.confounding import (
 )
 from didae.data.table import ImageSource
 from didae.decoders.base import Decoder
+from didae.demo import SURROGATES
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
-from didae.recipes.square import SURROGATES
+from didae.explainer import Components
 from didae.repair.base import Labelled
 from didae.students import (
     LinearHead,

@@ -14,10 +14,10 @@ from didae import editing
 from didae.benchmarks.confounded_case import ConfoundedCase
 from didae.benchmarks.ledger import Measurement
 from didae.benchmarks.square import decode, invert
-from didae.counterfactuals import ExplainConfig, explain
-from didae.counterfactuals.closed_loop import CLOSED_LOOP, closed_loop
 from didae.decoders.base import EXACT, SamplerConfig, StochasticCode
 from didae.dictionaries import Dictionary
+from didae.explainer import ExplainConfig, explain
+from didae.explainer.sweep import CLOSED_LOOP, closed_loop
 from didae.metrics.images import psnr
 from didae.metrics.truth import realised
 from didae.randomness import standard_normal

@@ -14,10 +14,10 @@ from didae.benchmarks.confounded_case import BROAD, ConfoundedCase
 from didae.benchmarks.confounded_measures import BEYOND_CODE, CONFOUNDER_CODE
 from didae.benchmarks.heads import random_dictionary
 from didae.benchmarks.ledger import Measurement
-from didae.counterfactuals.closed_loop import CLOSED_LOOP
 from didae.data.confounding import ConfoundingConfig, quota_subset
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
+from didae.explainer.sweep import CLOSED_LOOP
 from didae.metrics.groups import gain, group_accuracies
 from didae.recipes.elpv import MIRRORS, TYPE
 from didae.repair.cfkd import embedded, exchange

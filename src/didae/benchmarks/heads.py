@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from didae.benchmarks.cases import SPURIOUS
-from didae.counterfactuals import Components
 from didae.data.square import FACTORS, Square
+from didae.demo import SquareRecipe, poisoned_split
 from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
+from didae.explainer import Components
 from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
-from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.cfkd import exchange_codes
 from didae.repair.gate import CounterExamples, GateConfig, Outcomes, decide
 from didae.repair.head import (

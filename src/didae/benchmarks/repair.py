@@ -24,12 +24,12 @@ from didae.benchmarks.heads import (
 )
 from didae.benchmarks.ledger import Ledger, Measurement
 from didae.benchmarks.resnet import resnet_figures
-from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.data.square import FACTORS, Square
+from didae.demo import SquareRecipe, fit_judges, load_components, load_judges
 from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
+from didae.explainer import Components, ExplainConfig, explain
 from didae.randomness import generator
-from didae.recipes.square import SquareRecipe, fit_judges, load_components, load_judges
 from didae.repair.base import judge, require_disjoint
 from didae.repair.clarc import PenaltyConfig, ProjectionConfig, penalise_artifact, project_artifact
 from didae.repair.group_dro import GroupDROConfig, group_dro

@@ -16,9 +16,7 @@ from didae.benchmarks.rivals_methods import CONFIGS, FULL, GUIDE, NAMES, QUICK, 
 from didae.benchmarks.rivals_table import add_figures, markdown
 from didae.data.square import Square
 from didae.decoders.base import Decoder
-from didae.explainers import SmoothingConfig, fit_smooth_student
-from didae.metrics.groups import gain
-from didae.recipes.square import (
+from didae.demo import (
     SHIPPED,
     SquareRecipe,
     broad_images,
@@ -27,6 +25,8 @@ from didae.recipes.square import (
     load_judges,
     poisoned_split,
 )
+from didae.explainers import SmoothingConfig, fit_smooth_student
+from didae.metrics.groups import gain
 from didae.repair.base import judge
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.report.rivals import speed_and_validity

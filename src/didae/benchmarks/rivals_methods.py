@@ -13,11 +13,11 @@ from torch import Tensor
 from didae import editing
 from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.square import FAITHFUL, STRENGTH
-from didae.counterfactuals import Components
 from didae.data.square import FACTORS
 from didae.decoders.base import Decoder, SamplerConfig
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
+from didae.explainer import Components
 from didae.explainers import (
     ACE,
     PGD,

@@ -16,7 +16,6 @@ from torch import Tensor
 from didae import editing
 from didae.benchmarks.figures import Figures
 from didae.benchmarks.throughput import add_throughput
-from didae.counterfactuals import Components
 from didae.data.images import to_float, to_uint8
 from didae.data.square import (
     FACTOR_COUNT,
@@ -29,12 +28,13 @@ from didae.data.square import (
     read_factors,
 )
 from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
+from didae.demo import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
 from didae.dictionaries import SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
+from didae.explainer import Components
 from didae.metrics.images import leftover, psnr
 from didae.metrics.truth import explained, mean_change, realised
 from didae.randomness import standard_normal
-from didae.recipes.square import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
 from didae.runtime import progress
 from didae.storage import write_json
 from didae.students import agreement, logits, margin

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from didae.benchmarks.figures import Figures
-from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.data.square import IMAGE_SIZE, Square
+from didae.explainer import Components, ExplainConfig, explain
 
 
 def add_throughput(

@@ -17,14 +17,14 @@ from didae import editing
 from didae.benchmarks.cases import SPURIOUS
 from didae.benchmarks.ledger import Measurement
 from didae.benchmarks.square import STRENGTH, invert
-from didae.counterfactuals import Components, ExplainConfig
 from didae.data.square import FACTOR_COUNT, FACTOR_STD, Square, read_factors
 from didae.decoders.base import StochasticCode
+from didae.demo import SquareRecipe, fit_judges, load_judges
 from didae.encoders.base import embed
+from didae.explainer import Components, ExplainConfig
 from didae.metrics.flips import flip_rates
 from didae.metrics.images import outputs, psnr
 from didae.metrics.truth import residue
-from didae.recipes.square import SquareRecipe, fit_judges, load_judges
 from didae.students import Probe, StudentNetwork, logits, margin
 
 

@@ -13,25 +13,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
 
-from didae.audit import AuditConfig, Sample, make_components
 from didae.cli.command import Command, console, open_run, require_own
 from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
-from didae.counterfactuals import explain
-from didae.counterfactuals.explain import few_images
-from didae.counterfactuals.run import manifest_to_go_on, require_components
 from didae.data.selection import draw
 from didae.data.table import ImageSource
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed
-from didae.forecast import forecast
+from didae.explainer import explain
+from didae.explainer.fit import AuditConfig, Sample, forecast, make_components
+from didae.explainer.run import few_images
+from didae.explainer.summary import LEARNT, manifest_to_go_on, require_components
 from didae.report.samples import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
 from didae.students import StudentLike, check_student, identity, logits
 from didae.students.networks import SIDE_STEP
-from didae.summary import LEARNT
 
 COMPONENTS = "components"
 

@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from didae.audit import AuditConfig
 from didae.benchmarks.ablations import bench_ablations
 from didae.benchmarks.adversarial import bench_adversarial
 from didae.benchmarks.audit import bench_audit
@@ -22,6 +21,7 @@ from didae.benchmarks.square import bench_square
 from didae.cli.audit import Audit
 from didae.cli.command import Command, console
 from didae.cli.sources import SourceConfig
+from didae.explainer.fit import AuditConfig
 from didae.storage import prepare_run_folder, write_text
 
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from didae.cli.command import Command, console, open_run
 from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import publish, tell, tell_repair
-from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.data.square import Square
-from didae.recipes.square import SquareRecipe, load_components, train_components
+from didae.demo import SquareRecipe, load_components, train_components
+from didae.explainer import Components, ExplainConfig, explain
 from didae.repair.run import RepairConfig
 from didae.report.repair import ORACLE_FOLDER, REPAIR_FILE, RepairDocument, read_repair
 from didae.runtime import resolve_device

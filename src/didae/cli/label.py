@@ -13,7 +13,7 @@ from rich.table import Table
 
 from didae.cli.command import Command, console
 from didae.cli.report import require_finished
-from didae.counterfactuals.run import read_manifest
+from didae.explainer.summary import read_manifest
 from didae.teachers import (
     VERDICTS_FILE,
     Answers,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from didae.cli.command import console
-from didae.counterfactuals import Components
+from didae.explainer import Components
 from didae.repair.base import Labelled
 from didae.repair.cfkd import cfkd, exchange
 from didae.repair.gate import Ceiling, ceiling

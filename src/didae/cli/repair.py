@@ -24,8 +24,8 @@ from didae.cli.sources import NONE, SourceConfig, rows
 from didae.data.selection import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
+from didae.demo import SquareRecipe
 from didae.errors import DidaeError
-from didae.recipes.square import SquareRecipe
 from didae.repair.base import Labelled, concatenate, without
 from didae.repair.run import RepairConfig
 from didae.report.repair import ONNX_FILE

@@ -13,14 +13,14 @@ import torch
 
 from didae.cli.evaluate import BACKGROUND, Indices, labelled
 from didae.cli.outlook import Outlook
-from didae.counterfactuals import Components
 from didae.data.failures import Unread
 from didae.data.images import write_png
 from didae.data.square import Square
 from didae.data.table import ImageSource
+from didae.demo import SquareRecipe, poisoned_split
 from didae.errors import DidaeError
+from didae.explainer import Components
 from didae.metrics.groups import GroupAccuracies, group_accuracies
-from didae.recipes.square import SquareRecipe, poisoned_split
 from didae.repair.base import Labelled, finite, predictions
 from didae.repair.gate import FEWEST_EXAMPLES, Cause
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable

@@ -10,8 +10,9 @@ import tyro
 from rich.table import Column, Table
 
 from didae.cli.command import RUN_FILE, Command, console
-from didae.counterfactuals.run import RUN_FILE as MANIFEST
 from didae.errors import DidaeError
+from didae.explainer.summary import FUNNEL, Summary
+from didae.explainer.summary import RUN_FILE as MANIFEST
 from didae.report import write_report
 from didae.report.advice import Origin, remedy
 from didae.report.headline import class_lines, headline, key_figures
@@ -19,7 +20,6 @@ from didae.report.numbers import NARROW, plain_accuracy
 from didae.report.repair import Figure, Group, RepairDocument, find_repair, read_repair
 from didae.report.trust import trust
 from didae.storage import read_json
-from didae.summary import FUNNEL, Summary
 
 SUMMARY_FILE = "summary.json"
 

@@ -18,11 +18,11 @@ from didae.cli.demo import Demo
 from didae.cli.explain import Explain
 from didae.cli.sources import SourceConfig, place
 from didae.config import load_yaml
-from didae.counterfactuals import Components
-from didae.counterfactuals.run import read_manifest, require_components
+from didae.demo import SURROGATES, load_components
 from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
-from didae.recipes.square import SURROGATES, load_components
+from didae.explainer import Components
+from didae.explainer.summary import read_manifest, require_components
 from didae.students import Probe, load_student
 
 

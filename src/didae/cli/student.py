@@ -15,8 +15,8 @@ from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, rows
 from didae.data.square import Square
 from didae.data.table import ImageSource
+from didae.demo import SURROGATES, SquareRecipe, broad_images, poisoned_split
 from didae.encoders.cache import cached_embed
-from didae.recipes.square import SURROGATES, SquareRecipe, broad_images, poisoned_split
 from didae.students import (
     StudentConfig,
     agreement,

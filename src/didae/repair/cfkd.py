@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from didae import editing
 from didae.config import Config
-from didae.counterfactuals import Components
-from didae.counterfactuals.closed_loop import closed_loop
 from didae.data.images import to_float, to_uint8
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
+from didae.explainer import Components
+from didae.explainer.sweep import closed_loop
 from didae.randomness import generator
 from didae.repair.base import Labelled
 from didae.repair.layers import last_linear

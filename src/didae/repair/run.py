@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from didae.config import Config
-from didae.counterfactuals import Components
 from didae.errors import DidaeError
+from didae.explainer import Components
 from didae.repair.base import Labelled, concatenate, finite, predictions, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd, embedded, encoded, exchange, exchange_codes
 from didae.repair.gate import (

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from didae.dictionaries.guided import CLASS
+from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.numbers import decibels, number, percent
 from didae.report.trust import Remedy, trust
-from didae.summary import DirectionSummary, Summary
 
 JUDGE_LABELS = (
     "This direction is what separates the labels, whatever that is. Look at what changes: "

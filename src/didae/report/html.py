@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from didae.explainer.summary import DirectionSummary, Matrix, Summary
 from didae.report import trust
 from didae.report.advice import dotted, onward, remedy
 from didae.report.headline import class_lines, headline, key_figures, label_hint
@@ -25,7 +26,6 @@ from didae.report.repair_section import repair_section
 from didae.report.samples import SAMPLE_FOLDER
 from didae.report.template import templates
 from didae.storage import write_text
-from didae.summary import DirectionSummary, Matrix, Summary
 
 REPORT_FILE = "report.html"
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from didae.counterfactuals.run import read_run_table
+from didae.explainer.summary import read_run_table
 from didae.report.pictures import common_gain, data_uri, difference_map, read_picture, thumbnail
 
 COLUMNS = (

@@ -8,8 +8,8 @@ from typing import Any, cast
 import jinja2
 
 from didae.errors import visible
+from didae.explainer.summary import FUNNEL, DirectionSummary
 from didae.report.numbers import FILTERS, NARROW, decimals
-from didae.summary import FUNNEL, DirectionSummary
 
 SHARED_STYLE = "parts.css"
 """How pairs, funnels and verdict words look, in the report and on the page."""

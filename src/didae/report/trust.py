@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from didae.explainer.summary import SHOWN, DirectionSummary, Summary
 from didae.report.numbers import decibels, decimals, percent
-from didae.summary import SHOWN, DirectionSummary, Summary
 
 DRAWN = 20.0
 """Round trip in dB from which images count as drawn. It is low, for what a round trip loses, such

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from didae.counterfactuals.run import read_run_table
-from didae.counterfactuals.table import KEPT
 from didae.data.images import read_run_image, write_png
 from didae.data.selection import turns
 from didae.data.square import FACTOR_MEAN, read_factors
 from didae.errors import DidaeError
+from didae.explainer.counterfactuals import KEPT
+from didae.explainer.summary import read_run_table
 from didae.randomness import generator
 from didae.runtime import progress
 from didae.storage import read_bytes

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from didae.config import Config, save_yaml
-from didae.counterfactuals import Components
 from didae.data.confounding import quota_subset, split_by_group
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
 from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
@@ -19,6 +17,8 @@ from didae.decoders.training import fit_decoder
 from didae.dictionaries import Dictionary, Procrustes
 from didae.encoders.base import Encoder, embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig, fit_factor_encoder
+from didae.explainer import Components
+from didae.explainer.didae import SHIPPED, SURROGATES
 from didae.students import (
     Probe,
     StudentConfig,
@@ -31,9 +31,6 @@ from didae.students import (
     train_surrogate,
 )
 from didae.training import TrainingConfig
-
-SHIPPED = Path(__file__).parents[1] / "assets" / "square"
-SURROGATES: tuple[Literal["pooled", "patches"], ...] = ("pooled", "patches")
 
 
 class SquareRecipe(Config):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from didae.audit import AuditConfig, Sample, made_from
 from didae.data.square import Square
 from didae.decoders.base import DecoderConfig
 from didae.decoders.network import NetworkConfig
+from didae.demo import load_components
 from didae.errors import DidaeError, ImageReadError
-from didae.recipes.square import load_components
+from didae.explainer.fit import AuditConfig, Sample, made_from
 
 
 class Holes:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from didae.counterfactuals import Components, ExplainConfig, explain
 from didae.data.square import Square
-from didae.recipes.square import (
+from didae.demo import (
     SHIPPED,
     SquareRecipe,
     broad_images,
     load_components,
     poisoned_split,
 )
+from didae.explainer import Components, ExplainConfig, explain
 
 
 @pytest.fixture(scope="module")

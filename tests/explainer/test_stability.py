@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from counterfactuals.world import Images, read_rows
-from didae.counterfactuals import Components, ExplainConfig, explain
-from didae.counterfactuals.stability import disturb, stability
 from didae.data.images import read_image, to_float, write_png
 from didae.errors import DidaeError
+from didae.explainer import Components, ExplainConfig, explain
+from didae.explainer.run import disturb, stability
+from explainer.world import Images, read_rows
 
 REFLECTION = ExplainConfig(algorithm="reflection", strength=1.0, batch_size=8)
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from counterfactuals.world import make_components
-from didae.counterfactuals import Components
+from didae.explainer import Components
+from explainer.world import make_components
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from counterfactuals.world import (
+from didae.data.images import read_image, to_float
+from didae.decoders.base import SamplerConfig
+from didae.explainer import Components, ExplainConfig, explain
+from didae.explainer.summary import Summary
+from didae.report import write_report
+from didae.storage import read_json
+from didae.students import Probe, logits, margin
+from explainer.world import (
     DIRECTIONS,
     MARK,
     Brightness,
@@ -20,13 +27,6 @@ from counterfactuals.world import (
     make_components,
     read_rows,
 )
-from didae.counterfactuals import Components, ExplainConfig, explain
-from didae.data.images import read_image, to_float
-from didae.decoders.base import SamplerConfig
-from didae.report import write_report
-from didae.storage import read_json
-from didae.students import Probe, logits, margin
-from didae.summary import Summary
 from failures import one_line
 
 explain_module = sys.modules[explain.__module__]

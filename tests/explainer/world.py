@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from didae.counterfactuals import Components
 from didae.data.images import to_float
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig
@@ -18,6 +17,7 @@ from didae.dictionaries import SVD
 from didae.encoders.base import embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig
 from didae.errors import ImageReadError
+from didae.explainer import Components
 from didae.storage import read_table
 from didae.students import fit_probe, logits, margin
 

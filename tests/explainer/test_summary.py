@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
-from didae.summary import FUNNEL, DirectionSummary, Summary, summarise
+from didae.explainer.summary import FUNNEL, DirectionSummary, Summary, summarise
 
 FAILED = {
     "status": "failed", "latent_flip": False, "ambient_flip": False, "verified_flip": False,

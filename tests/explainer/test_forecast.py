@@ -6,14 +6,13 @@ import pytest
 
 from cases.inputs import AUDIT, classes, network
 from didae import runtime
-from didae.audit import AuditConfig
 from didae.cli import main
-from didae.counterfactuals import ExplainConfig
 from didae.data.square import Square
 from didae.decoders.base import SamplerConfig
+from didae.demo import load_components
 from didae.errors import ImageReadError
-from didae.forecast import forecast
-from didae.recipes.square import load_components
+from didae.explainer import ExplainConfig
+from didae.explainer.fit import AuditConfig, forecast
 
 
 def forecast_of(source, rows, explained, **config):

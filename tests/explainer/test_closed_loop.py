@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from counterfactuals.world import DIRECTIONS, Images, read_rows
-from didae.counterfactuals import Components, ExplainConfig, explain
-from didae.counterfactuals.closed_loop import closed_loop
 from didae.data.images import to_float, to_uint8
+from didae.explainer import Components, ExplainConfig, explain
+from didae.explainer.sweep import closed_loop
+from explainer.world import DIRECTIONS, Images, read_rows
 
 ONCE = ExplainConfig(algorithm="reflection", strength=1.0, batch_size=8)
 THRICE = ONCE.model_copy(update={"closed_loop": 2})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,24 +15,16 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from didae import __version__
-from didae.counterfactuals.config import Components, ExplainConfig
-from didae.counterfactuals.run import (
-    IMAGE_FOLDER,
-    RUN_FILE,
-    RUN_SCHEMA,
-    SUMMARY_FILE,
-    TABLE_FOLDER,
-    TIMES_FILE,
-    Manifest,
-    manifest_to_go_on,
-)
-from didae.counterfactuals.stability import stability
-from didae.counterfactuals.sweep import Pictures, Sweep
-from didae.counterfactuals.table import (
+from didae.data.failures import read_some
+from didae.data.images import png_bytes, read_run_image
+from didae.data.table import ImageSource
+from didae.errors import DidaeError
+from didae.explainer.counterfactuals import (
     FAILED,
     KEPT,
     SCHEMA,
@@ -40,10 +33,23 @@ from didae.counterfactuals.table import (
     disentanglement,
     evaluations,
 )
-from didae.data.failures import read_some
-from didae.data.images import png_bytes
-from didae.data.table import ImageSource
-from didae.errors import DidaeError
+from didae.explainer.didae import Components, ExplainConfig
+from didae.explainer.summary import (
+    IMAGE_FOLDER,
+    READ,
+    RUN_FILE,
+    RUN_SCHEMA,
+    SUMMARY_FILE,
+    TABLE_FOLDER,
+    TIMES_FILE,
+    UNREADABLE,
+    Manifest,
+    Summary,
+    manifest_to_go_on,
+    summarise,
+)
+from didae.explainer.sweep import Pictures, Sweep
+from didae.randomness import generator
 from didae.runtime import progress
 from didae.storage import (
     FolderLock,
@@ -59,9 +65,8 @@ from didae.storage import (
     write_json,
     write_shard,
 )
-from didae.students import warn_of_constant
+from didae.students import StudentLike, logits, warn_of_constant
 from didae.students.base import spread
-from didae.summary import READ, UNREADABLE, Summary, summarise
 
 ROUND_TRIPS = 8
 """Images of a run whose round trip is saved as a picture."""
@@ -413,3 +418,28 @@ def _files(table: pa.Table) -> set[str]:
     columns = ("file", "factual_file", "round_trip_file")
     names = {name for column in columns for name in table.column(column).to_pylist() if name}
     return {name for name in names if Path(name).parent == Path(IMAGE_FOLDER)}
+
+
+_COLUMNS = ("image_id", "direction", "file", "prediction_before", "ambient_flip")
+
+
+def stability(
+    table: pa.Table, folder: Path, student: StudentLike, batch_size: int
+) -> dict[int, float]:
+    """Disturb the delivered images that flipped the student, and ask it again."""
+    rows = [row for row in table.select(list(_COLUMNS)).to_pylist() if row["ambient_flip"]]
+    flips: Counter[int] = Counter(row["direction"] for row in rows)
+    kept: Counter[int] = Counter()
+    for start in progress(range(0, len(rows), batch_size), "disturbing flips"):
+        part = rows[start : start + batch_size]
+        images = [disturb(read_run_image(folder, r["file"]), r["image_id"]) for r in part]
+        predictions = logits(student, torch.stack(images)).argmax(1).tolist()
+        for row, prediction in zip(part, predictions, strict=True):
+            kept[row["direction"]] += prediction != row["prediction_before"]
+    return {direction: kept[direction] / count for direction, count in flips.items()}
+
+
+def disturb(image: UInt8[Tensor, "3 h w"], image_id: str) -> UInt8[Tensor, "3 h w"]:
+    """Add noise that is uniform in ±1/255 and quantise again."""
+    noise = 2 * torch.rand(image.shape, generator=generator(0, "stability", image_id)) - 1
+    return (image + noise).round().clamp(0, 255).to(torch.uint8)

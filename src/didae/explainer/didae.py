@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -20,6 +21,9 @@ from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.storage import fingerprint
 from didae.students import Probe, StudentLike, check_student, identity
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "square"
+SURROGATES: tuple[Literal["pooled", "patches"], ...] = ("pooled", "patches")
 
 
 class ExplainConfig(Config):
