@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from didae.decoders.base import StochasticCode as StochasticCode
     from didae.demo import load_components as load_components
     from didae.dictionaries.base import Dictionary as Dictionary
-    from didae.dictionaries.ica import ICA as ICA
     from didae.dictionaries.procrustes import Procrustes as Procrustes
-    from didae.dictionaries.svd import SVD as SVD
+    from didae.dictionaries.variance import ICA as ICA
+    from didae.dictionaries.variance import SVD as SVD
     from didae.editing import clamp as clamp
     from didae.editing import cross_boundary as cross_boundary
     from didae.editing import reflect as reflect
@@ -65,9 +65,9 @@ else:
         "Decoder": "decoders.base",
         "StochasticCode": "decoders.base",
         "Dictionary": "dictionaries.base",
-        "ICA": "dictionaries.ica",
+        "ICA": "dictionaries.variance",
         "Procrustes": "dictionaries.procrustes",
-        "SVD": "dictionaries.svd",
+        "SVD": "dictionaries.variance",
         "clamp": "editing",
         "cross_boundary": "editing",
         "reflect": "editing",

@@ -13,7 +13,7 @@ from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.results import save_result
-from didae.dictionaries.guided import CLASS
+from didae.dictionaries.procrustes import CLASS
 from didae.report.headline import JUDGE_LABELS
 from didae.report.trust import trust
 from didae.storage import read_json, write_json

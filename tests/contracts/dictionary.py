@@ -184,7 +184,7 @@ class DictionaryContract:
         for family in (Dictionary, type(dictionary)):
             loaded = family.load(tmp_path / "dictionary")
             assert type(loaded) is type(dictionary)
-            assert loaded.options() == dictionary.options()
+            assert loaded.options == dictionary.options
             assert (loaded.names, loaded.encoder_fingerprint) == (("a", "b", "c", "d"), "00ff")
             assert loaded.fingerprint == dictionary.fingerprint
             z = torch.from_numpy(sample(1)[0])

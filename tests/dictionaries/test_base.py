@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typing_extensions import override
 
 from contracts.dictionary import sample
 from didae import storage
-from didae.dictionaries import SVD, Dictionary, Procrustes
+from didae.dictionaries import DICTIONARIES, SVD, Dictionary, Procrustes, register
 from didae.errors import DidaeError
 
 
@@ -45,6 +46,24 @@ def test_a_new_process_reads_the_same_codes(saved, tmp_path):
 def test_another_class_is_refused(saved):
     with pytest.raises(DidaeError, match="'procrustes', not a SVD"):
         SVD.load(saved)
+
+
+def test_a_registered_dictionary_is_read_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(DICTIONARIES, "first_axes", SVD)  # which takes it out again
+
+    @register("first_axes")
+    class FirstAxes(Dictionary):
+        def __init__(self, count: int = 2) -> None:
+            super().__init__(count=count)
+
+        @override
+        def _directions(self, centred, noise, factors, names):
+            rows = np.eye(centred.shape[1])[: self.options["count"]]
+            return rows, rows
+
+    FirstAxes(3).fit(*sample()).save(tmp_path)
+    loaded = Dictionary.load(tmp_path)
+    assert (type(loaded), loaded.options, loaded.kind) == (FirstAxes, {"count": 3}, "first_axes")
 
 
 def _rewrite(folder, config=None, tensors=None):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from didae.dictionaries import SVD
-from didae.dictionaries.guided import BEYOND, CLASS, fit_guided, one_against_rest, parted
+from didae.dictionaries.procrustes import BEYOND, CLASS, _split, fit_guided, one_against_rest
 from didae.errors import DidaeError
 from didae.randomness import generator
 
@@ -37,7 +37,7 @@ def test_the_parts_are_those_of_a_slow_reference():
     expected = [
         (means[int(k)], float(m) - means[int(k)]) for m, k in zip(margins, labels, strict=True)
     ]
-    parts = parted(margins, labels)
+    parts = _split(margins, labels)
     np.testing.assert_allclose(parts.numpy(), expected)
     torch.testing.assert_close(parts.sum(1), margins.double())
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import FastICA
 from contracts.dictionary import COUNT, DictionaryContract, sample
 from didae.dictionaries import ICA, SVD
 from didae.dictionaries.diagnostics import code_factor_correlation
-from didae.dictionaries.ica import independent_rotation
+from didae.dictionaries.variance import _independent_rotation
 from didae.errors import DidaeError
 from references.dictionaries import independent_step
 
@@ -56,7 +56,7 @@ class TestICA(DictionaryContract):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_rotation_is_a_fixed_point_of_the_slow_formula(seed):
     y = white(sample(seed)[0][:, :4])
-    rotation, converged = independent_rotation(y)
+    rotation, converged = _independent_rotation(y)
     assert converged
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(4), atol=1e-12)
     after = independent_step(y, rotation)
@@ -96,7 +96,7 @@ def test_gaussian_factors_cannot_be_told_apart():
 
 
 def test_an_iteration_that_does_not_settle_is_said(caplog, monkeypatch):
-    monkeypatch.setattr("didae.dictionaries.ica._ITERATIONS", 2)
+    monkeypatch.setattr("didae.dictionaries.variance._ITERATIONS", 2)
     with caplog.at_level(logging.WARNING):
         ICA(4).fit(sample()[0])
     assert "fewer may do better" in caplog.text

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from contracts.dictionary import COUNT, WIDTH, DictionaryContract, sample
 from didae.dictionaries import SVD
-from didae.dictionaries.leading import principal_directions
+from didae.dictionaries.variance import principal_directions
 from didae.errors import DidaeError
 
 

@@ -46,6 +46,15 @@ def whitened_procrustes(z, factors, shrinkage):
     return analysis, atoms
 
 
+def ledoit_wolf(centred):
+    """Ledoit and Wolf's (2004) weight of the identity: b² / d², one sample at a time."""
+    sample = sum(np.outer(row, row) for row in centred) / len(centred)
+    target = np.trace(sample) / len(sample) * np.eye(len(sample))
+    distance = np.sum((sample - target) ** 2)
+    error = sum(np.sum((np.outer(row, row) - sample) ** 2) for row in centred) / len(centred) ** 2
+    return min(error, distance) / distance if distance > 0 else 0.0
+
+
 def pearson(first, second):
     """The Pearson correlation of two columns."""
     a, b = first - np.mean(first), second - np.mean(second)

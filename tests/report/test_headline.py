@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from didae.dictionaries.guided import CLASS
+from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.headline import JUDGE_LABELS, class_lines, headline, key_figures, label_hint
 from didae.report.trust import trust

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from didae.data.images import read_image
-from didae.dictionaries.guided import CLASS
+from didae.dictionaries.procrustes import CLASS
 from didae.errors import DidaeError
 from didae.explainer.summary import Summary, summarise
 from didae.report import write_report

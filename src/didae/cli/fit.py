@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tyro
@@ -15,7 +16,7 @@ from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.data.table import ImageSource
-from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
+from didae.dictionaries import DICTIONARIES, Dictionary
 from didae.dictionaries.diagnostics import (
     code_factor_correlation,
     explained_variance,
@@ -24,6 +25,11 @@ from didae.dictionaries.diagnostics import (
 )
 from didae.encoders.cache import cached_embed
 from didae.storage import write_json
+
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(DICTIONARIES)]
 
 
 class Fit(Command):
@@ -49,7 +55,7 @@ class Fit(Command):
     folder: Path = Path("runs/dictionary")
     encoder: str = SHIPPED_NAME
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
-    kind: Literal["procrustes", "svd", "ica"] = "procrustes"
+    kind: Kind = "procrustes"
     plain: tyro.conf.FlagCreatePairsOff[bool] = False
     directions: int = Field(default=10, ge=1)
 
@@ -58,7 +64,7 @@ class Fit(Command):
         encoder = load_encoder(self.encoder)
         source = self.source.open()
         chosen = rows(source, "train")
-        targets = factors(source, chosen) if self.kind == "procrustes" else None
+        targets = factors(source, chosen) if DICTIONARIES[self.kind].supervised else None
         z = cached_embed(encoder, source, chosen)
         values, names = targets or (None, None)
         dictionary = self._unfitted().fit(z, values, names, encoder.fingerprint)
@@ -73,14 +79,14 @@ class Fit(Command):
         self, dictionary: Dictionary, z: Tensor, source: ImageSource, chosen: NDArray[np.int64]
     ) -> dict[str, Any]:
         """Say how far the directions can be trusted."""
-        explained = explained_variance(dictionary, z)
+        total, shares = explained_variance(dictionary, z)
         targets = factors(source, chosen) if source.attributes else None
-        supervised = targets if self.kind == "procrustes" else None
+        supervised = targets if dictionary.supervised else None
         halves = stability(self._unfitted, z, supervised[0] if supervised else None)
         report: dict[str, Any] = {
             "names": dictionary.names,
-            "explained_variance": {"total": explained.total, "directions": explained.directions},
-            "stability_between_halves": {"mean": halves.mean, "minimum": halves.minimum},
+            "explained_variance": {"total": total, "directions": shares},
+            "stability_between_halves": {"mean": halves.mean(), "minimum": halves.min()},
         }
         if targets is not None:
             values, names = targets
@@ -91,8 +97,8 @@ class Fit(Command):
         return report
 
     def _unfitted(self) -> Dictionary:
-        if self.kind == "svd":
-            return SVD(self.directions)
-        if self.kind == "ica":
-            return ICA(self.directions)
-        return Procrustes(whiten=not self.plain)
+        """Build a dictionary with those of the options that its kind has."""
+        family = DICTIONARIES[self.kind]
+        options = {"directions": self.directions, "whiten": not self.plain}
+        known = inspect.signature(family).parameters
+        return family(**{name: value for name, value in options.items() if name in known})

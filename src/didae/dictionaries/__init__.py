@@ -1,9 +1,16 @@
 """Dictionaries Ω: directions in z_sem and the codes along them."""
 
-from didae.dictionaries.base import Dictionary
-from didae.dictionaries.guided import fit_guided, one_against_rest
-from didae.dictionaries.ica import ICA
-from didae.dictionaries.procrustes import Procrustes
-from didae.dictionaries.svd import SVD
+from didae.dictionaries.base import DICTIONARIES, Dictionary, register
+from didae.dictionaries.procrustes import Procrustes, fit_guided, one_against_rest
+from didae.dictionaries.variance import ICA, SVD
 
-__all__ = ["ICA", "SVD", "Dictionary", "Procrustes", "fit_guided", "one_against_rest"]
+__all__ = [
+    "DICTIONARIES",
+    "ICA",
+    "SVD",
+    "Dictionary",
+    "Procrustes",
+    "fit_guided",
+    "one_against_rest",
+    "register",
+]

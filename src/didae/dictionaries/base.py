@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from didae import storage
-from didae.dictionaries.checks import Array, Matrix, Sample, as_matrix, direction_names, rounding
 from didae.errors import DidaeError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Matrix: TypeAlias = Tensor | NDArray[Any]
+"""Two-dimensional numbers that a caller may hold in either library."""
+
+Array: TypeAlias = NDArray[np.float64]
+"""Numbers inside a fit."""
+
+DICTIONARIES: dict[str, type[Dictionary]] = {}
+"""All dictionaries by kind: the word for them in files and at the command line."""
+
 _CODE_QUANTILES = (0.001, 0.999)
 _BUFFERS = ("mean", "analysis", "atoms", "code_low", "code_high", "code_std")
-_FAMILIES: dict[str, type[Dictionary]] = {}
+
+_Family = TypeVar("_Family", bound="type[Dictionary]")
+
+
+def register(kind: str) -> Callable[[_Family], _Family]:
+    """Make a class of dictionaries known under a word, to files and to `didae fit --kind`."""
+
+    def add(family: _Family) -> _Family:
+        family.kind, DICTIONARIES[kind] = kind, family
+        return family
+
+    return add
 
 
 class Dictionary(nn.Module, ABC):
@@ -30,6 +51,11 @@ class Dictionary(nn.Module, ABC):
     (analysis @ atomsᵀ = I), so that adding δ·atoms[k] to z changes code k by δ and no other code.
     Fitting works in float64; the buffers are float32 and are empty before `fit`. Codes have the
     dtype of the dictionary.
+
+    Parameters
+    ----------
+    **options
+        The arguments that build an unfitted dictionary like this one.
 
     Attributes
     ----------
@@ -47,9 +73,12 @@ class Dictionary(nn.Module, ABC):
         One name for each direction.
     encoder_fingerprint : str
         Fingerprint of the encoder that made z; empty if unknown.
+    options : dict
+        Names and plain values of the constructor's arguments.
     """
 
     kind: ClassVar[str]
+    supervised: ClassVar[bool] = False
     mean: Tensor
     analysis: Tensor
     atoms: Tensor
@@ -57,31 +86,22 @@ class Dictionary(nn.Module, ABC):
     code_high: Tensor
     code_std: Tensor
 
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        if "kind" in cls.__dict__:
-            _FAMILIES[cls.kind] = cls
-
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
         for name in _BUFFERS:
             self.register_buffer(name, torch.empty(0))
+        self.options = options
         self.names: tuple[str, ...] = ()
         self.encoder_fingerprint = ""
 
-    def options(self) -> dict[str, Any]:
-        """Give the arguments that build an unfitted dictionary like this one.
-
-        Returns
-        -------
-        dict
-            Names and plain values of the constructor's arguments.
-        """
-        return {}
-
     @abstractmethod
-    def _directions(self, sample: Sample) -> tuple[Array, Array]:
-        """Find (analysis, atoms), both of shape (k, d)."""
+    def _directions(
+        self, centred: Array, noise: float, factors: Matrix | None, names: Sequence[str] | None
+    ) -> tuple[Array, Array]:
+        """Find (analysis, atoms), both of shape (k, d), in embeddings minus their mean, (n, d).
+
+        Singular values of `centred` up to `noise` may be rounding only.
+        """
 
     def fit(
         self,
@@ -116,10 +136,12 @@ class Dictionary(nn.Module, ABC):
         """
         data = as_matrix(z, "embeddings")
         mean = data.mean(0)
-        sample = Sample(data - mean, rounding(z), factors, names)
-        analysis, atoms = self._directions(sample)
+        # Frobenius norm times the precision of the values and that of decompositions in float64.
+        precision = epsilon(z) + max(data.shape) * float(np.finfo(np.float64).eps)
+        noise = precision * float(np.linalg.norm(data))
+        analysis, atoms = self._directions(data - mean, noise, factors, names)
         chosen = direction_names(names, len(atoms))
-        codes = sample.centred @ analysis.T
+        codes = (data - mean) @ analysis.T
         low, high = np.quantile(codes, _CODE_QUANTILES, axis=0)
         fitted = (mean, analysis, atoms, low, high, codes.std(0))
         self._assign(
@@ -132,7 +154,7 @@ class Dictionary(nn.Module, ABC):
         for name in _BUFFERS:
             setattr(self, name, tensors[name].to(self.mean.device, torch.float32).contiguous())
 
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch k"]:
         """Read the codes of embeddings.
 
         Parameters
@@ -153,7 +175,7 @@ class Dictionary(nn.Module, ABC):
         self._check_width(z, self.atoms.shape[-1], "embeddings")
         return (z.to(self.mean.dtype) - self.mean) @ self.analysis.T
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch d"]:
         """Rebuild embeddings from codes; what no direction carries becomes the mean.
 
         Parameters
@@ -213,7 +235,7 @@ class Dictionary(nn.Module, ABC):
     def _config(self) -> dict[str, Any]:
         return {
             "class": self.kind,
-            "options": self.options(),
+            "options": self.options,
             "names": list(self.names),
             "encoder_fingerprint": self.encoder_fingerprint,
         }
@@ -254,7 +276,7 @@ class Dictionary(nn.Module, ABC):
             If the folder holds no dictionary of this class or is damaged.
         """
         config, tensors = storage.load_component(folder, "dictionary")
-        family = _FAMILIES.get(str(config.get("class")))
+        family = DICTIONARIES.get(str(config.get("class")))
         if family is None or not issubclass(family, cls):
             raise DidaeError(
                 f"{folder} holds a dictionary of kind {config.get('class')!r}, "
@@ -272,3 +294,53 @@ class Dictionary(nn.Module, ABC):
         if [getattr(dictionary, name).shape for name in _BUFFERS] != shapes:
             raise DidaeError(f"{folder} is damaged (shapes disagree): save the dictionary again")
         return dictionary
+
+
+def as_matrix(values: Matrix, what: str, names: Sequence[str] | None = None) -> Array:
+    """Check a matrix and convert it for exact work; `what` and `names` of columns are for messages.
+
+    Refuses other shapes than (n, columns), NaN and infinity.
+    """
+    matrix: Array = torch.as_tensor(values).detach().to("cpu", torch.float64).numpy()
+    if matrix.ndim != 2:
+        raise DidaeError(f"{what} must have shape (n, columns), not {matrix.shape}")
+    wrong = np.argwhere(~np.isfinite(matrix))
+    if len(wrong):
+        row, column = (int(index) for index in wrong[0])
+        name = f"{column} ({names[column]!r})" if names is not None else str(column)
+        raise DidaeError(
+            f"{what} hold {len(wrong)} NaN or infinite values, the first in row {row}, "
+            f"column {name}: repair or leave out these rows"
+        )
+    return matrix
+
+
+def epsilon(values: Matrix) -> float:
+    """Give the relative precision in which numbers were made."""
+    dtype = torch.as_tensor(values).dtype
+    return torch.finfo(dtype if dtype.is_floating_point else torch.float64).eps
+
+
+def direction_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Give every direction a name of its own; `direction_0`, `direction_1`, ... if left out."""
+    if names is None:
+        return tuple(f"direction_{index}" for index in range(count))
+    if isinstance(names, str) or len(names) != count or len(set(names)) != count:
+        raise DidaeError(f"{count} directions need {count} different names, not {names!r}")
+    return tuple(names)
+
+
+def require_size(centred: Array, noise: float, count: int) -> None:
+    """Refuse embeddings that are too few, too narrow or too equal to fix `count` directions."""
+    samples, width = centred.shape
+    if width < count:
+        raise DidaeError(
+            f"{count} directions do not fit into embeddings of width {width}: "
+            f"ask for at most {width}"
+        )
+    if samples <= count:
+        raise DidaeError(
+            f"{samples} samples cannot fix {count} directions: give at least {count + 1}"
+        )
+    if np.linalg.norm(centred) <= noise:
+        raise DidaeError("all embeddings are equal: check the encoder and the images")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -13,32 +12,14 @@ from scipy.optimize import (  # pyright: ignore[reportMissingTypeStubs]
     linear_sum_assignment,  # pyright: ignore[reportUnknownVariableType]
 )
 
-from didae.dictionaries.base import Dictionary
-from didae.dictionaries.checks import Array, Matrix, as_matrix
-from didae.dictionaries.leading import principal_directions
+from didae.dictionaries.base import Array, Dictionary, Matrix, as_matrix
+from didae.dictionaries.variance import principal_directions
 from didae.errors import DidaeError
 from didae.randomness import generator
 
 
-@dataclass(frozen=True)
-class ExplainedVariance:
-    """Share of the variance of z that a dictionary reconstructs."""
-
-    total: float
-    directions: Array
-
-
-@dataclass(frozen=True)
-class Stability:
-    """Agreement of dictionaries fitted to random halves of the data."""
-
-    mean: float
-    minimum: float
-    cosines: Array
-
-
 def code_factor_correlation(codes: Matrix, factors: Matrix) -> Array:
-    """Correlate every code with every factor."""
+    """Correlate codes (n, k) with factors (n, f) of the same images: Pearson's, (k, f)."""
     left = _unit_columns(as_matrix(codes, "codes"), "code")
     right = _unit_columns(as_matrix(factors, "factors"), "factor")
     if len(left) != len(right):
@@ -58,8 +39,12 @@ def _unit_columns(columns: Array, what: str) -> Array:
     return centred / np.linalg.norm(centred, axis=0)
 
 
-def explained_variance(dictionary: Dictionary, z: Matrix) -> ExplainedVariance:
-    """Measure the share of the variance of z that codes and atoms reconstruct."""
+def explained_variance(dictionary: Dictionary, z: Matrix) -> tuple[float, Array]:
+    """Measure the share of the variance of z (n, d) that codes and atoms reconstruct.
+
+    1 - residual/total sums of squares: for all directions together, at most 1 and negative if they
+    are worse than the mean, and for each alone, (k,).
+    """
     data = as_matrix(z, "embeddings")
     codes = as_matrix(dictionary.encode(torch.as_tensor(data).to(dictionary.mean)), "codes")
     atoms = as_matrix(dictionary.atoms, "atoms")
@@ -71,11 +56,14 @@ def explained_variance(dictionary: Dictionary, z: Matrix) -> ExplainedVariance:
     lengths = np.square(atoms).sum(1)
     gains = (2 * codes * (centred @ atoms.T) - np.square(codes) * lengths).sum(0)
     together = 1 - np.square(centred - codes @ atoms).sum() / total
-    return ExplainedVariance(float(together), 1 - (np.square(centred).sum() - gains) / total)
+    return float(together), 1 - (np.square(centred).sum() - gains) / total
 
 
 def match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array]:
-    """Pair the atoms of two dictionaries one to one so that the summed |cosine| is largest."""
+    """Pair unit atoms (k, d) of two dictionaries so that the summed |cosine| is largest.
+
+    Gives, for each atom of `first`, the index of its partner and their |cosine|, both (k,).
+    """
     cosines = np.abs(as_matrix(first, "atoms") @ as_matrix(second, "atoms").T).clip(max=1)
     _, columns = cast(
         "tuple[Array, NDArray[np.int64]]", linear_sum_assignment(cosines, maximize=True)
@@ -84,34 +72,42 @@ def match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array
 
 
 def stability(
-    factory: Callable[[], Dictionary],
+    make: Callable[[], Dictionary],
     z: Matrix,
     factors: Matrix | None = None,
     seed: int = 0,
     splits: int = 5,
-) -> Stability:
-    """Fit dictionaries to random halves of the data and compare their atoms."""
+) -> Array:
+    """Fit dictionaries to random halves of the data and compare their atoms.
+
+    `make` builds an unfitted dictionary. Gives the |cosine| of each atom of one half with its
+    partner in the other, (splits, k).
+    """
     if splits < 1:
         raise DidaeError(f"splits must be at least 1, not {splits}")
     matched: list[Array] = []
     for split in range(splits):
         order = torch.randperm(len(z), generator=generator(seed, "stability", split)).numpy()
         first, second = (
-            factory().fit(z[half], None if factors is None else factors[half]).atoms
+            make().fit(z[half], None if factors is None else factors[half]).atoms
             for half in np.array_split(order, 2)
         )
         matched.append(match_atoms(first, second)[1])
-    cosines = np.stack(matched)
-    return Stability(float(cosines.mean()), float(cosines.min()), cosines)
+    return np.stack(matched)
 
 
 def separation(z: Matrix, directions: int) -> Array:
-    """Tell which principal directions the data identify."""
+    """Tell which of the leading principal directions of z (n, d) the data identify.
+
+    Gives the distance of each variance λ to the nearest other one, in units of its sampling error
+    λ √(2/n), (directions,). Below 1 the direction mixes freely with its neighbour (rule of thumb of
+    North et al., Sampling errors in the estimation of empirical orthogonal functions, 1982).
+    """
     data = as_matrix(z, "embeddings")
-    spread, _ = principal_directions(data - data.mean(0))
-    if not 1 <= directions <= len(spread):
-        raise DidaeError(f"directions must lie in 1 to {len(spread)}, not {directions}")
-    variances = np.square(spread) / len(data)
+    sizes, _ = principal_directions(data - data.mean(0))
+    if not 1 <= directions <= len(sizes):
+        raise DidaeError(f"directions must lie in 1 to {len(sizes)}, not {directions}")
+    variances = np.square(sizes) / len(data)
     gaps = np.concatenate([[np.inf], -np.diff(variances), [np.inf]])
     nearest = np.minimum(gaps[:-1], gaps[1:])[:directions]
     return nearest / (variances[:directions] * np.sqrt(2 / len(data)))

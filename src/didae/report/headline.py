@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from didae.dictionaries.guided import CLASS
+from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.numbers import decibels, number, percent
 from didae.report.trust import Remedy, trust
