@@ -22,7 +22,12 @@ else:
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "didae"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "open_clip_torch": "open_clip"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "open_clip_torch": "open_clip",
+    "scikit_learn": "sklearn",
+}
 
 
 def _modules(requirements: list[str]) -> set[str]:
