@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import pydantic
 import yaml
 
-from didae.errors import DidaeError
+from didae.errors import DidaeError, nearest
 from didae.storage import read_bytes, write_text
 
 
@@ -62,9 +61,7 @@ def _problem(cls: type[Config], detail: Mapping[str, Any]) -> str:
     if detail["type"] != "extra_forbidden":
         return f"wrong value {reprlib.repr(detail['input'])} for '{key}': {detail['msg']}"
     names = _names_at(cls, location[:-1])
-    nearest = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(names)}"
-    return f"unknown key '{key}': {advice}"
+    return f"unknown key '{key}': {nearest(str(location[-1]), names)}"
 
 
 def _names_at(cls: type[Config], location: Sequence[str | int]) -> list[str]:

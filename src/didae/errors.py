@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\n\u200c\u200d"
@@ -36,7 +38,20 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:199]}…"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Ask "did you mean ...?" with up to three known names; empty where none is near."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else ""
+def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Ask "did you mean ...?" with the nearest known name; else give other advice, or all names."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return otherwise or f"known are {', '.join(names)}"
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """Import a module that comes with an extra, or say who needs it and how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DidaeError(
+            f"{what} needs {error.name or module}: install it with `pip install 'didae[{extra}]'`."
+        ) from error

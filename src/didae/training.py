@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from didae.config import Config
-from didae.errors import DidaeError
+from didae.errors import DidaeError, require
 from didae.randomness import generator
 from didae.runtime import progress, resolve_device
 from didae.storage import fingerprint, load_tensors, save_tensors
@@ -81,7 +81,9 @@ def train(
     data: str = "",
 ) -> list[float]:
     """Fit a model in place and leave the averaged weights in it, on the CPU."""
-    accelerator = _accelerator() if config.distributed else None
+    accelerator: Any = None
+    if config.distributed:
+        accelerator = require("accelerate", "train", "distributed training").Accelerator()
     rank, world, device = _place(accelerator, config)
     model.to(device)
     optimiser = torch.optim.AdamW(
@@ -171,16 +173,6 @@ def _require_finite(loss: float, description: str, step: int) -> None:
             f"{description}: the loss is {loss} at step {step}; "
             "lower the learning rate or look for broken images."
         )
-
-
-def _accelerator() -> Any:
-    try:
-        from accelerate import Accelerator  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DidaeError(
-            "distributed training needs accelerate: pip install 'didae[train]'."
-        ) from error
-    return Accelerator()
 
 
 def _place(accelerator: Any, config: TrainingConfig) -> tuple[int, int, torch.device]:

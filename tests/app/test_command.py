@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import shutil
@@ -165,14 +164,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path) -> None:
 
 
 def test_without_gradio_the_message_says_what_to_install(run, monkeypatch) -> None:
-    real = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name.startswith("didae.app.page"):
-            raise ModuleNotFoundError("No module named 'gradio'", name="gradio")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    for name in [name for name in sys.modules if name.startswith("didae.app.page")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(DidaeError, match=r"needs gradio: .*didae\[app\]"):
         App(folder=run).run()
 

@@ -81,7 +81,7 @@ def test_unknown_attribute_column(tmp_path, capsys) -> None:
     data = f"--data={tmp_path / 'data'}"
     flags = ["train", "encoder", data, f"--folder={tmp_path / 'run'}"]
     line = complaint(capsys, [*flags, "--attributes", "foregruond"])
-    assert "did you mean foreground" in line
+    assert "did you mean 'foreground'" in line
     assert "no column 'clas'" in complaint(capsys, [*flags, "--label=clas"])
     assert not (tmp_path / "run").exists()
 

@@ -94,7 +94,7 @@ def test_fashion_mnist_by_name_folder_and_classes(tmp_path, monkeypatch):
     assert two.label_names == classes
     assert two.images([0]).shape == (1, 3, 64, 64)
     assert [two.ids[row] for row in rows(two, "test")] == ["test/00007", "test/00009"]
-    assert "did you mean Sneaker" in message(
+    assert "did you mean 'Sneaker'" in message(
         SourceConfig(data="fashion-mnist", classes=("Sneakers",))
     )
     assert "no columns" in message(SourceConfig(data="fashion-mnist", label="class"))

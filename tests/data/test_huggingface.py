@@ -127,8 +127,8 @@ def test_columns_can_be_chosen():
 @pytest.mark.parametrize(
     ("dataset", "options", "part"),
     [
-        (make, {"label": "lable"}, "did you mean label"),
-        (make, {"attributes": ["agee"]}, "did you mean age?"),
+        (make, {"label": "lable"}, "did you mean 'label'"),
+        (make, {"attributes": ["agee"]}, "did you mean 'age'?"),
         (make, {"attributes": ["text"]}, "row 0, column 'text': 'words' is not a number"),
         (
             lambda: make(age=[0, 1, None, 3, 4, 5]),

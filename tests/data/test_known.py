@@ -68,7 +68,7 @@ def test_another_label_and_fewer_attributes(tmp_path):
     assert ImageTable.from_folder(folder, attributes=[]).attributes == {}
     for options in ({"label": "Smilling"}, {"attributes": ["Smilling"]}):
         text = message(lambda o=options: ImageTable.from_folder(folder, **o))
-        assert "no column 'Smilling'; did you mean Smiling?" in text
+        assert "no column 'Smilling'; did you mean 'Smiling'?" in text
 
 
 def test_waterbirds(tmp_path):

@@ -39,7 +39,7 @@ def test_attributes_follow():
 
 
 def test_bad_choices(source):
-    with pytest.raises(DidaeError, match="unknown class 'sneaker'; did you mean Sneaker"):
+    with pytest.raises(DidaeError, match="unknown class 'sneaker'; did you mean 'Sneaker'"):
         source.of_classes(["sneaker"])
     with pytest.raises(DidaeError, match="chosen twice"):
         source.of_classes(["Bag", "Bag"])

@@ -270,9 +270,9 @@ def test_metadata_encodings_spaces_and_blank_lines(tmp_path, end, mark):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("filename,label\na.png,1\n", ["no column 'file_name'", "did you mean filename"]),
+        ("filename,label\na.png,1\n", ["no column 'file_name'", "did you mean 'filename'"]),
         ("file_name;label\na.png;1\n", ["no column 'file_name'"]),
-        ("x,y\na.png,1\n", ["no column 'file_name'", "it has x, y"]),
+        ("x,y\na.png,1\n", ["no column 'file_name'", "known are x, y"]),
         ("file_name,age,age\na.png,1,2\n", ["two columns 'age'"]),
         ("age,,file_name\n1,0,a.png\n", ["column 2 has no name"]),
         ("file_name,label\n", ["lists no images"]),
@@ -338,10 +338,10 @@ def test_a_column_that_counts_rows_is_left_out_with_a_word(listed, caplog, name)
 
 def test_metadata_mistakes_in_the_choice_of_columns(listed):
     text = "file_name,label,Smiling\na.png,1,0\n"
-    assert "no column 'Smilling'; did you mean Smiling?" in message(
+    assert "no column 'Smilling'; did you mean 'Smiling'?" in message(
         listed, text, attributes=["Smilling"]
     )
-    assert "no column 'labels'; did you mean label?" in message(listed, text, label="labels")
+    assert "no column 'labels'; did you mean 'label'?" in message(listed, text, label="labels")
 
 
 def test_metadata_with_splits(listed):

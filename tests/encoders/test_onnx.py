@@ -257,7 +257,7 @@ def test_values_that_are_no_vectors_or_not_there(file: Path):
     message = one_line(lambda: OnnxEncoder(f"{file}#maps"))
     assert "'maps' has shape (1, 5, " in message
     assert "not (b, d)" in message
-    assert "did you mean logits?" in one_line(lambda: OnnxEncoder(f"{file}#logit"))
+    assert "did you mean 'logits'?" in one_line(lambda: OnnxEncoder(f"{file}#logit"))
     assert "its outputs are logits" in one_line(lambda: OnnxEncoder(f"{file}#????"))
     # A value whose shape is known only when it is computed.
     model = Classifier().model()

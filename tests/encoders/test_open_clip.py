@@ -126,7 +126,7 @@ def test_weights_that_are_missing(tmp_path: Path, monkeypatch, caplog):
     unknown = one_line(lambda: open_open_clip("ViT-H-14/nothing"))
     assert "laion2b_s32b_b79k" in unknown
     assert "laion2b_s32b_b79k" in one_line(lambda: open_open_clip("ViT-H-14"))
-    assert "did you mean ViT-H-14" in one_line(lambda: open_open_clip("ViT-H14/openai"))
+    assert "did you mean 'ViT-H-14'" in one_line(lambda: open_open_clip("ViT-H14/openai"))
 
 
 def test_files_that_are_no_weights(tmp_path: Path, specs):

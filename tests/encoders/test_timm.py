@@ -198,7 +198,7 @@ def test_weights_in_the_cache_of_the_hub(tmp_path, monkeypatch):
 
 
 def test_names_that_timm_does_not_know():
-    assert "did you mean resnet18" in one_line(lambda: open_timm("resent18"))
+    assert "did you mean 'resnet18'" in one_line(lambda: open_timm("resent18"))
     assert "timm.list_models()" in one_line(lambda: open_timm("???"))
     assert "Invalid pretrained tag" in one_line(lambda: open_timm("resnet18.nothing"))
 

@@ -368,7 +368,7 @@ def test_graphs_without_a_linear_end(tmp_path: Path):
     message = one_line(lambda: onnx_head(str(path)))
     assert "'end' comes from Relu, not from a linear layer" in message
     close(onnx_head(f"{path}#logits")(IMAGES), logits(EXACT, weights()))
-    assert "did you mean logits?" in one_line(lambda: onnx_head(f"{path}#logitz"))
+    assert "did you mean 'logits'?" in one_line(lambda: onnx_head(f"{path}#logitz"))
     # A product of two values of the image is not linear.
     model = Classifier(head="bare").model()
     model.graph.node[-1].input[:] = ["z", "square"]

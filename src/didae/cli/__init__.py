@@ -6,7 +6,6 @@ Nothing heavy is imported before a command is known, so that help is instant.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.metadata
 import io
@@ -20,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from didae import __version__
-from didae.errors import DidaeError, visible
+from didae.errors import DidaeError, nearest, visible
 
 if TYPE_CHECKING:
     from didae.cli.command import Command
@@ -191,9 +190,7 @@ def _group_help(arguments: list[str], known: list[str]) -> int:
                 "or `pip install ./benchmarks` in a clone of didae."
             )
     given = " ".join(arguments[:2] if group else arguments[:1])
-    nearest = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(known)}."
-    raise DidaeError(f"unknown command '{given}': {advice}")
+    raise DidaeError(f"unknown command '{given}': {nearest(given, known)}")
 
 
 def _purpose(name: str) -> str:

@@ -24,7 +24,7 @@ from didae.cli.runs import load_run_components, lost, run_source
 from didae.config import load_yaml
 from didae.data.square import Square
 from didae.encoders.onnx_file import split_spec, try_file
-from didae.errors import DidaeError
+from didae.errors import DidaeError, require
 from didae.repair.run import RepairConfig
 from didae.report import write_report
 from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
@@ -67,14 +67,10 @@ class App(Command):
 
     def run(self) -> None:
         """Serve until interrupted."""
-        try:
-            from didae.app.page import serve
-        except ModuleNotFoundError as error:
-            raise DidaeError(
-                f"didae app needs {error.name}: install it with `pip install 'didae[app]'`."
-            ) from error
+        require("didae.app.page", "app", "didae app")
         from didae.app.desk import Desk
         from didae.app.limits import UploadLimits
+        from didae.app.page import serve
         from didae.app.results import Actions
 
         require_finished(self.folder)

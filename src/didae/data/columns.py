@@ -156,7 +156,7 @@ class Frame:
     def column(self, name: str) -> Column:
         """Give a column; an error names the nearest where there is none."""
         if name not in self.columns:
-            hint = nearest(name, self.columns) or f"it has {', '.join(self.columns)}"
+            hint = nearest(name, self.columns)
             raise DidaeError(f"{self.where} has no column {name!r}; {hint}")
         return Column(name, self.columns[name], self.place, self.class_names.get(name, ()))
 

@@ -21,7 +21,7 @@ from didae.data.columns import Frame, choose_label, read_attributes, read_labels
 from didae.data.folder import split_of
 from didae.data.images import IMAGE_SUFFIXES, decode_image, read_image
 from didae.data.table import ImageTable, OnError, Reading, sift, stacked
-from didae.errors import DidaeError, ImageReadError
+from didae.errors import DidaeError, ImageReadError, require
 
 WHOLE: Final = "all"
 """What a data set without splits is called in ids."""
@@ -202,14 +202,7 @@ def _reader(
 
 
 def _library() -> Any:
-    try:
-        import datasets  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DidaeError(
-            "a Hugging Face data set needs datasets: install it with "
-            "`pip install 'didae[huggingface]'`."
-        ) from error
-    return datasets
+    return require("datasets", "huggingface", "a Hugging Face data set")
 
 
 def _parts(dataset: Any, where: str) -> dict[str, Any]:

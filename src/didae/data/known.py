@@ -73,7 +73,7 @@ class _Catalogue:
         chosen = usual if reading.attributes is None else reading.attributes
         for name in (label, *chosen):
             if name not in self.columns:
-                hint = nearest(name, self.columns) or f"it has {', '.join(self.columns)}"
+                hint = nearest(name, self.columns)
                 raise DidaeError(f"{self.table} has no column {name!r}; {hint}")
         values = self.columns[label]
         if values.min() < 0 or values.max() > 1:
@@ -98,7 +98,7 @@ class _Catalogue:
 def open_folder(folder: Path, reading: Reading, name: str | None = None) -> ImageTable:
     """Open the folder of a data set that is named, or told from its files, or of one's own."""
     if name is not None and name not in DATASETS:
-        raise DidaeError(f"unknown layout {name!r}; known are {', '.join(DATASETS)}")
+        raise DidaeError(f"unknown layout {name!r}; {nearest(name, DATASETS)}")
     for module, fits in (("zipfile", zipfile.is_zipfile), ("tarfile", tarfile.is_tarfile)):
         if folder.is_file() and fits(folder):
             goal = folder.name.partition(".")[0] or "images"

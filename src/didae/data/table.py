@@ -238,7 +238,7 @@ class ImageTable:
             raise DidaeError("classes cannot be chosen: the data has no labels")
         for place, name in enumerate(names):
             if name not in self.label_names:
-                hint = nearest(name, self.label_names) or f"known: {', '.join(self.label_names)}"
+                hint = nearest(name, self.label_names)
                 raise DidaeError(f"unknown class {name!r}; {hint}")
             if name in names[:place]:
                 raise DidaeError(f"class {name!r} is chosen twice; name it once")

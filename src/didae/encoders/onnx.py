@@ -103,7 +103,7 @@ def resolve(model: ModelProto, value: str, path: Path) -> str:
         return outputs[0]
     made = producers(model.graph)
     if value not in made:
-        advice = nearest(value, made) or f"its outputs are {', '.join(outputs)}."
+        advice = nearest(value, made, f"its outputs are {', '.join(outputs)}")
         raise DidaeError(f"{path}: no node of the graph gives {value!r}; {advice}")
     return value
 

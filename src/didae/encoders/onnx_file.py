@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from didae.errors import DidaeError, reason
+from didae.errors import DidaeError, reason, require
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -43,13 +43,8 @@ _survived: set[str] = set()
 
 def libraries() -> tuple[ModuleType, ModuleType]:
     """Import onnx and onnxruntime, which are optional."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise DidaeError(
-            f"an ONNX file needs {error.name}: install it with `pip install 'didae[onnx]'`."
-        ) from error
+    names = ("onnx", "onnxruntime")
+    onnx, onnxruntime = (require(name, "onnx", "an ONNX file") for name in names)
     return onnx, onnxruntime
 
 

@@ -16,7 +16,7 @@ from didae.encoders.pretrained import (
     quiet,
     require_file,
 )
-from didae.errors import DidaeError, nearest, reason
+from didae.errors import DidaeError, nearest, reason, require
 
 _SOURCES = ("hf-hub:", "local-dir:")
 
@@ -38,12 +38,7 @@ def open_open_clip(spec: str) -> PretrainedEncoder:
 def load_clip(spec: str) -> Clip:
     """Load a CLIP model, both towers."""
     name = f"open_clip:{spec}"
-    try:
-        import open_clip  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DidaeError(
-            f"encoder {name} needs {error.name}: install it with `pip install 'didae[real]'`."
-        ) from error
+    open_clip = require("open_clip", "real", f"encoder {name}")
     architecture, weights = _parse(spec, open_clip)
     known: Mapping[str, Any] = open_clip.get_pretrained_cfg(architecture, weights or "")
     try:
@@ -115,7 +110,7 @@ def _parse(spec: str, open_clip: Any) -> tuple[str, str | None]:
     architecture, _, weights = spec.partition(separator)
     models: list[str] = open_clip.list_models()
     if architecture not in models:
-        advice = nearest(architecture, models) or "see open_clip.list_models()."
+        advice = nearest(architecture, models, "see open_clip.list_models()")
         raise DidaeError(
             f"encoder open_clip:{spec}: open_clip knows no model {architecture!r}; {advice}"
         )

@@ -15,7 +15,7 @@ from didae.encoders.pretrained import (
     quiet,
     require_file,
 )
-from didae.errors import DidaeError, nearest, reason
+from didae.errors import DidaeError, nearest, reason, require
 
 _SOURCES = ("hf-hub:", "local-dir:")
 
@@ -23,14 +23,9 @@ _SOURCES = ("hf-hub:", "local-dir:")
 def open_timm(spec: str) -> PretrainedEncoder:
     """Load a network of timm, without its classifier and with its own preprocessing."""
     name, side, file = _parse(spec)
-    try:
-        import timm  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DidaeError(
-            f"encoder timm:{spec} needs {error.name}: install it with `pip install 'didae[real]'`."
-        ) from error
+    timm = require("timm", "real", f"encoder timm:{spec}")
     if not name.startswith(_SOURCES) and not timm.is_model(name.partition(".")[0]):
-        advice = nearest(name, timm.list_models()) or "see timm.list_models()."
+        advice = nearest(name, timm.list_models(), "see timm.list_models()")
         raise DidaeError(f"encoder timm:{spec}: timm knows no network {name!r}; {advice}")
     if file is not None:
         require_file(file, f"timm:{spec}")

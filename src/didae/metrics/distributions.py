@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from didae.errors import DidaeError
-from didae.metrics.images import NEEDS_TORCHMETRICS
+from didae.errors import DidaeError, require
 from didae.randomness import generator, seeded
 
 KID_IMAGES = 100
@@ -29,12 +28,9 @@ def fid(real: Float[Tensor, "n d"], made: Float[Tensor, "n d"]) -> float:
 
     With other features than Inception's it is no published FID and compares only with itself.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-    except ImportError as error:
-        raise DidaeError(NEEDS_TORCHMETRICS) from error
+    library = require("torchmetrics.image.fid", "metrics", "FID")
     _check(real, made, real.shape[-1] + 1, "FID", "more images than features, or use KID")
-    measure = FrechetInceptionDistance(_Features(real.shape[1]))
+    measure = library.FrechetInceptionDistance(_Features(real.shape[1]))
     measure.update(real.double(), real=True)
     measure.update(made.double(), real=False)
     return float(measure.compute())
@@ -67,15 +63,12 @@ def kid(
     real: Float[Tensor, "n d"], made: Float[Tensor, "n d"], seed: int = 0
 ) -> tuple[float, float]:
     """Kernel distance of two sets of features (Binkowski et al. 2018, arXiv 1801.01401)."""
-    try:
-        from torchmetrics.image.kid import KernelInceptionDistance
-    except ImportError as error:
-        raise DidaeError(NEEDS_TORCHMETRICS) from error
+    library = require("torchmetrics.image.kid", "metrics", "KID")
     _check(real, made, KID_IMAGES, "KID", "more images")
     subset = min(len(real) // 2, len(made) // 2, _KID_SUBSET)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it keeps all features in memory
-        measure = KernelInceptionDistance(_Features(real.shape[1]), subset_size=subset)
+        measure = library.KernelInceptionDistance(_Features(real.shape[1]), subset_size=subset)
     measure.update(real.double(), real=True)
     measure.update(made.double(), real=False)
     with seeded(seed):

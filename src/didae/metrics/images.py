@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from didae.errors import DidaeError
+from didae.errors import DidaeError, require
 from didae.runtime import AutoBatch
 
 Network = Callable[[Tensor], Tensor]
@@ -21,10 +21,6 @@ FeatureMaps = Callable[[Tensor], "Tensor | Sequence[Tensor]"]
 """The same, for features of shape (b, d) or (b, d, h, w), of one layer or of several."""
 
 BATCH = 256
-
-NEEDS_TORCHMETRICS = (
-    "this metric needs torchmetrics: install it with `pip install 'didae[metrics]'`."
-)
 
 
 def psnr(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
@@ -59,11 +55,10 @@ def ssim(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> F
             f"SSIM: images of {tuple(first.shape[-2:])} pixels are smaller than its window of 11; "
             "use PSNR."
         )
-    try:
-        from torchmetrics.functional.image import structural_similarity_index_measure as measure
-    except ImportError as error:
-        raise DidaeError(NEEDS_TORCHMETRICS) from error
-    values = measure(first.double(), second.double(), data_range=255.0, reduction="none")
+    measures = require("torchmetrics.functional.image", "metrics", "SSIM")
+    values = measures.structural_similarity_index_measure(
+        first.double(), second.double(), data_range=255.0, reduction="none"
+    )
     return cast("Tensor", values).reshape(len(first))
 
 

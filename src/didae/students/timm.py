@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from didae.encoders.pretrained import Preprocessing, quiet
 from didae.encoders.timm import timm_encoder
-from didae.errors import DidaeError, nearest, reason
+from didae.errors import DidaeError, nearest, reason, require
 
 _SOURCES = ("hf-hub:", "local-dir:")
 
@@ -31,14 +31,9 @@ class TimmStudent(nn.Module):
 def open_timm_student(spec: str) -> TimmStudent:
     """Load a classifier of timm."""
     name, _, file = (spec, "", "") if spec.startswith(_SOURCES) else spec.partition("@")
-    try:
-        import timm  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise DidaeError(
-            f"student timm:{spec} needs {error.name}: install it with `pip install 'didae[real]'`."
-        ) from error
+    timm = require("timm", "real", f"student timm:{spec}")
     if not name.startswith(_SOURCES) and not timm.is_model(name.partition(".")[0]):
-        advice = nearest(name, timm.list_models()) or "see timm.list_models()."
+        advice = nearest(name, timm.list_models(), "see timm.list_models()")
         raise DidaeError(f"student timm:{spec}: timm knows no network {name!r}; {advice}")
     if file and not Path(file).is_file():
         raise DidaeError(

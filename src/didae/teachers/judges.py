@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from torch import Tensor
 from didae.data.images import read_run_image, write_png
 from didae.data.selection import turns
 from didae.data.square import FACTOR_MEAN, read_factors
-from didae.errors import DidaeError
+from didae.errors import DidaeError, nearest
 from didae.explainer.counterfactuals import KEPT
 from didae.explainer.summary import read_run_table
 from didae.randomness import generator
@@ -213,9 +212,7 @@ def _direction(key: str, names: tuple[str, ...]) -> str:
     if key.isdigit():
         known = ", ".join(f"'{name}'" for name in names)
         raise DidaeError(f"there is no direction '{key}': write a name instead, one of {known}.")
-    nearest = difflib.get_close_matches(key, names, n=1)
-    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(names)}."
-    raise DidaeError(f"there is no direction '{key}': {advice}")
+    raise DidaeError(f"there is no direction '{key}': {nearest(key, names)}")
 
 
 def _json(text: str) -> list[tuple[str, str]]:

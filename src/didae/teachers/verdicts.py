@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from didae.errors import DidaeError
+from didae.errors import DidaeError, nearest
 from didae.storage import read_json, write_json
 
 Verdict = Literal["causal", "spurious", "unclear", "broken"]
@@ -355,6 +354,4 @@ def check_verdict(text: str) -> Verdict:
     for verdict in VERDICTS:
         if text == verdict:
             return verdict
-    nearest = difflib.get_close_matches(text, VERDICTS, n=1, cutoff=0.5)
-    advice = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(VERDICTS)}."
-    raise DidaeError(f"'{text}' is no verdict: {advice}")
+    raise DidaeError(f"'{text}' is no verdict: {nearest(text, VERDICTS)}")
