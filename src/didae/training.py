@@ -81,10 +81,7 @@ def train(
     data: str = "",
 ) -> list[float]:
     """Fit a model in place and leave the averaged weights in it, on the CPU."""
-    accelerator: Any = None
-    if config.distributed:
-        accelerator = require("accelerate", "train", "distributed training").Accelerator()
-    rank, world, device = _place(accelerator, config)
+    accelerator, rank, world, device = _place(config)
     model.to(device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -175,11 +172,12 @@ def _require_finite(loss: float, description: str, step: int) -> None:
         )
 
 
-def _place(accelerator: Any, config: TrainingConfig) -> tuple[int, int, torch.device]:
-    """Say which process this is, of how many, and where it computes."""
-    if accelerator is None:
-        return 0, 1, resolve_device(config.device)
-    return accelerator.process_index, accelerator.num_processes, accelerator.device
+def _place(config: TrainingConfig) -> tuple[Any, int, int, torch.device]:
+    """Say who shares the work, if anyone, which process this is, of how many, and its device."""
+    if not config.distributed:
+        return None, 0, 1, resolve_device(config.device)
+    accelerator = require("accelerate", "train", "distributed training").Accelerator()
+    return accelerator, accelerator.process_index, accelerator.num_processes, accelerator.device
 
 
 def _identity(
