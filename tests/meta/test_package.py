@@ -21,7 +21,7 @@ else:
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "didae"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+BENCHMARKS = ROOT / "benchmarks" / "didae_bench"
 IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
@@ -36,15 +36,15 @@ def _modules(requirements: list[str]) -> set[str]:
     return {IMPORT_NAMES.get(name, name) for name in names}
 
 
-def _imported_modules() -> set[str]:
+def _imported_modules(package: Path) -> set[str]:
     modules: set[str] = set()
-    for path in SOURCE.rglob("*.py"):
+    for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 modules |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 modules.add(node.module.split(".")[0])
-    return modules - set(sys.stdlib_module_names) - {"didae"}
+    return modules - set(sys.stdlib_module_names) - {package.name}
 
 
 def test_sockets_are_closed() -> None:
@@ -52,12 +52,15 @@ def test_sockets_are_closed() -> None:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
 
-def test_dependencies_are_declared_and_used() -> None:
-    core = _modules(PROJECT["dependencies"])
-    extras = PROJECT["optional-dependencies"]
+@pytest.mark.parametrize("package", [SOURCE, BENCHMARKS], ids=lambda package: package.name)
+def test_dependencies_are_declared_and_used(package: Path) -> None:
+    file = package.parent / "pyproject.toml" if package == BENCHMARKS else ROOT / "pyproject.toml"
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
+    core = _modules(project["dependencies"])
+    extras = project["optional-dependencies"]
     tools = {"test", "docs", "dev"}
     optional = _modules([r for name, needs in extras.items() if name not in tools for r in needs])
-    imported = _imported_modules()
+    imported = _imported_modules(package)
     assert imported - core - optional == set(), "imported, but no dependency"
     assert core - imported == set(), "a dependency, but never imported"
 
@@ -78,6 +81,10 @@ def test_typing_block_and_lazy_table_agree() -> None:
 def test_public_name_resolves(name: str) -> None:
     assert getattr(didae, name) is not None
     assert name in dir(didae)
+
+
+def test_the_wheel_never_imports_what_measures_it() -> None:
+    assert BENCHMARKS.name not in _imported_modules(SOURCE)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src" / "didae"
-FILES = sorted(SOURCE.rglob("*.py"))
+ROOT = Path(__file__).parents[2]
+PACKAGES = (ROOT / "src" / "didae", ROOT / "benchmarks" / "didae_bench")
+FILES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 
 MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "subprocess"}
 CALLS = {
@@ -104,7 +105,7 @@ def _docstring_lines(node: Function) -> int:
     return (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 @pytest.mark.parametrize("rule", [forbidden, oversized])
 def test_every_file_keeps_the_rules(rule, path: Path) -> None:
     assert list(rule(path.read_text(encoding="utf-8"))) == []

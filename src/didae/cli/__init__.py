@@ -30,8 +30,6 @@ COMMANDS = {
     "data square": ("data", "DataSquare", "write Square as PNG files and metadata.csv"),
     "train encoder": ("train", "TrainEncoder", "train Φ on known factors"),
     "train decoder": ("train", "TrainDecoder", "train the decoder of an encoder"),
-    "train fashion": ("recipes", "TrainFashion", "train the shipped decoder of bench fashion"),
-    "train elpv": ("recipes", "TrainElpv", "train the decoder of bench elpv"),
     "train student": ("student", "TrainStudent", "train a student, its probe and surrogates"),
     "fit": ("fit", "Fit", "fit a dictionary of directions"),
     "explain": ("explain", "Explain", "make counterfactuals and a report"),
@@ -40,15 +38,6 @@ COMMANDS = {
     "repair": ("repair", "RepairRun", "repair the student of a judged run"),
     "evaluate": ("evaluate", "Evaluate", "measure a student's group accuracies"),
     "report": ("report", "Report", "write the report of a run again"),
-    "bench square": ("bench", "BenchSquare", "measure everything against the truth on Square"),
-    "bench repair": ("bench", "BenchRepair", "repair biased students in every way on Square"),
-    "bench fashion": ("bench", "BenchFashion", "find and repair a tag planted on photographs"),
-    "bench elpv": ("bench", "BenchElpv", "find and repair what confounds solar cells"),
-    "bench encoders": ("bench", "BenchEncoders", "compare encoders on the same audit"),
-    "bench audit": ("bench", "BenchAudit", "time a whole audit of photographs"),
-    "bench rivals": ("bench", "BenchRivals", "compare with ACE, DiME, FastDiME and SCE on Square"),
-    "bench adversarial": ("bench", "BenchAdversarial", "attack the checks of counterfactuals"),
-    "bench ablations": ("bench", "BenchAblations", "leave out or replace parts of the method"),
 }
 """Command -> module, class and one line of help."""
 

@@ -18,8 +18,7 @@ from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.repair.base import Labelled, predictions
 from didae.repair.cfkd import encoded
-from didae.repair.last_layer import logistic
-from didae.repair.layers import inputs_of, last_linear
+from didae.repair.layers import inputs_of, last_linear, logistic
 from didae.students import LinearHead
 from didae.students.base import StudentLike
 

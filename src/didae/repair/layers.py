@@ -1,4 +1,4 @@
-"""Where a network can be looked into: its last linear layer, and the stages of its trunk."""
+"""The last linear layer of a network: what it gets as its input, and another fit of it."""
 
 from __future__ import annotations
 
@@ -22,23 +22,6 @@ def last_linear(student: nn.Module) -> nn.Linear:
     return found[-1]
 
 
-def trunk(student: nn.Module) -> nn.Sequential:
-    """Find the chain of stages that a network consists of."""
-    found = [module for module in student.modules() if isinstance(module, nn.Sequential)]
-    if not found:
-        raise DidaeError(
-            f"repair: {type(student).__name__} has no nn.Sequential; wrap its stages in one."
-        )
-    return max(found, key=len)
-
-
-def stages(student: nn.Module) -> tuple[int, ...]:
-    """List the places of the trunk at which activations are worth changing."""
-    kinds = (nn.ReLU, nn.SiLU, nn.GELU)
-    chain = list(trunk(student))[:-1]
-    return (0, *(place + 1 for place, module in enumerate(chain) if isinstance(module, kinds)))
-
-
 def inputs_of(
     module: nn.Module, student: nn.Module, images: UInt8[Tensor, "n 3 h w"]
 ) -> Float[Tensor, "n ..."]:
@@ -58,3 +41,33 @@ def inputs_of(
     finally:
         hook.remove()
     return torch.cat(seen)
+
+
+def logistic(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    steps: int,
+    share: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fit a penalised logistic regression to features (n, d), float64, counted by their share."""
+    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64)
+    bias = torch.zeros(classes, dtype=torch.float64)
+    counts = torch.ones(len(labels), dtype=torch.float64) if share is None else share
+    optimiser = torch.optim.LBFGS(
+        [weight.requires_grad_(), bias.requires_grad_()],
+        max_iter=steps,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> float:
+        optimiser.zero_grad()
+        said = features @ weight.T + bias
+        value = nn.functional.cross_entropy(said, labels, reduction="none") @ counts / counts.sum()
+        value = value + penalty * weight.square().sum() / 2
+        value.backward()
+        return value.item()
+
+    optimiser.step(loss)
+    return weight.detach(), bias.detach()

@@ -1,0 +1,1 @@
+"""What measures didae: one file per table, each with the paper's form beside ours."""

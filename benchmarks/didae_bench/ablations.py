@@ -1,0 +1,245 @@
+"""`didae bench ablations`: what each part of the method is worth, by taking it away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
+from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
+from didae.demo import (
+    SHIPPED,
+    SquareRecipe,
+    broad_images,
+    load_components,
+    poisoned_split,
+)
+from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
+from didae.encoders.base import embed
+from didae.metrics.images import outputs
+from didae.runtime import progress
+from didae.storage import fingerprint, write_json, write_text
+from didae.students import Probe, agreement, fit_probe, logits, margin
+from didae.training import TrainingConfig
+from didae_bench.adversarial import Attacker
+from didae_bench.autoencoder import AutoencoderConfig, fit_autoencoder
+from didae_bench.cases import SPURIOUS
+from didae_bench.figures import Figures
+from didae_bench.frontier import Point, frontier
+from didae_bench.ledger import Ledger, Measurement
+from didae_bench.reflection import Way, reflect
+from didae_bench.square import decode, invert
+from didae_bench.victims import Audit, Victim
+
+AUTOENCODER = TrainingConfig(steps=1500, batch_size=64, learning_rate=2e-3, weight_decay=0)
+"""96 000 images of 64 x 64 pixels, 43 % of what the decoder saw; under five CPU minutes."""
+
+SAMPLERS = {
+    "euler1": SamplerConfig(method="euler", steps=1),
+    "euler5": SamplerConfig(method="euler", steps=5),
+    "heun2": SamplerConfig(method="heun", steps=2),
+    "heun5": SamplerConfig(method="heun", steps=5),
+    "heun10": SamplerConfig(method="heun", steps=10),
+}
+EVEN = ("euler5", "heun5")
+"""Samplers that are also tried with evenly spaced times."""
+FITTED = 4000
+"""Images of the train split that dictionaries are fitted on."""
+SVD_SIZES = (1, 2, 4, 8, 16)
+ICA_SIZES = (2, 4, 8)
+LABELLED = (50, 500)
+"""Images with known factors, where Procrustes gets fewer."""
+
+TARGETS: dict[str, tuple[float | None, float | None]] = {
+    "ablation_truth_psnr_euler1": (34, None),
+    "ablation_nafr_euler1": (0.95, None),
+    "ablation_correlation_procrustes": (0.95, None),
+    "ablation_agreement_probe_broad": (0.95, None),
+}
+
+
+def bench_ablations(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+    """Exchange decoder, sampler, dictionary and probe data, one at a time."""
+    bench = _Bench(quick, folder)
+    ways = {
+        **{name: lambda s=sampler: bench.sampled(s) for name, sampler in SAMPLERS.items()},
+        **{f"{name}_even": lambda n=name: bench.sampled(SAMPLERS[n], _Even) for name in EVEN},
+        "autoencoder": lambda: bench.autoencoder("autoencoder"),
+        "vae": lambda: bench.autoencoder("vae"),
+    }
+    for name, make in progress(list(ways.items()), "decoders and samplers"):
+        way = cache(make)
+        for fidelity, suffix in ((1.0, ""), (0.0, "_no_residual")):
+            bench.add(name + suffix, lambda w=way, f=fidelity: reflect(w(), bench.victims, f))
+    usual = bench.sampled(SAMPLERS["euler1"])
+    for name, fit in progress(list(bench.dictionaries.items()), "dictionaries"):
+        bench.add(name, lambda f=fit: reflect(replace(usual, dictionary=f()), bench.victims))
+    for seed in bench.seeds:
+        for name in ("broad", "few", "poisoned"):
+            bench.add(f"probe_{name}", lambda s=seed, n=name: bench.probe(s, n), seed)
+    figures = bench.figures()
+    write_text(folder / "frontier.svg", _frontier(figures))
+    if json is not None:
+        write_json(json, figures.to_json())
+    return figures
+
+
+def _frontier(figures: Figures) -> str:
+    """Draw truth against speed for every decoder and sampler, with and without the residual."""
+    names = (*SAMPLERS, "autoencoder", "vae")
+    points = [
+        Point(
+            name,
+            figures[f"ablation_rate_{name}{suffix}"].value,
+            figures[f"ablation_truth_psnr_{name}{suffix}"].value,
+            not suffix,
+        )
+        for name in names
+        for suffix in ("", "_no_residual")
+    ]
+    axes = "counterfactuals per CPU second", "PSNR to the truth, dB"
+    return str(frontier(points, *axes, ("with the residual", "without")))
+
+
+class _Even(Decoder):
+    """A flow decoder whose sampler takes steps of equal length."""
+
+    def times(self) -> list[float]:
+        """Give evenly spaced times."""
+        steps = self.sampler.steps
+        return [i / steps for i in range(steps + 1)]
+
+
+class _Bench:
+    """Measurements on one pool with the shipped components."""
+
+    def __init__(self, quick: bool, folder: Path) -> None:
+        self.quick, self.folder, self.components = quick, folder, load_components()
+        self.recipe, self.n = SquareRecipe(), 50 if quick else 100
+        self.seeds = range(2 if quick else 4)
+        self.square = Square(self.recipe.size, self.recipe.seed)
+        indices = self.square.splits["test"][: self.n]
+        self.audit = Audit.make(self.square, indices, self.components)
+        identities = {key: str(value) for key, value in self.components.fingerprints().items()}
+        recipes = self.recipe.model_dump(mode="json"), self.training.model_dump(mode="json")
+        identity = fingerprint(*recipes, identities, [self.n, FITTED])
+        self.ledger = Ledger(folder / "ablations.json", identity)
+        self.rows: dict[str, list[float]] = {}
+
+    @property
+    def training(self) -> TrainingConfig:
+        """TrainingConfig: of the autoencoders."""
+        steps = AUTOENCODER.steps // 10 if self.quick else AUTOENCODER.steps
+        return AUTOENCODER.model_copy(update={"steps": steps})
+
+    @cached_property
+    def train_z(self) -> Tensor:
+        """Tensor, shape (n, d): z_sem of the images that dictionaries are fitted on."""
+        return embed(self.components.encoder, self.square, self.square.splits["train"][:FITTED])
+
+    @cached_property
+    def train_factors(self) -> Tensor:
+        """Tensor, shape (n, 4): standardised factors of the same images."""
+        factors = self.square.factors[self.square.splits["train"][:FITTED]]
+        return torch.from_numpy((factors - FACTOR_MEAN) / FACTOR_STD)
+
+    @cached_property
+    def victims(self) -> list[Victim]:
+        """list of Victim: student, probe and surrogates of every seed."""
+        return [Victim.make(self.audit, self.recipe, seed, self.folder) for seed in self.seeds]
+
+    @property
+    def dictionaries(self) -> dict[str, Callable[[], Dictionary]]:
+        """dict: name -> fits the dictionary."""
+
+        def procrustes(n: int | None = None, whiten: bool = True) -> Dictionary:
+            z, factors = self.train_z[:n], self.train_factors[:n]
+            return Procrustes(whiten=whiten).fit(z, factors, FACTORS)
+
+        return {
+            "procrustes": procrustes,
+            "procrustes_plain": lambda: procrustes(whiten=False),
+            **{f"procrustes_{n}": lambda n=n: procrustes(n) for n in LABELLED},
+            **{f"svd{k}": lambda k=k: SVD(k).fit(self.train_z) for k in SVD_SIZES},
+            **{f"ica{k}": lambda k=k: ICA(k).fit(self.train_z) for k in ICA_SIZES},
+        }
+
+    def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Way:
+        """Give the method itself, with another sampler."""
+        decoder, encoder = kind.load(SHIPPED / "decoder"), self.components.encoder
+        decoder.sampler = sampler
+
+        def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
+            z = outputs(encoder, images).float()
+            return z, invert(decoder, images, z)
+
+        def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
+            return decode(decoder, z, code, fidelity)
+
+        return Way(self.components.dictionary, look, draw)
+
+    def autoencoder(self, name: str) -> Way:
+        """Put an autoencoder in the place of encoder and decoder; Procrustes on its latent."""
+        images = self.square.images(self.square.splits["train"])
+        config = AutoencoderConfig(dim=self.components.encoder.dim, variational=name == "vae")
+        network = fit_autoencoder(images, config, self.training, self.folder / name)
+        dictionary = Procrustes().fit(network.encode(images[:FITTED]), self.train_factors, FACTORS)
+
+        def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
+            z = network.encode(images)
+            residual = network.residual(images, z)
+            return z, StochasticCode(residual.new_zeros(len(residual), 0), residual)
+
+        def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
+            return network.decode(z, fidelity * code.residual)
+
+        return Way(dictionary, look, draw)
+
+    def probe(self, seed: int, name: str) -> Measurement:
+        """Distil the student on other images, and cross the boundary along the background."""
+        victim = self.victims[seed]
+        probe = victim.probe if name == "broad" else self._distil(victim, name)
+        explained = Victim(self.audit, victim.student, probe, victim.surrogates, seed)
+        measured = Attacker(explained).measure("alg2")
+        held_out = margin(logits(victim.student, self.audit.images))
+        kept = ("flip", "nafr", "na", "verified", "confirmed", "truth_psnr")
+        return {
+            "agreement": agreement(probe, self.audit.z, held_out),
+            "blame_background": self._blame(probe),
+            **{key: measured[key] for key in kept if key in measured},
+        }
+
+    def _distil(self, victim: Victim, name: str) -> Probe:
+        """Fit a probe on as many images as the student was trained on."""
+        encoder, seed = self.components.encoder, victim.seed
+        poisoned, _ = poisoned_split(self.square, self.recipe, seed)
+        few = broad_images(self.square, self.recipe, seed)[: len(poisoned)]
+        rows = few if name == "few" else poisoned
+        margins = margin(logits(victim.student, self.square.images(rows)))
+        z = embed(encoder, self.square, rows)
+        return fit_probe(z, margins, encoder_fingerprint=encoder.fingerprint)
+
+    def _blame(self, probe: Probe) -> float:
+        """Give the background's share of what all directions change in the probe's margin."""
+        dictionary = self.components.dictionary
+        effect = (dictionary.atoms @ probe.between()[0] * dictionary.code_std).abs()
+        return float(effect[SPURIOUS] / effect.sum())
+
+    def add(self, name: str, run: Callable[[], Measurement], seed: int = 0) -> None:
+        """Measure once; a key with a slash holds the value of one seed."""
+        for key, value in self.ledger.measure(name, seed, run).items():
+            if key != "seconds":
+                short = key.partition("/")[0]
+                self.rows.setdefault(f"ablation_{short}_{name}", []).append(value)
+
+    def figures(self) -> Figures:
+        """Give the mean over seeds of everything measured."""
+        figures = Figures()
+        for key, values in self.rows.items():
+            figures.add(key, values, self.n, *TARGETS.get(key, (None, None)))
+        return figures

@@ -1,0 +1,171 @@
+"""`didae bench adversarial`: what metrics and funnel say of counterfactuals made to deceive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from didae.data.images import to_float, to_uint8
+from didae.data.square import Square
+from didae.decoders.base import StochasticCode
+from didae.demo import SquareRecipe, load_components
+from didae.metrics.images import outputs
+from didae.randomness import standard_normal
+from didae.runtime import progress
+from didae.storage import fingerprint, write_json
+from didae.students import margin
+from didae_bench.attacks import attack, drawing
+from didae_bench.cases import SPURIOUS
+from didae_bench.explainers.pgd import PGD, PGDConfig
+from didae_bench.figures import Figures
+from didae_bench.ledger import Ledger, Measurement
+from didae_bench.square import decode
+from didae_bench.victims import Audit, Victim
+
+STEPS = 10  # of an attack through the decoder
+PIXELS = PGDConfig(radius=128 / 255, step=4 / 255, iterations=40, stop=True)
+"""Most images flip long before they reach the radius, and their attack ends there."""
+ADAPTIVE_STEPS = 25  # of an attack on several networks at once
+ADAPTIVE_RADIUS = 32 / 255  # of its change, root mean square
+
+KINDS = (
+    *("alg2", "truth", "random"),
+    *("z_full", "z_half", "z_quarter", "z_through", "noise"),
+    *("pixels", "pixels_encoder", "pixels_judges"),
+)
+
+TARGETS: dict[str, tuple[float | None, float | None]] = {
+    "adversarial_flip_random": (None, 0.02),
+    "adversarial_na_pixels": (None, 0.10),
+    "adversarial_na_truth": (0.95, None),
+    "adversarial_nafr_alg2": (0.95, None),
+    "adversarial_confirmed_pixels": (None, 0.02),
+}
+
+
+def bench_adversarial(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+    """Attack the student in every way, and look at what metrics and funnel make of it."""
+    components, recipe, n = load_components(), SquareRecipe(), 40 if quick else 100
+    square = Square(recipe.size, recipe.seed)
+    audit = Audit.make(square, square.splits["test"][:n], components)
+    identities = {key: str(value) for key, value in components.fingerprints().items()}
+    settings = [n, STEPS, PIXELS.model_dump(), ADAPTIVE_STEPS, ADAPTIVE_RADIUS]
+    identity = fingerprint(recipe.model_dump(mode="json"), identities, *settings)
+    ledger = Ledger(folder / "adversarial.json", identity)
+    victims = [Victim.make(audit, recipe, seed, folder) for seed in range(2 if quick else 4)]
+    rows: dict[str, list[float]] = {}
+    for kind in progress(KINDS, "attacks"):
+        for victim in victims:
+            run = partial(Attacker(victim).measure, kind)
+            for key, value in ledger.measure(kind, victim.seed, run).items():
+                if key != "seconds":
+                    rows.setdefault(f"adversarial_{key}_{kind}", []).append(value)
+    figures = Figures()
+    for key, values in rows.items():
+        figures.add(key, values, n, *TARGETS.get(key, (None, None)))
+    if json is not None:
+        write_json(json, figures.to_json())
+    return figures
+
+
+@dataclass(frozen=True, eq=False)
+class Attacker:
+    """Makes counterfactuals of every kind for one student."""
+
+    victim: Victim
+
+    def measure(self, kind: str) -> Measurement:
+        """Make one kind of counterfactual and judge it."""
+        images, z = self.deliver(kind)
+        return self.victim.judge(images, z)
+
+    def deliver(self, kind: str) -> tuple[Tensor, Tensor]:
+        """Make counterfactuals of one kind."""
+        audit, decoder = self.victim.audit, self.victim.audit.components.decoder
+        if kind.startswith("z_") or kind in ("alg2", "random"):
+            z = audit.z + self._edits(kind)
+            return decode(decoder, z, audit.code), z
+        if kind == "noise":
+            code = StochasticCode(audit.code.noise + self._noise(), audit.code.residual)
+            return decode(decoder, audit.z, code), audit.z
+        images = self.victim.truth if kind == "truth" else self._pixels(kind)
+        return images, outputs(audit.components.encoder, images).float()
+
+    def _edits(self, kind: str) -> Tensor:
+        """Edit z by Algorithm 2, along a random direction of its length, or by an attack."""
+        audit, decoder = self.victim.audit, self.victim.audit.components.decoder
+        length = self.victim.edit.norm(dim=1)
+        if kind == "alg2":
+            return self.victim.edit
+        if kind == "random":
+            ids = [audit.square.ids[index] for index in audit.indices]
+            direction = standard_normal(self.victim.edit.shape[1:], self.victim.seed, ids)
+            return direction / direction.norm(dim=1, keepdim=True) * length[:, None]
+
+        def draw(step: Tensor, rows: Tensor) -> Tensor:
+            return drawing(decoder, audit.z[rows] + step, audit.code[rows])
+
+        share = {"z_half": 0.5, "z_quarter": 0.25}.get(kind, 1.0)
+        done = None if kind == "z_through" else self._flipped
+        start = torch.zeros_like(audit.z)
+        return attack(draw, self._odds, start, share * length, STEPS, done)
+
+    def _noise(self) -> Tensor:
+        """Attack x_T within the length of Gaussian noise."""
+        audit, noise = self.victim.audit, self.victim.audit.code.noise
+
+        def draw(step: Tensor, rows: Tensor) -> Tensor:
+            code = audit.code[rows]
+            changed = StochasticCode(code.noise + step, code.residual)
+            return drawing(audit.components.decoder, audit.z[rows], changed)
+
+        radius = torch.full((len(noise),), noise[0].numel() ** 0.5)
+        return attack(draw, self._odds, torch.zeros_like(noise), radius, STEPS, self._flipped)
+
+    def _pixels(self, kind: str) -> Tensor:
+        """Attack the pixels: of the student alone, of the encoder too, of the surrogates too."""
+        audit = self.victim.audit
+        if kind == "pixels":
+            ids = [audit.square.ids[index] for index in audit.indices]
+            attacked = PGD(PIXELS).explain(
+                audit.images, self.victim.student, self.victim.targets, self.victim.seed, ids
+            )
+            return attacked.images[:, 0]
+        networks = (
+            self.victim.student,
+            *(self.victim.surrogates if kind == "pixels_judges" else ()),
+        )
+        dictionary, pixels = audit.components.dictionary, to_float(audit.images)
+        wanted = dictionary.encode(audit.z).clone()
+        wanted[:, SPURIOUS] += self.victim.change
+
+        def draw(step: Tensor, rows: Tensor) -> Tensor:
+            return (pixels[rows] + step).clamp(0, 1)
+
+        def score(images: Tensor, rows: Tensor) -> Tensor:
+            codes = dictionary.encode(audit.components.encoder(images))
+            off = ((codes - wanted[rows]) / dictionary.code_std).square().sum(1)
+            # A margin of 1 is enough; beyond it only the encoder is still to be deceived.
+            return sum((self._odds(images, rows, n).clamp_max(1) for n in networks), -off)
+
+        radius = torch.full((len(pixels),), ADAPTIVE_RADIUS * pixels[0].numel() ** 0.5)
+        step = attack(draw, score, torch.zeros_like(pixels), radius, ADAPTIVE_STEPS)
+        return to_uint8(draw(step, torch.arange(len(pixels))))
+
+    def _odds(
+        self, images: Tensor, rows: Tensor, network: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Give the log-odds of the targets."""
+        return margin((network or self.victim.student)(images)) * (
+            2 * self.victim.targets[rows] - 1
+        )
+
+    @torch.no_grad()
+    def _flipped(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Say which students flip on the images as they would be delivered."""
+        return self._odds(to_float(to_uint8(images)), rows) > 0

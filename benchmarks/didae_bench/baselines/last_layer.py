@@ -1,0 +1,86 @@
+"""Deep feature reweighting: the last layer, refitted on a balanced subset. Needs group labels."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from didae.config import Config
+from didae.errors import DidaeError
+from didae.randomness import generator
+from didae.repair.base import Labelled
+from didae.repair.layers import inputs_of, last_linear, logistic
+from didae_bench.baselines.selection import best
+
+
+class LastLayerConfig(Config):
+    """How the last layer is refitted.
+
+    Attributes
+    ----------
+    penalties : tuple of float
+        Weights of the squared norm to try; validation AGA chooses.
+    subsets : int
+        Balanced subsets whose fits are averaged, as in the paper's ten.
+    steps : int
+        Iterations of L-BFGS at most.
+    """
+
+    penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    subsets: int = Field(default=10, ge=1)
+    steps: int = Field(default=100, ge=1)
+
+
+def reweight_last_layer(
+    student: nn.Module,
+    train_data: Labelled,
+    validation: Labelled,
+    config: LastLayerConfig,
+    seed: int,
+) -> nn.Module:
+    """Refit the last layer so that every group counts the same (DFR, Kirichenko et al. 2023)."""
+    groups = train_data.groups()
+    if not train_data.every_group_occurs():
+        raise DidaeError(
+            "last layer: a group of label and attribute has no training image; "
+            "no reweighting can help, use cfkd."
+        )
+    features = inputs_of(last_linear(student), student, train_data.images).double()
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-6)
+    standard = (features - mean) / std
+
+    def refitted(penalty: float) -> nn.Module:
+        fits = [
+            logistic(
+                standard[rows],
+                train_data.labels[rows],
+                last_linear(student).out_features,
+                penalty,
+                config.steps,
+            )
+            for rows in (_balanced(groups, seed, number) for number in range(config.subsets))
+        ]
+        weight = torch.stack([fit[0] for fit in fits]).mean(0) / std
+        bias = torch.stack([fit[1] for fit in fits]).mean(0) - weight @ mean
+        repaired = copy.deepcopy(student)
+        layer = last_linear(repaired)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        return repaired
+
+    return best((refitted(penalty) for penalty in config.penalties), validation)
+
+
+def _balanced(groups: Tensor, seed: int, number: int) -> Tensor:
+    """Draw as many rows of every group as the smallest has."""
+    random = generator(seed, "balanced subset", number)
+    smallest = int(groups.unique(return_counts=True)[1].min())
+    rows: list[Tensor] = []
+    for group in groups.unique():
+        members = (groups == group).nonzero()[:, 0]
+        rows.append(members[torch.randperm(len(members), generator=random)[:smallest]])
+    return torch.cat(rows)

@@ -1,0 +1,1 @@
+"""How the decoders of two benchmarks are made."""

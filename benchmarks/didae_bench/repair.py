@@ -1,0 +1,316 @@
+"""`didae bench repair`: from a biased student to a repaired one, ours beside the baselines."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from didae.data.square import FACTORS, Square
+from didae.demo import SquareRecipe, fit_judges, load_components, load_judges
+from didae.dictionaries import SVD, Dictionary
+from didae.encoders.base import embed
+from didae.explainer import Components, ExplainConfig, explain
+from didae.randomness import generator
+from didae.repair.base import judge, require_disjoint
+from didae.repair.run import RepairConfig, repair_student
+from didae.storage import fingerprint, write_json
+from didae.teachers import Oracle, Pairs, read_pairs, square_classes
+from didae_bench.baselines.clarc import (
+    PenaltyConfig,
+    ProjectionConfig,
+    penalise_artifact,
+    project_artifact,
+)
+from didae_bench.baselines.group_dro import GroupDROConfig, group_dro
+from didae_bench.baselines.last_layer import LastLayerConfig, reweight_last_layer
+from didae_bench.cases import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, labelled
+from didae_bench.figures import Figures
+from didae_bench.heads import (
+    Embedded,
+    HeadCase,
+    audit_figures,
+    head_figures,
+    noise_figures,
+    random_dictionary,
+)
+from didae_bench.ledger import Ledger, Measurement
+from didae_bench.resnet import resnet_figures
+
+CORRELATIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+EXPLAINED = 100
+"""Held-out images on whose counterfactuals the oracle judges."""
+
+CONFIGS = (RepairConfig, LastLayerConfig, GroupDROConfig, ProjectionConfig, PenaltyConfig)
+
+TARGETS: dict[str, tuple[float | None, float | None]] = {
+    "cfkd_aga_098": (0.960, None),
+    "cfkd_wga_098": (0.93, None),
+    "cfkd_oracle_aga_098": (0.960, None),
+    "cfkd_below_ceiling_098": (None, 0.01),
+    "cfkd_resnet18_aga_098": (0.965, None),
+    "cfkd_aga_100": (0.958, None),
+    "probe_cfkd_aga_098": (0.95, None),
+    "probe_cfkd_above_projection_098": (0, None),
+    "svd_cfkd_aga_098": (0.95, None),
+    "pclarc_aga_098": (0.756, None),
+    "rrclarc_aga_098": (0.756, None),
+    "dfr_aga_098": (0.491, None),
+    "verdicts": (None, 5),
+    "noisy_gain_kept": (0.90, None),
+    "gate_harmful_accepted": (None, 0.05),
+    "gate_useful_kept": (0.90, None),
+    "control_nothing_marked_changed": (None, 0),
+    "control_random_direction_gain": (None, 0.02),
+    "control_inverted_accepted": (None, 0),
+    "repair_seconds": (None, 120),
+    "repair_head_seconds": (None, 5),
+    **{f"cfkd_gain_{round(100 * c):03d}": (0.0, None) for c in CORRELATIONS},
+}
+
+NEEDS = {
+    **dict.fromkeys(("dfr", "groupdro", "pclarc", "rrclarc"), "group labels"),
+    **dict.fromkeys(("cfkd", "cfkd_oracle", "cfkd_resnet18", "svd_cfkd"), "verdicts"),
+    **dict.fromkeys(("probe_cfkd", "probe_projection"), "verdicts"),
+    "ceiling": "true counterfactuals",
+}
+"""What a method needs besides images and labels."""
+
+
+def bench_repair(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+    """Repair biased students of several seeds in every way, and judge them on unseen images."""
+    bench = _Bench(folder)
+    seeds = range(2 if quick else 4)
+    once = seeds[:1] if quick else seeds
+    for seed in seeds:
+        bench.student(seed)
+        bench.svd(seed)
+        bench.heads(seed, audits=2 if quick else 5)
+        for correlation in CORRELATIONS[-1:] if quick else CORRELATIONS:
+            bench.correlation(seed, correlation)
+    for seed in once:
+        bench.controls(seed)
+        bench.baselines(seed)
+        if not quick:
+            bench.resnet(seed)
+    figures = bench.figures()
+    if json is not None:
+        write_json(json, figures.to_json())
+    return figures
+
+
+class _Bench:
+    """Measurements on one pool with the shipped components."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.components, self.recipe = folder, load_components(), SquareRecipe()
+        self.square = Square(self.recipe.size, self.recipe.seed)
+        self.test = labelled(Square(TEST_IMAGES, TEST_SEED), torch.arange(TEST_IMAGES))
+        identities = self.components.fingerprints()
+        identity = fingerprint(
+            self.recipe.model_dump(mode="json"),
+            *(config().model_dump(mode="json") for config in CONFIGS),
+            {key: str(value) for key, value in identities.items()},
+        )
+        self.ledger = Ledger(folder / "measured.json", identity)
+        self.rows: dict[str, list[float]] = {}
+
+    @cached_property
+    def embedded(self) -> Embedded:
+        """Embedded: the test images."""
+        test = Square(TEST_IMAGES, TEST_SEED)
+        return Embedded.of(self.components, test, torch.arange(TEST_IMAGES))
+
+    def case(self, seed: int, correlation: float = 0.98) -> Case:
+        """Give the biased student of a seed."""
+        recipe = self.recipe.model_copy(update={"correlation": correlation})
+        place = self.folder / f"seed-{seed}" / f"{round(100 * correlation):03d}"
+        return Case(self.square, recipe, seed, self.components, place)
+
+    def student(self, seed: int) -> None:
+        """Repair by answers and by an oracle, at the poisoning of the paper, and the ceiling."""
+
+        def run() -> Measurement:
+            case = self.case(seed)
+            biased, start = case.student, time.perf_counter()
+            made = case.counterfactuals()
+            repaired = case.repair(biased, made)
+            seconds = time.perf_counter() - start
+            require_disjoint(torch.cat([case.train.images, made.images]), self.test.images)
+            ceiling = judge(case.repair(biased, case.true_counterfactuals()), self.test)
+            original, now = judge(biased, self.test), judge(repaired, self.test)
+            found = self._spurious(case, "oracle")
+            by_oracle = (
+                now
+                if found == (SPURIOUS,)
+                else judge(case.repair(biased, case.counterfactuals(found)), self.test)
+            )
+            return {
+                "original_aga_098": original.aga,
+                "original_wga_098": original.wga,
+                "ceiling_aga_098": ceiling.aga,
+                "ceiling_wga_098": ceiling.wga,
+                "cfkd_aga_098": now.aga,
+                "cfkd_wga_098": now.wga,
+                "cfkd_below_ceiling_098": ceiling.aga - now.aga,
+                "cfkd_oracle_aga_098": by_oracle.aga,
+                "verdicts": len(FACTORS),
+                "repair_seconds": seconds,
+            }
+
+        self._add("student", seed, run)
+
+    def controls(self, seed: int) -> None:
+        """Repair what must not be repaired."""
+
+        def run() -> Measurement:
+            case = self.case(seed)
+            biased = case.student
+            components = replace(self.components, student=biased)
+            data = case.train, case.held_out
+            nothing = repair_student(components, *data, (), RepairConfig()).student
+            same = zip(biased.state_dict().values(), nothing.state_dict().values(), strict=True)
+            inverted = repair_student(
+                components, *data, (FACTORS.index("foreground"),), RepairConfig()
+            )
+            # Longer training alone teaches the student something; it must not pass for a gain.
+            longer = case.repair(biased, case.train)
+            other = random_dictionary(components.dictionary, seed)
+            random = case.repair(biased, case.counterfactuals((SPURIOUS,), other))
+            wrong = repair_student(
+                replace(components, dictionary=other), *data, (SPURIOUS,), RepairConfig()
+            )
+            longer_aga = judge(longer, self.test).aga
+            return {
+                "longer_training_aga_098": longer_aga,
+                "control_nothing_marked_changed": float(not all(a.equal(b) for a, b in same)),
+                "control_inverted_accepted": float(inverted.decision.accepted),
+                "control_random_direction_accepted": float(wrong.decision.accepted),
+                "control_random_direction_gain": judge(random, self.test).aga - longer_aga,
+            }
+
+        self._add("controls", seed, run)
+
+    def svd(self, seed: int) -> None:
+        """Repair along the spurious directions that an oracle finds among singular vectors."""
+
+        def run() -> Measurement:
+            case = self.case(seed)
+            encoder = self.components.encoder
+            z = embed(encoder, self.square, self.square.splits["train"])
+            dictionary = SVD(4).fit(z, encoder_fingerprint=encoder.fingerprint)
+            found = self._spurious(case, "svd", dictionary)
+            if not found:
+                return {"svd_cfkd_aga_098": judge(case.student, self.test).aga}
+            repaired = case.repair(case.student, case.counterfactuals(found, dictionary))
+            return {"svd_cfkd_aga_098": judge(repaired, self.test).aga}
+
+        self._add("svd", seed, run)
+
+    def correlation(self, seed: int, correlation: float) -> None:
+        """Repair at another poisoning."""
+
+        def run() -> Measurement:
+            case, name = self.case(seed, correlation), f"{round(100 * correlation):03d}"
+            before = judge(case.student, self.test).aga
+            after = judge(case.repair(case.student, case.counterfactuals()), self.test)
+            return {
+                f"original_aga_{name}": before,
+                f"cfkd_aga_{name}": after.aga,
+                f"cfkd_wga_{name}": after.wga,
+                f"cfkd_gain_{name}": after.aga - before,
+            }
+
+        self._add(f"correlation-{correlation}", seed, run)
+
+    def heads(self, seed: int, audits: int) -> None:
+        """Repair a linear head on z, with noisy verdicts, and let the gate judge audits of it."""
+
+        def make(draw: int) -> HeadCase:
+            return HeadCase.make(self.components, self.square, self.recipe, self.embedded, draw)
+
+        def run() -> Measurement:
+            case, pairs = make(seed), self._explained(self.case(seed), "oracle")
+            return {**head_figures(case), **noise_figures(case, pairs, square_classes)}
+
+        self._add("heads", seed, run)
+        first = 1000 * (seed + 1)  # draws of their own, not those of the students
+        cases = (make(draw) for draw in range(first, first + audits))
+        self._add(f"audits-{audits}", seed, lambda: audit_figures(cases))
+
+    def baselines(self, seed: int) -> None:
+        """Repair with the methods that need group labels."""
+
+        def aga(name: str, repaired: nn.Module) -> Measurement:
+            now = judge(repaired, self.test)
+            return {f"{name}_aga_098": now.aga, f"{name}_wga_098": now.wga}
+
+        case = self.case(seed)
+        data = case.train, case.held_out
+        methods = {
+            "dfr": lambda: reweight_last_layer(case.student, *data, LastLayerConfig(), seed),
+            "groupdro": lambda: group_dro(case.student, *data, GroupDROConfig(), seed),
+            "pclarc": lambda: project_artifact(case.student, *data, ProjectionConfig(), seed),
+            "rrclarc": lambda: penalise_artifact(case.student, *data, PenaltyConfig(), seed),
+        }
+        for name, method in methods.items():
+            self._add(name, seed, lambda n=name, m=method: aga(n, m()))
+
+    def resnet(self, seed: int) -> None:
+        """Repair torchvision's ResNet-18, where torchvision is installed."""
+        try:
+            importlib.import_module("torchvision")
+        except (ImportError, RuntimeError):  # absent, or built for another torch
+            return
+        self._add("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
+
+    def figures(self) -> Figures:
+        """Give the mean over seeds of everything measured."""
+        figures = Figures()
+        for key, values in self.rows.items():
+            method = key.partition("_aga")[0].partition("_wga")[0]
+            bounds = TARGETS.get(key, (None, None))
+            figures.add(key, values, len(self.test), *bounds, NEEDS.get(method, ""))
+        return figures
+
+    def _with_judges(self, seed: int, dictionary: Dictionary) -> Components:
+        """Give the components with the student of a seed, its probe and surrogates."""
+        place = self.folder / f"seed-{seed}" / "judges"
+        fit_judges(self.square, self.components.encoder, self.recipe, seed, place)
+        student, probe, surrogates = load_judges(place)
+        return replace(
+            self.components,
+            dictionary=dictionary,
+            student=student,
+            probe=probe,
+            surrogates=surrogates,
+        )
+
+    def _explained(
+        self, case: Case, name: str, dictionary: Dictionary | None = None
+    ) -> list[Pairs]:
+        """Explain the biased student on held-out images: what a teacher gets to see."""
+        components = self._with_judges(case.seed, dictionary or self.components.dictionary)
+        folder = self.folder / f"seed-{case.seed}" / name
+        rows = case.rows[1][torch.randperm(len(case.rows[1]), generator=generator(case.seed))]
+        explain(self.square, rows[:EXPLAINED].tolist(), components, ExplainConfig(), folder)
+        return read_pairs(folder)
+
+    def _spurious(
+        self, case: Case, name: str, dictionary: Dictionary | None = None
+    ) -> tuple[int, ...]:
+        """Let an oracle judge the directions, and give those it calls spurious."""
+        oracle = Oracle(square_classes)
+        pairs = self._explained(case, name, dictionary)
+        return tuple(p.direction for p in pairs if oracle.judge(p) == "spurious")
+
+    def _add(self, name: str, seed: int, run: Callable[[], Measurement]) -> None:
+        for key, value in self.ledger.measure(name, seed, run).items():
+            if key != "seconds":
+                self.rows.setdefault(key, []).append(value)

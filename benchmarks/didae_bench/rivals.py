@@ -1,0 +1,196 @@
+"""`didae bench rivals`: DiDAE beside ACE, DiME, FastDiME and SCE, on one network, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from didae.data.square import Square
+from didae.decoders.base import Decoder
+from didae.demo import (
+    SHIPPED,
+    SquareRecipe,
+    broad_images,
+    fit_judges,
+    load_components,
+    load_judges,
+    poisoned_split,
+)
+from didae.metrics.groups import gain
+from didae.repair.base import judge
+from didae.repair.cfkd import CfkdConfig, cfkd
+from didae.storage import fingerprint, load_tensors, save_tensors, write_json, write_text
+from didae.students import Probe, StudentNetwork
+from didae.training import TrainingConfig
+from didae_bench.cases import TEST_IMAGES, TEST_SEED, labelled
+from didae_bench.explainers import SmoothingConfig, fit_smooth_student
+from didae_bench.figures import Figures
+from didae_bench.ledger import Ledger, Measurement
+from didae_bench.rivals_figure import speed_and_validity
+from didae_bench.rivals_judging import Judged, Jury, costs_of, true_counterfactuals
+from didae_bench.rivals_methods import CONFIGS, FULL, GUIDE, NAMES, QUICK, RIVALS, Methods
+from didae_bench.rivals_table import add_figures, markdown
+
+BATCHES = (16, 8)
+"""Images at once: in the whole table, and to see whether the other is faster."""
+
+TAUGHT = ("didae", "ace", "dime", "fastdime", "sce", "pgd", "noedit", "truth")
+"""Methods whose counterfactuals a student learns from."""
+
+TIMED = ("didae", "ace", "dime", "fastdime", "sce")
+"""Methods timed at the second batch size as well."""
+
+APART = 400
+"""Test images from one seed's to the next one's."""
+
+REPAIR = CfkdConfig(
+    training=TrainingConfig(steps=300, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
+)
+
+
+def bench_rivals(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+    """Explain biased students of several seeds with every method, and judge what comes out."""
+    bench = _Bench(folder, QUICK if quick else FULL)
+    seeds = range(2 if quick else 4)
+    for seed in seeds:
+        for method in bench.plan:
+            bench.bill(seed, method)
+    for method in TIMED:
+        bench.other_batch(method)
+    for seed in seeds:
+        for method in TAUGHT:
+            bench.gain(seed, method)
+    figures = Figures()
+    everything = {method: [bench.judged(seed, method) for seed in seeds] for method in bench.plan}
+    add_figures(figures, everything, {method: bench.other_batch(method) for method in TIMED})
+    write_text(folder / "rivals.md", markdown(figures))
+    drawn = {
+        method: (figures[f"seconds_per_cf_{method}"].value, figures[f"nafr_{method}"].value)
+        for method in ("didae", *RIVALS)
+    }
+    write_text(folder / "rivals.svg", speed_and_validity(drawn, NAMES))
+    if json is not None:
+        write_json(json, figures.to_json())
+    return figures
+
+
+class _Bench:
+    """Counterfactuals on disk, and what was measured on them, by method and seed."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, tuple[int, int]]) -> None:
+        self.folder, self.plan, self.recipe = folder, plan, SquareRecipe()
+        self.shipped = load_components()
+        self.denoiser = Decoder.load(SHIPPED / "denoiser")
+        self.square = Square(self.recipe.size, self.recipe.seed)
+        self.test = labelled(Square(TEST_IMAGES, TEST_SEED), torch.arange(TEST_IMAGES))
+        identities = {**self.shipped.fingerprints(), "denoiser": self.denoiser.fingerprint}
+        identity = fingerprint(
+            *(config.model_dump(mode="json") for config in (self.recipe, GUIDE, REPAIR, *CONFIGS)),
+            {key: str(value) for key, value in identities.items()},
+        )
+        self.ledger = Ledger(folder / "measured.json", identity)
+        self._judges: dict[int, tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]] = {}
+        self.few = min(plan[method][0] for method in TAUGHT)
+
+    def judges(self, seed: int) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
+        """Give the student, probe and surrogates of a seed; finished ones are read."""
+        if seed not in self._judges:
+            place = self.folder / f"seed-{seed}" / "judges"
+            fit_judges(self.square, self.shipped.encoder, self.recipe, seed, place)
+            self._judges[seed] = load_judges(place)
+        return self._judges[seed]
+
+    def guide(self, seed: int) -> StudentNetwork:
+        """Train SCE's stand-in for the student of a seed; a finished one is read."""
+        broad = self.square.images(broad_images(self.square, self.recipe, seed))
+        training = GUIDE.model_copy(update={"seed": seed})
+        place = self.folder / f"seed-{seed}" / "guide"
+        student, *_ = self.judges(seed)
+        return fit_smooth_student(student, broad, SmoothingConfig(), training, place)
+
+    def jury(self, seed: int, images: int) -> Jury:
+        """Give the test images of a seed, with those who judge what is made of them."""
+        rows = self.square.splits["test"][APART * seed :][:images]
+        student, _, surrogates = self.judges(seed)
+        return Jury.of(self.square, rows, student, surrogates)
+
+    def bill(self, seed: int, method: str) -> Measurement:
+        """Explain, keep the counterfactuals, and give what one cost."""
+        images, attempts = self.plan[method]
+        return self.ledger.measure(
+            self._name(method), seed, lambda: self._explain(seed, method, images, attempts)
+        )
+
+    def other_batch(self, method: str) -> Measurement:
+        """Explain a few images of the first seed in batches of another size."""
+        images = min(self.few, BATCHES[1])
+        name = f"batch-{BATCHES[1]}-{method}-{images}"
+        return self.ledger.measure(name, 0, lambda: self._explain(0, method, images, 1, 1))
+
+    def gain(self, seed: int, method: str) -> Measurement:
+        """Fine-tune the student on as many counterfactuals of every method, and judge it."""
+
+        def run() -> Measurement:
+            jury = self.jury(seed, self.few)
+            made = self._images(seed, method)[: self.few, 0]
+            lessons = jury.lessons(made)
+            rows, _ = poisoned_split(self.square, self.recipe, seed)
+            training = REPAIR.training.model_copy(update={"seed": seed})
+            student, *_ = self.judges(seed)
+            repaired = cfkd(
+                student,
+                labelled(self.square, torch.from_numpy(rows)),
+                lessons,
+                REPAIR.model_copy(update={"training": training}),
+            )
+            before, after = judge(student, self.test).aga, judge(repaired, self.test).aga
+            return {"gain": gain(before, after), "aga": after, "lessons": len(lessons)}
+
+        return self.ledger.measure(f"gain-{self.few}-{self._name(method)}", seed, run)
+
+    def judged(self, seed: int, method: str) -> Judged:
+        """Judge the counterfactuals of a method."""
+        images = self._images(seed, method)
+        taught = self.gain(seed, method) if method in TAUGHT else {}
+        groups = judge(self.judges(seed)[0], self.test).accuracies
+        costs = {**self.bill(seed, method), **taught}
+        return self.jury(seed, len(images)).judge(images, costs, list(groups.values()))
+
+    def _name(self, method: str) -> str:
+        images, attempts = self.plan[method]
+        return f"{method}-{images}x{attempts}"
+
+    def _place(self, seed: int, method: str) -> Path:
+        return self.folder / f"seed-{seed}" / f"{self._name(method)}.safetensors"
+
+    def _images(self, seed: int, method: str) -> Tensor:
+        self.bill(seed, method)
+        return load_tensors(self._place(seed, method))["images"]
+
+    def _explain(
+        self, seed: int, method: str, images: int, attempts: int, batch: int = 0
+    ) -> Measurement:
+        """Explain in batches of one of the two sizes; those of the first are kept."""
+        jury = self.jury(seed, images)
+        if method == "truth":
+            made, costs = true_counterfactuals(self.square, jury.rows)[:, None], {}
+        else:
+            student, probe, _ = self.judges(seed)
+            methods = Methods(self.shipped, probe, self.denoiser, lambda: self.guide(seed))
+            explainer = methods.build(method)
+            found = explainer.explain(
+                jury.images,
+                student,
+                jury.targets,
+                seed=seed,
+                ids=jury.ids,
+                attempts=attempts,
+                batch_size=BATCHES[batch],
+            )
+            made, costs = found.images, costs_of(found)
+        if not batch:
+            save_tensors(self._place(seed, method), {"images": made})
+        return costs

@@ -1,0 +1,144 @@
+"""What an ablation measures, on ways whose worth is known."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from didae.data.images import to_float, to_uint8
+from didae.data.square import FACTOR_COUNT, FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD, Square
+from didae.decoders.base import StochasticCode
+from didae.demo import SHIPPED, load_components, load_judges
+from didae.dictionaries import Procrustes
+from didae.errors import DidaeError
+from didae.training import TrainingConfig
+from didae_bench import ablations
+from didae_bench.ablations import bench_ablations
+from didae_bench.autoencoder import Autoencoder, AutoencoderConfig, fit_autoencoder
+from didae_bench.frontier import Point, frontier, unsurpassed
+from didae_bench.reflection import Way, reflect
+from didae_bench.victims import Audit, Victim
+
+N = 12
+
+
+@cache
+def victim() -> Victim:
+    square = Square(16_000, 0)
+    audit = Audit.make(square, square.splits["test"][:N], load_components())
+    return Victim(audit, *load_judges(SHIPPED), 0)
+
+
+def oracle(obeys: float) -> Way:
+    """Square itself as the decoder: z is the factors; `obeys` is the share of an edit it makes."""
+    square, indices = victim().audit.square, victim().audit.indices
+    every = torch.from_numpy((square.factors - FACTOR_MEAN) / FACTOR_STD).float()
+
+    def look(_):
+        z = every[indices]
+        return z, StochasticCode(torch.zeros(N, 0), torch.zeros(N, 3, 64, 64))
+
+    def draw(z, *_):
+        mixed = every[indices] + obeys * (z - every[indices])
+        factors = np.rint(mixed.numpy() * FACTOR_STD + FACTOR_MEAN).clip(0, FACTOR_COUNT - 1)
+        return square.render(indices, factors)
+
+    return Way(Procrustes().fit(every[:2000], every[:2000], FACTORS), look, draw)
+
+
+def test_a_perfect_decoder_reaches_the_truth():
+    found = reflect(oracle(1), [victim()])
+    assert found["correlation"] == pytest.approx(1, abs=1e-3)
+    assert found["truth_psnr"] > 45
+    assert found["round_trip_psnr"] == pytest.approx(99)
+    assert found["slope"] == pytest.approx(1, abs=0.03)
+    assert found["r2"] > 0.99
+    assert found["nafr/0"] == found["flip/0"] > 0.5
+    assert found["rate"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
+def test_a_decoder_that_ignores_the_edit_is_found_out():
+    found = reflect(oracle(0), [victim()])
+    assert found["truth_psnr"] < 20
+    assert found["slope"] == pytest.approx(0, abs=1e-6)
+    assert found["flip/0"] == 0
+    assert not {"na/0", "r2"} & set(found)  # undefined, not zero
+    half = reflect(oracle(0.5), [victim()])
+    assert half["slope"] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_the_loss_is_the_bound_on_the_likelihood(variational):
+    network = Autoencoder(AutoencoderConfig(dim=5, width=4, variational=variational)).double()
+    images = torch.rand(3, 3, 64, 64, dtype=torch.float64)
+    noise = torch.randn(3, 5, dtype=torch.float64)
+    found = network(images, noise).detach().numpy()
+    code = network.down(images * 2 - 1).detach().numpy()
+    expected = np.zeros(3)
+    if variational:
+        mean, log_variance = code[:, :5], code[:, 5:]
+        variance = np.exp(log_variance)
+        expected += 0.5 * (mean**2 + variance - 1 - log_variance).sum(1)
+        code = mean + noise.numpy() * np.sqrt(variance)
+    drawn = (network.up(torch.from_numpy(code)).detach().numpy() + 1) / 2
+    squares = ((drawn - images.numpy()) * 255 / NOISE_STD) ** 2
+    expected += 0.5 * squares.sum((1, 2, 3))
+    np.testing.assert_allclose(found, expected / (3 * 64 * 64), rtol=1e-10)
+
+
+def test_the_residual_gives_the_image_back_and_training_helps(tmp_path):
+    images = victim().audit.images
+    training = TrainingConfig(steps=30, batch_size=4, learning_rate=2e-3, ema_decay=0.8)
+    config = AutoencoderConfig(dim=8, width=4)
+    network = fit_autoencoder(images, config, training, tmp_path / "autoencoder")
+    z = network.encode(images)
+    residual = network.residual(images, z)
+    assert torch.equal(network.decode(z, residual), images)
+    drawn = network.decode(z, 0 * residual)
+    assert not torch.equal(drawn, images)
+    torch.manual_seed(0)
+    untrained = Autoencoder(config)
+    noise = torch.zeros(N, 8)
+    assert network(to_float(images), noise).mean() < untrained(to_float(images), noise).mean()
+    again = fit_autoencoder(images, config, training, tmp_path / "autoencoder")
+    assert torch.equal(again.encode(images), z)
+    assert to_uint8(to_float(images)).equal(images)
+
+
+def test_the_frontier_is_what_none_surpasses():
+    fast, good = Point("fast", 100, 30), Point("good", 1, 40)
+    middle, bad = Point("middle", 10, 35), Point("bad", 9, 34)
+    assert unsurpassed([fast, bad, good, middle]) == [good, middle, fast]
+    assert unsurpassed([bad, bad]) == [bad, bad]
+    drawn = frontier([fast, bad, good, middle], "a second", "<PSNR>", ("on", "off"))
+    assert drawn.count("<circle") == 4
+    assert "&lt;PSNR&gt;" in drawn
+    assert drawn.index("good: 1, 40") < drawn.index("middle: 10, 35")
+    with pytest.raises(DidaeError, match="cannot be drawn"):
+        frontier([Point("still", 0, 1)], "a", "b", ("on", "off"))
+
+
+def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    made = []
+
+    def measured(*_):
+        made.append(1)
+        return {"rate": 2.0, "truth_psnr": 30.0, "na/0": 1.0, "na/1": 0.5}
+
+    monkeypatch.setattr(Victim, "make", lambda *_: victim())
+    monkeypatch.setattr(ablations, "reflect", measured)
+    monkeypatch.setattr(ablations._Bench, "autoencoder", lambda *_: None)
+    monkeypatch.setattr(ablations._Bench, "sampled", lambda *_: oracle(1))
+    monkeypatch.setattr(ablations._Bench, "dictionaries", {"svd2": lambda: None})
+    monkeypatch.setattr(ablations._Bench, "probe", lambda _, seed, __: {"agreement": seed})
+    for _ in range(2):
+        figures = bench_ablations(True, tmp_path, tmp_path / "figures.json")
+        assert len(made) == 2 * (len(ablations.SAMPLERS) + len(ablations.EVEN) + 2) + 1
+    assert figures["ablation_na_svd2"].value == pytest.approx(0.75)
+    assert figures["ablation_truth_psnr_svd2"].seeds == 1
+    assert figures["ablation_agreement_probe_broad"].value == pytest.approx(0.5)
+    assert (tmp_path / "frontier.svg").read_text().startswith("<svg")

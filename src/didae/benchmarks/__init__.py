@@ -1,1 +1,0 @@
-"""Benchmarks: one file per table, each with the paper's form beside ours."""
