@@ -16,7 +16,7 @@ from cli.parts import explain_flags, make_parts
 from didae.app.state import Run
 from didae.cli import main
 from didae.explainer import explain
-from didae.storage import FolderLock, shard_files
+from didae.storage import lock_folder, shard_files
 from failures import refused
 from kills import contents
 
@@ -228,7 +228,7 @@ def test_only_what_is_missing_is_made_again(run, monkeypatch) -> None:
 
 def test_two_writers_are_one_too_many(run, capsys) -> None:
     before, codes = contents(run.parent), list[int]()
-    with FolderLock(run):
+    with lock_folder(run):
         other = Thread(target=lambda: codes.append(main(COMMAND)))
         other.start()
         other.join()

@@ -29,7 +29,7 @@ from didae.repair.run import RepairConfig
 from didae.report import write_report
 from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
 from didae.runtime import resolve_device, watched
-from didae.storage import FolderLock
+from didae.storage import lock_folder
 from didae.teachers import VERDICTS_FILE, Verdicts
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class App(Command):
         verdicts = Verdicts.load(folder / VERDICTS_FILE)
         recipe = load_yaml(Demo, folder / RUN_FILE).recipe
         home.mkdir(exist_ok=True)
-        with FolderLock(home):
+        with lock_folder(home):
             data = RepairData.of_square(Square(recipe.size, recipe.seed), recipe)
             repair_and_measure(components, data, verdicts, self.repair, home)
 

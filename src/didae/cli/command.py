@@ -22,7 +22,7 @@ from typing_extensions import override
 from didae.cli import EXIT_CODES
 from didae.config import Config, load_yaml, save_yaml
 from didae.errors import DidaeError, ImageReadError, visible
-from didae.storage import FolderLock, prepare_run_folder
+from didae.storage import lock_folder, prepare_run_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,7 +77,7 @@ class Command(Config):
         """Keep others from writing to a folder until the command ends."""
         # The processes that share a training share its folder too; the first of them writes.
         if os.environ.get("RANK", "0") == "0":
-            self._locks.enter_context(FolderLock(folder))
+            self._locks.enter_context(lock_folder(folder))
 
     @classmethod
     def parse(cls, name: str, arguments: list[str]) -> Self:

@@ -52,11 +52,11 @@ from didae.explainer.sweep import Pictures, Sweep
 from didae.randomness import generator
 from didae.runtime import progress
 from didae.storage import (
-    FolderLock,
     Stamp,
     commit,
     fingerprint,
     json_bytes,
+    lock_folder,
     prepare_run_folder,
     read_json,
     read_shard,
@@ -124,7 +124,7 @@ def explain(
         components.check_images(few, config)
     run = _Run(source, chosen, components, config, Path(folder))
     run.require_own()
-    with FolderLock(prepare_run_folder(folder)):
+    with lock_folder(prepare_run_folder(folder)):
         run.sweep(run.open())
         return run.close()
 

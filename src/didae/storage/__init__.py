@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from didae.storage.components import (
-    SCHEMA,
     differences,
+    fingerprint,
     keep_or_make,
     load_component,
     load_module,
@@ -15,6 +15,7 @@ from didae.storage.components import (
 from didae.storage.files import (
     commit,
     json_bytes,
+    lock_folder,
     prepare_run_folder,
     read_bytes,
     read_json,
@@ -22,13 +23,9 @@ from didae.storage.files import (
     write_json,
     write_text,
 )
-from didae.storage.fingerprints import fingerprint
-from didae.storage.locks import FolderLock
 from didae.storage.tables import Stamp, read_shard, read_table, shard_files, write_shard
 
 __all__ = [
-    "SCHEMA",
-    "FolderLock",
     "Stamp",
     "commit",
     "differences",
@@ -38,6 +35,7 @@ __all__ = [
     "load_component",
     "load_module",
     "load_tensors",
+    "lock_folder",
     "prepare_run_folder",
     "read_bytes",
     "read_json",

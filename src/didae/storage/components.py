@@ -1,13 +1,14 @@
-"""Tensors in safetensors files, and components: a folder with a configuration and its weights."""
+"""Tensors in safetensors files, components (configuration and weights), and names for contents."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import safetensors.torch
 import torch
@@ -15,40 +16,37 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from didae import __version__
-from didae.errors import DidaeError
+from didae.errors import DidaeError, reason
 from didae.storage.files import commit, json_bytes, read_bytes, read_json, write_bytes
-from didae.storage.fingerprints import fingerprint
-
-SCHEMA = 1
-"""Version of the layout of a component folder; a reader refuses a higher one."""
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+_WEIGHTS_FILE = "model.safetensors"
 
-MAX_HEADER: Final = 1 << 19
-"""Bytes of the header of a component's weights: enough for some thousand tensors."""
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
+# Version of the layout of a component folder; a reader refuses a higher one.
+_SCHEMA = 1
+# Bytes of the header of a component's weights: enough for some thousand tensors.
+_MAX_HEADER = 1 << 19
+_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 logger = logging.getLogger(__name__)
 
 
-class Saveable(Protocol):
-    """What can be written to a folder."""
-
-    def save(self, folder: Path, /) -> None:
-        """Write it."""
+class _Saveable(Protocol):
+    def save(self, folder: Path, /) -> None: ...
 
 
-Saved = TypeVar("Saved", bound=Saveable)
+_Module = TypeVar("_Module", bound=nn.Module)
+_Saved = TypeVar("_Saved", bound=_Saveable)
+_Part: TypeAlias = (
+    "str | bytes | int | float | bool | Tensor | Mapping[str, _Part] | Sequence[_Part] | None"
+)
 
-_PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
-
-def _tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> bytes:
+def _tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     # Clones, because safetensors refuses views that share memory.
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return safetensors.torch.save(copies, dict(metadata) if metadata else None)
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    )
 
 
 def _parse_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
@@ -60,17 +58,15 @@ def _parse_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise DidaeError(
-            f"{path} is truncated or not a safetensors file ({reason}): fetch or make it again"
+            f"{path} is truncated or not a safetensors file ({reason(error)}): "
+            "fetch or make it again"
         ) from error
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors to a safetensors file atomically."""
-    write_bytes(path, _tensor_bytes(tensors, metadata))
+    write_bytes(path, _tensor_bytes(tensors))
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -87,30 +83,30 @@ def save_component(
     unnoticed.
     """
     folder = Path(folder)
-    weights = _tensor_bytes(tensors, None)
+    weights = _tensor_bytes(tensors)
     header = {
-        "schema": SCHEMA,
+        "schema": _SCHEMA,
         "kind": kind,
         "didae": __version__,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "config": config,
     }
-    commit({folder / WEIGHTS_FILE: weights, folder / CONFIG_FILE: json_bytes(header)})
+    commit({folder / _WEIGHTS_FILE: weights, folder / CONFIG_FILE: json_bytes(header)})
 
 
 def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read what `save_component` wrote."""
     folder = Path(folder)
     header = _checked_header(folder / CONFIG_FILE, kind)
-    weights = read_bytes(folder / WEIGHTS_FILE)
+    weights = read_bytes(folder / _WEIGHTS_FILE)
     # Eight bytes give the length of the header, which lists all tensors.
     listed = int.from_bytes(weights[:8], "little")
-    if listed > MAX_HEADER and not weights.startswith(_PICKLE_STARTS):
+    if listed > _MAX_HEADER and not weights.startswith(_PICKLE_STARTS):
         raise DidaeError(
-            f"{folder / WEIGHTS_FILE} is no safetensors file, or lists more than some thousand "
+            f"{folder / _WEIGHTS_FILE} is no safetensors file, or lists more than some thousand "
             "tensors, which no component has: fetch or make it again"
         )
-    tensors = _parse_tensors(folder / WEIGHTS_FILE, weights)
+    tensors = _parse_tensors(folder / _WEIGHTS_FILE, weights)
     digest = hashlib.sha256(weights).hexdigest()
     if header["weights_sha256"] != digest:
         header = _interrupted_header(folder, kind, digest)
@@ -118,8 +114,8 @@ def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[
 
 
 def load_module(
-    make: Callable[[], ModuleT], tensors: Mapping[str, Tensor], folder: str | Path
-) -> ModuleT:
+    make: Callable[[], _Module], tensors: Mapping[str, Tensor], folder: str | Path
+) -> _Module:
     """Build the module that a configuration asks for and give it the weights of its component.
 
     It is planned on the `meta` device first, which takes no memory, so that a configuration which
@@ -134,9 +130,8 @@ def load_module(
         module = make()
         module.load_state_dict(dict(tensors))
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise DidaeError(
-            f"{Path(folder) / CONFIG_FILE} and the weights beside it do not fit ({reason}): "
+            f"{Path(folder) / CONFIG_FILE} and the weights beside it do not fit ({reason(error)}): "
             "fetch or make the component again"
         ) from error
     return module
@@ -154,9 +149,9 @@ def differences(folder: Path, made_from: Mapping[str, Any]) -> list[str]:
 def keep_or_make(
     folder: Path,
     made_from: Mapping[str, Any],
-    load: Callable[[Path], Saved],
-    make: Callable[[Path], Saved],
-) -> Saved:
+    load: Callable[[Path], _Saved],
+    make: Callable[[Path], _Saved],
+) -> _Saved:
     """Load a component that was made from the same; make it, and say why, where none was.
 
     What makes it gets a folder for its checkpoints, which goes when the component is there.
@@ -188,10 +183,10 @@ def _checked_header(path: Path, kind: str) -> dict[str, Any]:
         or not isinstance(header.get("weights_sha256"), str)
     ):
         raise DidaeError(f"{path} does not describe a didae component: give the folder of a {kind}")
-    if schema > SCHEMA:
+    if schema > _SCHEMA:
         raise DidaeError(
             f"{path} was written by a newer didae ({header.get('didae')}; layout {schema}, "
-            f"known is {SCHEMA}): upgrade didae"
+            f"known is {_SCHEMA}): upgrade didae"
         )
     if header.get("kind") != kind:
         raise DidaeError(
@@ -211,6 +206,46 @@ def _interrupted_header(folder: Path, kind: str, digest: str) -> dict[str, Any]:
         if header["weights_sha256"] == digest:
             return header
     raise DidaeError(
-        f"{folder / WEIGHTS_FILE} is not the file that {CONFIG_FILE} was saved with: "
+        f"{folder / _WEIGHTS_FILE} is not the file that {CONFIG_FILE} was saved with: "
         "fetch or make both again"
     )
+
+
+def fingerprint(*parts: _Part) -> str:
+    """Hash texts, bytes, numbers, tensors and nestings of them.
+
+    Every part is framed by its type and length (tensors by dtype and shape too), so ``("ab", "c")``
+    and ``("a", "bc")`` differ, and so do ``1``, ``1.0``, ``True`` and ``"1"``. Mappings count
+    without their order; lists and tuples are the same, because JSON knows only one of them.
+    """
+    digest = hashlib.sha256()
+    for chunk in _frames(parts):
+        digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def _frames(part: _Part) -> Iterator[bytes | memoryview]:
+    data: bytes | memoryview = b""
+    inner: Sequence[_Part] = ()
+    if isinstance(part, Tensor):
+        values = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        head, data = f"tensor {part.dtype} {tuple(part.shape)} {values.size}", values.data
+    elif isinstance(part, (str, bytes)):
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        head = f"{'str' if isinstance(part, str) else 'bytes'} {len(data)}"
+    elif part is None or isinstance(part, (bool, int, float)):
+        data = json.dumps(part).encode()
+        head = f"number {len(data)}"
+    elif isinstance(part, Mapping):
+        mapping = cast("Mapping[str, _Part]", part)
+        inner = [item for key in sorted(mapping) for item in (key, mapping[key])]
+        head = f"mapping {len(mapping)}"
+    elif isinstance(part, (list, tuple)):
+        inner = part
+        head = f"sequence {len(part)}"
+    else:
+        raise TypeError(f"cannot take the fingerprint of a {type(part).__name__}")
+    yield f"{head}\n".encode()
+    yield data
+    for item in inner:
+        yield from _frames(item)

@@ -1,4 +1,4 @@
-"""Files that are complete or absent: every write is atomic and durable.
+"""Files that are complete or absent, and folders that one process at a time writes to.
 
 Every write goes to a hidden temporary file beside its goal, reaches the disk, and only then takes
 the goal's name. A process that is killed, or a disk that fills up, therefore leaves the earlier
@@ -13,15 +13,20 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import socket
+import time
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from didae.errors import DidaeError
-from didae.storage.locks import require_in_place
+
+_LOCK_FILE, _WRITER_FILE = ".lock", ".writer.json"
+_held: dict[Path, tuple[int, int]] = {}
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
@@ -58,21 +63,20 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    # A rename is durable once its folder has reached the disk; some systems cannot sync a folder.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def commit(files: Mapping[Path, bytes], durable: bool = True) -> None:
-    """Write files of one folder; none takes its name before all of them have reached the disk."""
+    """Write files of one folder; none takes its name before all of them have reached the disk.
+
+    The names are taken in this order. Not waiting for the disk is far faster, and enough for files
+    that are made again unless a later, durable one vouches for them.
+    """
     waiting: dict[Path, Path] = {}
     path = next(iter(files))
-    require_in_place(path)
+    for folder, identity in list(_held.items()):
+        if path.absolute().is_relative_to(folder) and _identity(folder) != identity:
+            raise DidaeError(
+                f"{folder} was moved or removed while it was being written: "
+                "run the same command again where it is now"
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for path, data in files.items():
@@ -80,7 +84,13 @@ def commit(files: Mapping[Path, bytes], durable: bool = True) -> None:
         for path, temporary in waiting.items():
             os.replace(temporary, path)
         if durable:
-            _sync_folder(path.parent)
+            # A rename is durable once its folder is on the disk; some systems cannot sync a folder.
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
     except OSError as error:
         raise _cannot("write", path, error) from error
     finally:
@@ -134,12 +144,12 @@ def _plain(value: object) -> object:
 
 
 def json_bytes(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
-    """Turn a value into the text of a JSON file."""
+    """Turn nested values, arrays, tensors and paths into JSON; NaN and infinity become null."""
     return _encode(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json(path: str | Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a JSON file atomically."""
+    """Write values, as `json_bytes` takes them, to a JSON file atomically."""
     write_bytes(path, json_bytes(value))
 
 
@@ -162,3 +172,51 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DidaeError(f"{path} must hold a JSON object {{...}}, not {type(value).__name__}")
     return cast("dict[str, Any]", value)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: str | Path) -> Generator[None]:
+    """Hold the right to write to a folder that is there; a thread may take it several times.
+
+    The operating system forgets the lock of a process that ends, however it ends: none is stale.
+    """
+    path = Path(folder).absolute()
+    lock = FileLock(path / _LOCK_FILE, timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        try:
+            found: dict[str, Any] = json.loads((path / _WRITER_FILE).read_text())
+            other = f"process {found['pid']} on {found['host']} (since {found['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            other = "another process"
+        raise DidaeError(
+            f"{folder} is being written by {other}: wait for it, end it, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise DidaeError(f"cannot lock {folder}: {error.strerror or error}") from error
+    outermost = lock.lock_counter == 1
+    if outermost:
+        _held[path] = _identity(path)
+        writer = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime()}
+        with contextlib.suppress(OSError):  # It is for the message alone.
+            (path / _WRITER_FILE).write_text(json.dumps(writer))
+    try:
+        yield
+        if outermost:
+            # What a killed process left half written is of no use when the work is done.
+            for left in path.rglob(".*.tmp"):
+                left.unlink(missing_ok=True)
+    finally:
+        if outermost and _held.pop(path) == _identity(path):
+            (path / _WRITER_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Tell a locked folder from another one that has come to its place."""
+    try:
+        status = (folder / _LOCK_FILE).stat()
+    except OSError:
+        return -1, -1
+    return status.st_dev, status.st_ino
