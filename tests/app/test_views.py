@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from didae.report.headline import JUDGE_LABELS
 
 from app.folder import REFUSED, RESULT, Work, make_folder
 from didae.app import views
@@ -14,7 +15,6 @@ from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.results import save_result
 from didae.dictionaries.procrustes import CLASS
-from didae.report.headline import JUDGE_LABELS
 from didae.report.trust import trust
 from didae.storage import read_json, write_json
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from didae.report.advice import onward, remedy
 
 from didae.cli.app import App
 from didae.cli.audit import Audit
@@ -17,7 +18,6 @@ from didae.cli.label import Label
 from didae.cli.repair import RepairRun
 from didae.cli.sources import SourceConfig
 from didae.config import save_yaml
-from didae.report.advice import onward, remedy
 from didae.report.trust import Remedy
 
 COMMANDS: dict[str, type[Command]] = {

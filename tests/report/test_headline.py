@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 import pytest
+from didae.report.headline import JUDGE_LABELS, class_lines, headline, key_figures, label_hint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import DirectionSummary, Summary
-from didae.report.headline import JUDGE_LABELS, class_lines, headline, key_figures, label_hint
 from didae.report.trust import trust
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from didae.report.headline import JUDGE_LABELS
 
 from didae.data.images import read_image
 from didae.dictionaries.procrustes import CLASS
 from didae.errors import DidaeError
 from didae.explainer.summary import Summary, summarise
 from didae.report import write_report
-from didae.report.headline import JUDGE_LABELS
 from didae.report.html import CARDS, FIRST, SHEET
 from didae.storage import read_json, read_table
 from report.run_folder import make_row, make_run, save, write_table

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from didae.report.numbers import decibels, decimals, number, percent, points
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from didae.report.pairs import Pair, delivered_rows, drawn_pairs, load_pair, read_rows, varied
+from didae.report.template import templates
 from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
-from didae.report.pairs import Pair, delivered_rows, drawn_pairs, load_pair, read_rows, varied
-from didae.report.template import templates
 from report.run_folder import make_row, save, write_table
 
 CALLS = """{% from "parts.html.jinja" import pair, funnel %}

@@ -5,9 +5,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from didae.report.pictures import common_gain, data_uri, difference_map, thumbnail
+from PIL import Image
 
 
 def flat(*colour: int, side: int = 4) -> np.ndarray:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from didae.report.samples import SHEETS, SampleSheets, draw_samples
 
 from didae.data.images import read_image, to_float, to_uint8
 from didae.decoders.base import Decoder, DecoderConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
 from didae.decoders.training import fit_decoder
 from didae.randomness import generator, standard_normal
-from didae.report.samples import SHEETS, SampleSheets, draw_samples
 from didae.training import TrainingConfig
 
 RANDOM = generator(0, "samples")

@@ -25,7 +25,7 @@ from didae.explainer import explain
 from didae.explainer.fit import AuditConfig, Sample, forecast, make_components
 from didae.explainer.run import few_images
 from didae.explainer.summary import LEARNT, manifest_to_go_on, require_components
-from didae.report.samples import SAMPLES, SampleSheets
+from didae.report.figures import SAMPLES, SampleSheets
 from didae.runtime import duration, planned, resolve_device
 from didae.storage import write_json
 from didae.students import StudentLike, check_student, identity, logits

@@ -16,7 +16,7 @@ from didae.repair.base import Labelled
 from didae.repair.cfkd import cfkd, exchange
 from didae.repair.gate import Ceiling, ceiling
 from didae.repair.run import RepairConfig
-from didae.report.numbers import plain_accuracy
+from didae.report.words import accuracy, plain
 from didae.runtime import duration, watched
 from didae.students import LinearHead, StudentLike
 
@@ -60,14 +60,14 @@ def tell_outlook(outlook: Outlook, data: RepairData, student: StudentLike) -> No
     """Print what is known before a repair."""
     terminal = console()
     classes = [
-        f"{found.name} {plain_accuracy(found.before)} of {found.count:,}"
+        f"{found.name} {plain(accuracy(found.before))} of {found.count:,}"
         for found in data.by_class(student, student)
     ]
     terminal.print(f"accuracy now, by class: {', '.join(classes)}")
     if data.attribute_names:
         groups = data.measure(student)
         shares = [
-            f"{data.class_names[label]}, {data.attribute_names[value]} {plain_accuracy(share)} of "
+            f"{data.class_names[label]}, {data.attribute_names[value]} {plain(accuracy(share))} of "
             f"{groups.counts[label, value]:,}"
             for (label, value), share in groups.accuracies.items()
         ]
@@ -86,8 +86,8 @@ def _reachable(outlook: Outlook) -> str:
         return "too few test images, or no linear last layer, to say what a new last layer can win"
     mean = "groups" if found.by_group else "classes"
     said = (
-        f"a new last layer can reach at most about {plain_accuracy(found.reach)} on these "
-        f"{found.n:,} images (mean of the {mean}; now {plain_accuracy(found.now)})"
+        f"a new last layer can reach at most about {plain(accuracy(found.reach))} on these "
+        f"{found.n:,} images (mean of the {mean}; now {plain(accuracy(found.now))})"
     )
     if outlook.whole_network:
         return f"{said}; the whole network is trained, which may go beyond that"

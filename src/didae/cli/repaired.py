@@ -27,7 +27,7 @@ from didae.repair.run import Repair, RepairConfig, repair_student, trainable
 from didae.report.repair import (
     ONNX_FILE,
     REPAIR_FILE,
-    Group,
+    Figure,
     Looked,
     Preview,
     RepairDocument,
@@ -115,16 +115,16 @@ class RepairData:
         labels, attributes = self.test.labels, self.test.known_attributes()
         return group_accuracies(predictions(student, self.test.images), labels, attributes, counts)
 
-    def by_class(self, before: StudentLike, after: StudentLike) -> list[Group]:
+    def by_class(self, before: StudentLike, after: StudentLike) -> list[Figure]:
         """Measure the accuracy of both students on the test images of each class."""
         said = [predictions(student, self.test.images) for student in (before, after)]
-        found: list[Group] = []
+        found: list[Figure] = []
         for label, name in enumerate(self.class_names):
             members = self.test.labels == label
             if members.any():
                 shares = [float((p[members] == label).double().mean()) for p in said]
                 found.append(
-                    Group(name=name, count=int(members.sum()), before=shares[0], after=shares[1])
+                    Figure(name=name, count=int(members.sum()), before=shares[0], after=shares[1])
                 )
         return found
 

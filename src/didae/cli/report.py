@@ -14,11 +14,9 @@ from didae.errors import DidaeError
 from didae.explainer.summary import FUNNEL, Summary
 from didae.explainer.summary import RUN_FILE as MANIFEST
 from didae.report import write_report
-from didae.report.advice import Origin, remedy
-from didae.report.headline import class_lines, headline, key_figures
-from didae.report.numbers import NARROW, plain_accuracy
-from didae.report.repair import Figure, Group, RepairDocument, find_repair, read_repair
-from didae.report.trust import trust
+from didae.report.repair import Figure, RepairDocument, find_repair, read_repair
+from didae.report.trust import Origin, headline, remedy, trust
+from didae.report.words import accuracy, class_lines, key_figures, plain
 from didae.storage import read_json
 
 SUMMARY_FILE = "summary.json"
@@ -70,7 +68,7 @@ def tell(folder: Path, summary: Summary) -> None:
     terminal = console()
     said = headline(summary)
     for sentence in (said.first, *said.more):
-        terminal.print(_plain(sentence))
+        terminal.print(plain(sentence))
     advice = remedy(folder, said.remedy)
     if advice is not None:
         terminal.print(f"{advice.words}: {advice.command}" if advice.command else advice.words)
@@ -84,7 +82,7 @@ def tell(folder: Path, summary: Summary) -> None:
         table.add_row(direction.name, trust(summary, direction).word, *counts)
     terminal.print(table)
     for words, value in (*key_figures(summary), *class_lines(summary)):
-        terminal.print(_plain(f"{words}: {value}"))
+        terminal.print(plain(f"{words}: {value}"))
 
 
 def tell_repair(document: RepairDocument) -> None:
@@ -106,7 +104,7 @@ def tell_repair(document: RepairDocument) -> None:
         terminal.print(table)
     for figure in document.figures():
         if figure.detail:
-            terminal.print(_plain(f"{figure.name}: {figure.detail}"))
+            terminal.print(plain(f"{figure.name}: {figure.detail}"))
     if document.looked is not None:
         counts = [f"{n:,} {name}" for name, n in document.looked.counts.items()]
         total = sum(document.looked.counts.values())
@@ -122,14 +120,9 @@ def tell_repair(document: RepairDocument) -> None:
         terminal.print(document.advice)
 
 
-def _accuracies(figure: Figure | Group, accepted: bool) -> tuple[str, ...]:
+def _accuracies(figure: Figure, accepted: bool) -> tuple[str, ...]:
     shown = (figure.before, figure.after) if accepted else (figure.before,)
-    return tuple(plain_accuracy(share) for share in shown)
-
-
-def _plain(text: str) -> str:
-    """Put spaces that every code page has."""
-    return text.replace(NARROW, " ")
+    return tuple(plain(accuracy(share)) for share in shown)
 
 
 def publish(folder: Path, summary: Summary, repair: Path | None = None) -> None:

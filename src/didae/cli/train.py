@@ -19,7 +19,7 @@ from didae.decoders.base import SamplerConfig
 from didae.decoders.training import SIDE_STEP, fit_decoder, suited_config
 from didae.encoders.cache import cached_embed
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
-from didae.report.samples import SAMPLES, SampleSheets
+from didae.report.figures import SAMPLES, SampleSheets
 from didae.training import TrainingConfig
 
 _NOISE = SamplerConfig(method="ddim", steps=20)

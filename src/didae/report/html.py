@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import jinja2
+
+from didae.errors import visible
 from didae.explainer.summary import DirectionSummary, Matrix, Summary
-from didae.report import trust
-from didae.report.advice import dotted, onward, remedy
-from didae.report.headline import class_lines, headline, key_figures, label_hint
-from didae.report.pairs import (
+from didae.report import trust as trusted
+from didae.report.figures import (
+    SAMPLE_FOLDER,
     Row,
+    common_gain,
+    data_uri,
     delivered_rows,
+    drawn,
     drawn_pairs,
-    load_pair,
-    picture,
+    read_picture,
     read_rows,
     varied,
 )
-from didae.report.pictures import common_gain, data_uri, difference_map, read_picture, thumbnail
-from didae.report.repair import find_repair
-from didae.report.repair_section import repair_section
-from didae.report.samples import SAMPLE_FOLDER
-from didae.report.template import templates
+from didae.report.repair import drawn_preview, find_repair, read_repair
+from didae.report.trust import dotted, headline, label_hint, onward, remedy
+from didae.report.words import FILTERS, class_lines, key_figures
 from didae.storage import write_text
+from didae.teachers import Oracle
 
 REPORT_FILE = "report.html"
 
@@ -35,11 +40,11 @@ SHEET = 6
 FIRST = 3
 """Pairs beside the headline."""
 
-SAMPLE_WIDTH = 960
-"""Longest side of the sheet of drawings, in pixels; larger ones are reduced to it."""
-
 CARDS = 16
 """Directions that get a card with images; all others stand in the ranking."""
+
+_SAMPLE_WIDTH = 960
+"""Longest side of the sheet of drawings, in pixels; larger ones are reduced to it."""
 
 
 def write_report(
@@ -81,54 +86,77 @@ def write_report(
     delivered = delivered_rows(rows)
     shown = find_repair(folder) if repair is None else Path(repair)
     said = headline(summary)
-    page = (
-        templates()
-        .get_template("report.html.jinja")
-        .render(
-            title=title,
-            summary=summary,
-            headline=said,
-            advice=remedy(folder, said.remedy),
-            first=_first(folder, delivered, summary),
-            key_figures=key_figures(summary),
-            class_lines=class_lines(summary),
-            cards=[_card(folder, d, delivered, summary) for d in summary.directions[:CARDS]],
-            thresholds=trust,
-            trusts={d.index: trust.trust(summary, d) for d in summary.directions},
-            repair=None if shown is None else repair_section(shown, folder),
-            matrices=_matrices(summary),
-            sample=_sample(folder),
-            trips=_round_trips(folder, rows),
-            settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
-            onward=onward(folder),
-        )
+    trusts = {d.index: trusted.trust(summary, d) for d in summary.directions}
+    first = next((d for d in summary.directions if delivered.get(d.index)), None)
+
+    def pairs(direction: DirectionSummary, most: int) -> dict[str, Any]:
+        chosen = varied(delivered.get(direction.index, []), most)
+        return {**drawn_pairs(folder, chosen, summary.label_names), "direction": direction}
+
+    cards = [
+        {
+            **pairs(direction, SHEET),
+            "delivered": len(delivered.get(direction.index, [])),
+            "hint": label_hint(direction.name),
+            "advice": remedy(folder, trusts[direction.index].remedy),
+        }
+        for direction in summary.directions[:CARDS]
+    ]
+    page = templates().get_template("report.html.jinja")
+    text = page.render(
+        title=title,
+        summary=summary,
+        headline=said,
+        advice=remedy(folder, said.remedy),
+        first={"pairs": ()} if first is None else pairs(first, FIRST),
+        key_figures=key_figures(summary),
+        class_lines=class_lines(summary),
+        cards=cards,
+        thresholds=trusted,
+        trusts=trusts,
+        repair=None if shown is None else _repair(shown, folder),
+        matrices=_matrices(summary),
+        sample=_sample(folder),
+        trips=_round_trips(folder, rows),
+        settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
+        onward=onward(folder),
     )
     path = (folder if repair is None else Path(repair)) / REPORT_FILE
-    write_text(path, page)
+    write_text(path, text)
     return path
 
 
-def _first(folder: Path, delivered: dict[int, list[Row]], summary: Summary) -> dict[str, Any]:
-    """Draw the pairs beside the headline, of the first direction that has any."""
-    for direction in summary.directions:
-        rows = varied(delivered.get(direction.index, []), FIRST)
-        if rows:
-            pairs = [load_pair(folder, row, summary.label_names) for row in rows]
-            return {**drawn_pairs(pairs), "direction": direction.name}
-    return {"pairs": ()}
+def templates(package: str = "didae.report") -> jinja2.Environment:
+    """Find the templates of a package, and what it shares with the report; every value is text."""
+
+    def find(name: str) -> str | None:
+        homes = (importlib.resources.files(home) for home in (package, "didae.report"))
+        return next((f.read_text("utf-8") for h in homes if (f := h / name).is_file()), None)
+
+    def shown(value: object) -> object:
+        """Show what is hidden in a text that somebody named, such as marks of direction."""
+        return value if hasattr(value, "__html__") else visible(str(value))
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(find),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    cast("dict[str, Any]", environment.filters).update(FILTERS)
+    return environment
 
 
-def _card(
-    folder: Path, direction: DirectionSummary, delivered: dict[int, list[Row]], summary: Summary
-) -> dict[str, Any]:
-    rows = delivered.get(direction.index, [])
-    pairs = [load_pair(folder, row, summary.label_names) for row in varied(rows, SHEET)]
+def _repair(folder: Path, run: Path) -> dict[str, Any]:
+    document = read_repair(folder)
     return {
-        **drawn_pairs(pairs),
-        "direction": direction,
-        "delivered": len(rows),
-        "hint": label_hint(direction.name),
-        "advice": remedy(folder, trust.trust(summary, direction).remedy),
+        "document": document,
+        "preview": drawn_preview(folder, document),
+        "oracle": Oracle.name in document.teachers,
+        "run": shlex.quote(str(run)),
     }
 
 
@@ -139,46 +167,45 @@ def _sample(folder: Path) -> dict[str, Any] | None:
         return None
     sheet = read_picture(folder, f"{SAMPLE_FOLDER}/{names[-1]}")
     step = names[-1].removeprefix("step-").removesuffix(".png")
-    return {"picture": data_uri(thumbnail(sheet, SAMPLE_WIDTH)), "step": step.lstrip("0")}
+    return {"picture": data_uri(sheet, _SAMPLE_WIDTH), "step": step.lstrip("0")}
 
 
 def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     """Draw images evenly spaced from the worst round trip to the best."""
     measured = {
-        str(r["image_id"]): r
-        for r in rows
-        if r["round_trip_file"]
-        and r["round_trip_psnr"] is not None
-        and not math.isnan(r["round_trip_psnr"])
+        str(row["image_id"]): row
+        for row in rows
+        if row["round_trip_file"]
+        and row["round_trip_psnr"] is not None
+        and not math.isnan(row["round_trip_psnr"])
     }
-    ranked = sorted(measured.values(), key=lambda r: float(r["round_trip_psnr"]))
+    ranked = sorted(measured.values(), key=lambda row: float(row["round_trip_psnr"]))
     last = len(ranked) - 1
     ranks = sorted({round(i * last / (SHEET - 1)) for i in range(SHEET)}) if ranked else []
-    trips = [
-        (
-            ranked[i],
-            read_picture(folder, ranked[i]["factual_file"]),
-            read_picture(folder, ranked[i]["round_trip_file"]),
-        )
-        for i in ranks
-    ]
-    gain = common_gain([(image, decoded) for _, image, decoded in trips])
+    shown = [ranked[i] for i in ranks]
+    files = "factual_file", "round_trip_file"
+    images = [[read_picture(folder, row[name]) for name in files] for row in shown]
+    gain = common_gain([(image, decoded) for image, decoded in images])
     pairs = [
-        {
-            "name": str(row["image_id"]),
-            "factual": picture(image),
-            "decoded": picture(decoded),
-            "difference": picture(difference_map(image, decoded, gain)),
-            "psnr": float(row["round_trip_psnr"]),
-        }
-        for row, image, decoded in trips
+        {"name": row["image_id"], "psnr": row["round_trip_psnr"], **drawn(*pair, gain)}
+        for row, pair in zip(shown, images, strict=True)
     ]
     return {"pairs": pairs, "gain": gain}
 
 
 def _matrices(summary: Summary) -> list[dict[str, Any]]:
+    """Give the heat maps: title, names, and every value with its strength in [0, 1]."""
+
+    def shaded(values: Matrix) -> list[tuple[str, list[tuple[float | None, float]]]]:
+        finite = [abs(v) for row in values for v in row if v is not None and math.isfinite(v)]
+        largest = max(finite, default=0.0) or 1.0
+        cells = [
+            [(v, abs(v) / largest if v is not None and math.isfinite(v) else 0.0) for v in row]
+            for row in values
+        ]
+        return list(zip(summary.names, cells, strict=True))
+
     found: list[dict[str, Any]] = []
-    names = summary.names
     if summary.disentanglement:
         note = (
             "Row: the direction that was edited. Column, by number: mean |change| of each code, in "
@@ -186,28 +213,13 @@ def _matrices(summary: Summary) -> list[dict[str, Any]]:
             "less is better."
         )
         found.append({
-            "title": "What an edit changes", "square": True, "columns": names, "note": note,
-            "rows": _shaded(names, summary.disentanglement),
+            "title": "What an edit changes", "square": True, "columns": summary.names,
+            "note": note, "rows": shaded(summary.disentanglement),
         })  # fmt: skip
     if summary.code_factor_correlation:
         note = "Correlation of each direction’s code (row) with each known factor (column)."
         found.append({
             "title": "What a direction stands for", "square": False, "columns": summary.factors,
-            "note": note, "rows": _shaded(names, summary.code_factor_correlation),
+            "note": note, "rows": shaded(summary.code_factor_correlation),
         })  # fmt: skip
     return found
-
-
-def _shaded(
-    names: Sequence[str], values: Matrix
-) -> list[tuple[str, list[tuple[float | None, float]]]]:
-    """Give every value its strength in [0, 1], relative to the largest."""
-    sizes = [abs(v) for row in values for v in row if v is not None and math.isfinite(v)]
-    largest = max(sizes, default=0.0) or 1.0
-
-    def strength(value: float | None) -> float:
-        return abs(value) / largest if value is not None and math.isfinite(value) else 0.0
-
-    return [
-        (name, [(v, strength(v)) for v in row]) for name, row in zip(names, values, strict=True)
-    ]

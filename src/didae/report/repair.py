@@ -1,4 +1,4 @@
-"""What a repair came to: the document ``repair.json``, which the report and the page show."""
+"""What a repair came to: the document ``repair.json``, which report, page and terminal show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from didae.config import Config, from_mapping
 from didae.metrics.groups import GroupAccuracies
 from didae.repair.gate import Outcome
-from didae.report.numbers import accuracy
+from didae.report.figures import data_uri, read_picture
+from didae.report.words import accuracy, percent
 from didae.storage import read_json
 from didae.teachers import Verdict
 
@@ -20,19 +21,16 @@ ONNX_FILE = "student.onnx"
 REPAIR_FOLDER, ORACLE_FOLDER = "repair", "oracle"
 """Folders inside a run: the repair that a person asked for on the page, and that of the demo."""
 
+_MEANS = {
+    "aga": "Mean of the groups (AGA)",
+    "wga": "Worst group (WGA)",
+    "mean": "Mean of the images",
+    "weighted_mean": "Mean of the groups, weighted as in training",
+}
+
 
 class Change(Config):
-    """Accuracies of the original and of the repaired student on what the gate looked at.
-
-    Attributes
-    ----------
-    before, after : float or None
-        In [0, 1]; None without images.
-    low : float
-        Lower bound of after - before.
-    n : int
-        Images.
-    """
+    """Accuracies on n images, before and after, None without any; and the least of their gain."""
 
     before: float | None
     after: float | None
@@ -70,41 +68,13 @@ class Gate(Config):
 
 
 class Figure(Config):
-    """One measure before and after.
-
-    Attributes
-    ----------
-    name : str
-        Which measure.
-    before, after : float
-        In [0, 1].
-    detail : str
-        What else to know of it.
-    """
+    """An accuracy before and after: of ``count`` images, where these are a group or a class."""
 
     name: str
+    count: int | None = None
     before: float
     after: float
-    detail: str = ""
-
-
-class Group(Config):
-    """Accuracy in one group of images.
-
-    Attributes
-    ----------
-    name : str
-        Label and spurious attribute in words.
-    count : int
-        Images of the group.
-    before, after : float
-        Accuracy of the original and of the repaired student, in [0, 1].
-    """
-
-    name: str
-    count: int
-    before: float
-    after: float
+    detail: str = Field(default="", exclude=True)
 
 
 class Looked(Config):
@@ -124,14 +94,9 @@ class Reach(Config):
 
 
 class Preview(Config):
-    """What both students say about one counterfactual pair.
+    """Files of a pair, relative to the repair's folder, and the classes that it was given by both.
 
-    Attributes
-    ----------
-    factual, counterfactual : str
-        Files, relative to the folder of the repair.
-    before, after : tuple of str
-        Class of the image and of its counterfactual: by the original, by the repaired student.
+    ``before`` are those of the original, of the image and of its counterfactual.
     """
 
     factual: str
@@ -150,57 +115,24 @@ def _pairs(value: object) -> object:
     }
 
 
-Measured = Annotated[GroupAccuracies, BeforeValidator(_pairs)]
+_Measured = Annotated[GroupAccuracies, BeforeValidator(_pairs)]
 
 
 class Measurement(Config):
-    """Group accuracies on images that nothing was trained on.
+    """Group accuracies on images that nothing was trained on; the same where the gate refused."""
 
-    Attributes
-    ----------
-    original, now : GroupAccuracies
-        Of the student as it was and as it is; the same where the gate refused.
-    """
-
-    original: Measured
-    now: Measured
+    original: _Measured
+    now: _Measured
 
 
 class RepairDocument(Config):
     """All that ``repair.json`` says.
 
-    Attributes
-    ----------
-    schema_version : int
-        Of the file.
-    teachers : tuple of str
-        Who judged.
-    verdicts : dict of str to str
-        Direction -> verdict; directions that nobody judged are left out.
-    decision : Gate
-        What the gate said.
-    counterfactuals : int
-        How many were trained on.
-    seconds : float
-        From the verdicts to the figures.
-    advice : str
-        What to do next; empty where the repair was accepted.
-    labels, attributes : tuple of str
-        Words for the classes, and for the values of the spurious attribute.
-    groups : Measurement or None
-        Before and after; None where the spurious attribute is unknown.
-    classes : tuple of Group
-        Accuracy of each class on the test images.
-    looked : Looked or None
-        Which images the gate looked at.
-    unread : tuple of str
-        What there is to say of images that could not be read.
-    ceiling : Reach or None
-        What a new last layer may reach; None where that cannot be said.
-    alone : dict of str to Gate
-        Direction -> what the gate makes of a repair along it alone.
-    preview : tuple of Preview
-        Held-out pairs on which only the original changes its mind.
+    ``verdicts`` are by direction, without those that nobody judged; ``seconds`` go from the
+    verdicts to the figures. ``labels`` and ``attributes`` are words for the classes and the values
+    of the spurious attribute; ``groups`` is None where that is unknown. ``alone`` says what the
+    gate makes of a repair along a direction alone, and ``preview`` shows held-out pairs on which
+    only the original changes its mind.
     """
 
     schema_version: Literal[1]
@@ -213,7 +145,7 @@ class RepairDocument(Config):
     labels: tuple[str, ...]
     attributes: tuple[str, ...]
     groups: Measurement | None
-    classes: tuple[Group, ...] = ()
+    classes: tuple[Figure, ...] = ()
     looked: Looked | None = None
     unread: tuple[str, ...] = ()
     ceiling: Reach | None = None
@@ -237,55 +169,87 @@ class RepairDocument(Config):
         """bool: whether a direction was judged spurious, so that there was something to repair."""
         return "spurious" in self.verdicts.values()
 
+    @property
+    def headline(self) -> str:
+        """str: what the repair came to, in a sentence."""
+        if not self.tried:
+            return "Nothing was repaired: no direction was judged spurious."
+        outcome, pairs = self.decision.outcome, self.decision.pairs
+        if outcome == "refused":
+            return "The repair was refused: the original classifier stays."
+        if outcome == "undecided":
+            return (
+                "The repair is undecided, as it needs a second opinion: the original classifier "
+                "stays."
+            )
+        what, before, after = "held-out counterfactuals", pairs.before, pairs.after
+        if self.groups is not None:
+            what = "its worst group"
+            before, after = self.groups.original.wga, self.groups.now.wga
+        return (
+            f"After the repair the classifier is right on {percent(after)} of {what}, "
+            f"instead of {percent(before)}."
+        )
+
     def figures(self) -> tuple[Figure, ...]:
-        """List the means over all groups and images, each by its name."""
+        """List the means over all groups and images that are known, each by its name."""
         if self.groups is None:
             return ()
         before, after = self.groups.original, self.groups.now
         worst = _interval(before)
         if self.decision.accepted:
             worst = f"before {worst}; after {_interval(after)}"
-        found = [
-            Figure(name="Mean of the groups (AGA)", before=before.aga, after=after.aga),
-            Figure(name="Worst group (WGA)", before=before.wga, after=after.wga, detail=worst),
-            Figure(name="Mean of the images", before=before.mean, after=after.mean),
-        ]
-        if before.weighted_mean is not None and after.weighted_mean is not None:
-            found.append(
-                Figure(
-                    name="Mean of the groups, weighted as in training",
-                    before=before.weighted_mean,
-                    after=after.weighted_mean,
-                )
+        known = {
+            k: v for k, v in _MEANS.items() if None not in (getattr(before, k), getattr(after, k))
+        }
+        return tuple(
+            Figure(
+                name=name,
+                before=getattr(before, mean),
+                after=getattr(after, mean),
+                detail=worst if mean == "wga" else "",
             )
-        return tuple(found)
+            for mean, name in known.items()
+        )
 
-    def by_group(self) -> tuple[Group, ...]:
-        """List the accuracy of every group."""
+    def by_group(self) -> tuple[Figure, ...]:
+        """List the accuracy of every group, by labels and attributes; none where unknown."""
         if self.groups is None:
             return ()
         before, after = self.groups.original, self.groups.now
         return tuple(
-            Group(
+            Figure(
                 name=f"{self.labels[label]}, {self.attributes[attribute]}",
-                count=count,
+                count=images,
                 before=before.accuracies[label, attribute],
                 after=after.accuracies[label, attribute],
             )
-            for (label, attribute), count in before.counts.items()
+            for (label, attribute), images in before.counts.items()
         )
 
 
 def read_repair(folder: Path) -> RepairDocument:
-    """Read a repair."""
+    """Read what the ``repair.json`` of a folder says; refuse one that is missing or holds none."""
     path = folder / REPAIR_FILE
     return from_mapping(RepairDocument, read_json(path), path)
 
 
 def find_repair(run: Path) -> Path | None:
-    """Find the repair of a run: that of a person, else that of the demo's oracle."""
+    """Find the folder of a run's repair: that of a person, else that of the demo's oracle."""
     places = (run / REPAIR_FOLDER, run / ORACLE_FOLDER)
     return next((place for place in places if (place / REPAIR_FILE).is_file()), None)
+
+
+def drawn_preview(folder: Path, document: RepairDocument) -> list[dict[str, Any]]:
+    """Give the previews of a repair with their pictures as addresses."""
+    return [
+        {
+            "said": pair,
+            "factual": data_uri(read_picture(folder, pair.factual)),
+            "counterfactual": data_uri(read_picture(folder, pair.counterfactual)),
+        }
+        for pair in document.preview
+    ]
 
 
 def _interval(found: GroupAccuracies) -> str:

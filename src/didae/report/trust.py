@@ -1,12 +1,19 @@
-"""Whether a direction can be trusted: is it drawn, as asked, alone, and do its flips last."""
+"""What a run found: how far each direction can be trusted, the first sentences, what to do next."""
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, cast
 
+import yaml
+
+from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import SHOWN, DirectionSummary, Summary
-from didae.report.numbers import decibels, decimals, percent
+from didae.report.words import decibels, decimals, percent
 
 DRAWN = 20.0
 """Round trip in dB from which images count as drawn. It is low, for what a round trip loses, such
@@ -22,51 +29,19 @@ a verified flip has to stay below by default."""
 STABLE = 0.8
 """Share of flips that have to outlive noise of ±1/255."""
 
+JUDGE_LABELS = (
+    "This direction is what separates the labels, whatever that is. Look at what changes: "
+    "the object itself, or something that only comes with it?"
+)
+"""What to say beside the direction `CLASS`: in confounded data it is the confounder."""
+
+_STEPS, _FEW = 8000, 2000
+"""Steps of a decoder: the default of an audit, and what edits too large cannot be told from."""
+
 Word = Literal["trustworthy", "fragile", "partly realised", "mixed", "not realised", "not measured"]
 Grade = Literal["good", "doubtful", "bad"]
 Remedy = Literal["", "train longer", "smaller edits", "larger edits", "more directions", "again"]
-"""What may help, for `didae.report.advice` to turn into a command."""
-
-_Finding = tuple[Word, Grade, str, Remedy]
-
-_UNDRAWN: _Finding = (
-    "not measured",
-    "doubtful",
-    "none of its edits flips the probe, so no image was drawn",
-    "more directions",
-)
-_UNMEASURED: _Finding = (
-    "not measured",
-    "doubtful",
-    "a number that trust needs is missing from this run",
-    "again",
-)
-_BLURRED: _Finding = (
-    "not realised",
-    "bad",
-    "the decoder draws hardly more than the mean of all images",
-    "train longer",
-)
-_UNREALISED: _Finding = (
-    "not realised",
-    "bad",
-    "its images hardly show the change that was asked for",
-    "train longer",
-)
-_MIXED: _Finding = ("mixed", "bad", "other codes move too", "smaller edits")
-_PARTLY: _Finding = (
-    "partly realised",
-    "doubtful",
-    "its images show only a part of the change that was asked for",
-    "train longer",
-)
-_FRAGILE: _Finding = (
-    "fragile",
-    "doubtful",
-    "noise that nobody sees undoes many of its flips",
-    "larger edits",
-)
-_GOOD: _Finding = ("trustworthy", "good", "", "")
+"""What may help; `remedy` turns it into a command."""
 
 
 @dataclass(frozen=True)
@@ -85,39 +60,230 @@ class Trust:
 
 
 def trust(summary: Summary, direction: DirectionSummary) -> Trust:
-    """Judge a direction by what the run measured."""
+    """Judge a direction by what was measured: is it drawn, as asked, alone, and does it last."""
     psnr, realised, spill = summary.round_trip_psnr, direction.realised, direction.mean_spill
     stability, flips = direction.stability, direction.ambient_flips
+    lasting = "no flip to disturb" if not flips else "stability not measured"
+    if flips and stability is not None:
+        lasting = f"{percent(stability)} of {flips:,} flips outlive noise of ±1/255"
     parts = (
-        "round trip not measured" if psnr is None else f"round trip {decibels(psnr)}",
-        "realised share not measured"
-        if realised is None
-        else f"realised share {decimals(realised)}",
+        f"round trip {'not measured' if psnr is None else decibels(psnr)}",
+        f"realised share {'not measured' if realised is None else decimals(realised)}",
         "spill not measured"
         if spill is None
         else f"mean spill {decimals(spill)} std, limit {SPILT}",
-        "no flip to disturb"
-        if not flips
-        else "stability not measured"
-        if stability is None
-        else f"{percent(stability)} of {flips:,} flips outlive noise of ±1/255",
+        lasting,
     )
-    return Trust(*_finding(summary, direction), parts)
 
+    def held(word: Word, grade: Grade, reason: str, remedy: Remedy) -> Trust:
+        return Trust(word, grade, reason, remedy, parts)
 
-def _finding(summary: Summary, direction: DirectionSummary) -> _Finding:
-    psnr, realised, spill = summary.round_trip_psnr, direction.realised, direction.mean_spill
-    stability, flips = direction.stability, direction.ambient_flips
     if not direction.latent_flips:
-        return _UNDRAWN
+        reason = "none of its edits flips the probe, so no image was drawn"
+        return held("not measured", "doubtful", reason, "more directions")
     if psnr is None or realised is None or spill is None or (flips and stability is None):
-        return _UNMEASURED
+        reason = "a number that trust needs is missing from this run"
+        return held("not measured", "doubtful", reason, "again")
     if psnr < DRAWN:
-        return _BLURRED
+        reason = "the decoder draws hardly more than the mean of all images"
+        return held("not realised", "bad", reason, "train longer")
     if realised < FAINT:
-        return _UNREALISED
+        reason = "its images hardly show the change that was asked for"
+        return held("not realised", "bad", reason, "train longer")
     if spill >= SPILT:
-        return _MIXED if flips else (*_MIXED[:3], "train longer")
+        remedy: Remedy = "smaller edits" if flips else "train longer"
+        return held("mixed", "bad", "other codes move too", remedy)
     if realised < REALISED:
-        return _PARTLY
-    return _FRAGILE if flips and stability is not None and stability < STABLE else _GOOD
+        reason = "its images show only a part of the change that was asked for"
+        return held("partly realised", "doubtful", reason, "train longer")
+    if flips and stability is not None and stability < STABLE:
+        reason = "noise that nobody sees undoes many of its flips"
+        return held("fragile", "doubtful", reason, "larger edits")
+    return held("trustworthy", "good", "", "")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A sentence, further ones, and what may help where they hold back."""
+
+    first: str
+    more: tuple[str, ...] = ()
+    remedy: Remedy = ""
+
+
+def headline(summary: Summary) -> Headline:
+    """Name the strongest direction that a person can judge, its flips, and how far to trust it."""
+    if not summary.directions:
+        return Headline("No counterfactual was asked for.")
+    best, *others = summary.directions
+    if not best.ambient_flips:
+        return _nothing(summary)
+    found = trust(summary, best)
+    first = (
+        f"“{best.name}” flips the classifier’s decision in {percent(best.flip_share)} of "
+        f"{best.n:,} images"
+    )
+    first += f", but {found.reason}." if found.reason else "."
+    more = [how_many_verified(best)]
+    more += [hint] if (hint := label_hint(best.name)) else []
+    if others and others[0].ambient_flips:
+        after = trust(summary, others[0])
+        doubt = f", but {after.reason}" if after.reason else ""
+        more.append(
+            f"The next direction, “{others[0].name}”, flips it in "
+            f"{percent(others[0].flip_share)}{doubt}."
+        )
+    return Headline(first, tuple(more), found.remedy)
+
+
+def _nothing(summary: Summary) -> Headline:
+    tried = len(summary.directions)
+    first = (
+        f"Nothing flips the classifier’s decision: {tried} direction{'s' * (tried > 1)} on "
+        f"{summary.n_images:,} image{'s' * (summary.n_images > 1)} were tried."
+    )
+    found = [trust(summary, direction) for direction in summary.directions]
+    reason = Counter(trusted.reason for trusted in found).most_common(1)[0][0]
+    if reason:
+        held = next(trusted for trusted in found if trusted.reason == reason)
+        more = (f"That says little about the classifier yet: {reason}.",)
+        return Headline(first, more, held.remedy)
+    meaning = (
+        "The images show the changes, so what these directions stand for does not decide alone: "
+        "the classifier looks at something else, or at several of them together."
+    )
+    return Headline(first, (meaning,), "more directions")
+
+
+def how_many_verified(direction: DirectionSummary) -> str:
+    """Say which of the flips of a direction are its own."""
+    if not direction.verified_flips:
+        return (
+            "No flip is verified: the saved images show too little of this change, or others too."
+        )
+    return (
+        f"In {percent(direction.verified_share)} the flip is verified: the saved image shows this "
+        "change and little else."
+    )
+
+
+def label_hint(name: str) -> str:
+    """Say how to judge a direction that follows the labels; empty for any other."""
+    return JUDGE_LABELS if name.startswith(CLASS) else ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What may help, and the command for it; empty where none is known."""
+
+    words: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The command that made a run and its settings, dotted; no command where they are unknown."""
+
+    folder: Path
+    command: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path) -> Origin:
+        """Read ``run.yaml``; a run of the library has none."""
+        try:
+            found = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            found = None
+        settings = dict(dotted(found)) if isinstance(found, dict) else {}
+        command = "audit" if "audit.directions" in settings else "explain"
+        command = "demo" if "from_scratch" in settings else command
+        return cls(folder, command if settings else "", settings)
+
+    def number(self, name: str, default: float) -> float:
+        """Look a number up."""
+        found = self.settings.get(name)
+        return found if isinstance(found, int | float) else default
+
+    @property
+    def decoder_steps(self) -> float:
+        """How long the decoder was trained: by the audit, or as ``didae train decoder`` noted."""
+        decoder = self.settings.get("decoder")
+        if self.command == "explain" and isinstance(decoder, str):
+            return Origin.of(Path(decoder)).number("training.steps", _STEPS)
+        return self.number("audit.decoder.steps", _STEPS)
+
+    def beside(self, suffix: str) -> Path:
+        """Name a folder beside the run; one that was given as ``.`` has its name elsewhere."""
+        folder = self.folder if self.folder.name not in ("", "..") else self.folder.resolve()
+        return folder.parent / f"{folder.name}-{suffix}"
+
+    def again(self, suffix: str, *flags: str) -> str:
+        """Write the command that makes this run once more, beside it, with other settings."""
+        if not self.command:
+            return ""
+        new, config = str(self.beside(suffix)), str(self.folder / "run.yaml")
+        return shlex.join(["didae", self.command, "--config", config, "--folder", new, *flags])
+
+
+def remedy(folder: Path, kind: Remedy) -> Advice | None:
+    """Say what may help a direction that is held back; None where nothing does it."""
+    run = Origin.of(folder)
+    audit = run.command == "audit"
+    inner = "audit.explain." if audit else ""
+    strength = run.number(f"{inner or 'explain.'}strength", 2.0)
+    mirrors = run.settings.get(f"{inner or 'explain.'}algorithm") == "reflection"
+    less = 0.75 * strength if mirrors else 1 + (strength - 1) / 2
+    longer = f"{max(_STEPS, 2 * run.decoder_steps):.0f}"
+    more = f"{2 * run.number('audit.directions', 10):.0f}"
+    if kind == "smaller edits" and run.decoder_steps < _FEW:
+        kind = "train longer"
+    words, *again = {
+        "smaller edits": (
+            "Look at what changes, and try smaller edits, which change less else",
+            "smaller-edits", f"--{inner}strength", f"{less:g}",
+        ),
+        "larger edits": (
+            "Try larger edits, which go farther beyond the boundary",
+            "larger-edits", f"--{inner}strength", f"{1.5 * strength:g}",
+        ),
+        "train longer": (
+            "Train the decoder longer, and look at what it draws from the embedding alone",
+            "longer", "--audit.decoder.steps", longer,
+        ) if audit else (
+            "Train the decoder longer (didae train decoder), or ask again for what is missing",
+            "closed-loop", "--closed-loop", "4",
+        ),
+        "more directions": (
+            ("Try more directions", "more", "--audit.directions", more)
+            if audit else ("Try a dictionary of other directions (didae fit)",)
+        ),
+        "again": ("Make the run again", "again"),
+        "": ("",),
+    }[kind]  # fmt: skip
+    return Advice(words, run.again(*again) if again else "") if words else None
+
+
+def onward(folder: Path) -> list[Advice]:
+    """Say what to do with a run that has been looked at."""
+    run = Origin.of(folder)
+    repair = ["didae", "repair", str(folder), "--folder", str(run.beside("repaired"))]
+    found = [
+        Advice("Judge every direction on a page", shlex.join(["didae", "app", str(folder)])),
+        Advice("Or judge in the terminal", shlex.join(["didae", "label", str(folder)])),
+        Advice("Repair the classifier with these verdicts", shlex.join(repair)),
+    ]
+    if run.command == "audit":
+        explained = f"{4 * run.number('explained', 100):.0f}"
+        found.append(Advice("Explain more images", run.again("more", "--explained", explained)))
+        found.append(cast("Advice", remedy(folder, "train longer")))
+    return found
+
+
+def dotted(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Write nested settings as dotted names."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from dotted(cast("Mapping[Any, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,235 @@
+"""Pictures: pairs of a run folder as a page shows them, and what a decoder in training draws."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from didae.data.images import read_run_image, to_float, to_uint8, write_png
+from didae.decoders.base import Decoder, StochasticCode
+from didae.explainer.summary import read_run_table
+from didae.randomness import standard_normal
+from didae.report.words import class_name
+from didae.training import TrainingConfig
+
+THUMBNAIL = 128
+"""Longest side of an image inside a report, in pixels; larger images are reduced to it."""
+
+COLUMNS = (
+    "image_id",
+    "label",
+    "direction",
+    "prediction_before",
+    "prediction_after",
+    "probability_before",
+    "probability_after",
+    "ambient_flip",
+    "verified_flip",
+    "non_adversarial_flip",
+    "round_trip_psnr",
+    "file",
+    "factual_file",
+    "round_trip_file",
+)
+"""Columns of the table of counterfactuals that report and page need."""
+
+_PAIR = "factual_file", "file"
+
+STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")
+"""What to call a row by the number of stages that it passed."""
+
+_GAINS = (1, 2, 4, 8, 16, 32)
+
+SAMPLE_FOLDER = "samples"
+
+SAMPLES = 6
+"""Images on a sheet."""
+
+SHEETS = 10
+"""Sheets of a training, at most, and one after the last step: under one percent of its time."""
+
+ROWS = ("image", "drawn from its z_sem and fresh noise", "round trip without residual")
+
+_CELL, _GAP, _LABEL = 96, 4, 16
+
+Row = Mapping[str, Any]
+Pixels = NDArray[np.uint8]
+"""An image, (h, w, 3)."""
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read the table of a run."""
+    return cast("list[Row]", read_run_table(folder, COLUMNS).to_pylist())
+
+
+def delivered_rows(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Sort rows with a counterfactual by direction, the strongest first.
+
+    Strong is what passed many stages, and then what took much from the class predicted first.
+    """
+
+    def strength(row: Row) -> tuple[int, float]:
+        drop = float(row["probability_before"] or 0.0) - float(row["probability_after"] or 0.0)
+        return _passed(row), drop if math.isfinite(drop) else -math.inf
+
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["file"]:
+            found.setdefault(int(row["direction"]), []).append(row)
+    return {
+        direction: sorted(those, key=strength, reverse=True) for direction, those in found.items()
+    }
+
+
+def varied(rows: Sequence[Row], most: int) -> list[Row]:
+    """Choose strong rows so that every class that was predicted first has its turn."""
+    turns: dict[Any, int] = {}
+    order: list[tuple[int, int]] = []
+    for place, row in enumerate(rows):
+        turn = turns[row["prediction_before"]] = turns.get(row["prediction_before"], -1) + 1
+        # What did not flip comes after everything that did.
+        order.append((turn if row["ambient_flip"] else len(rows) + place, place))
+    return [rows[place] for _, place in sorted(order)[:most]]
+
+
+def _passed(row: Row) -> int:
+    """Count the stages that a row passed, each together with all before it."""
+    flags = ("ambient_flip", "verified_flip", "non_adversarial_flip")
+    return next((place for place, flag in enumerate(flags) if not row[flag]), len(flags))
+
+
+def drawn_pairs(folder: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
+    """Give what the template draws of rows with a counterfactual, with one gain for all."""
+    images = [[read_picture(folder, row[name]) for name in _PAIR] for row in rows]
+    gain = common_gain([(before, after) for before, after in images])
+    pairs = [
+        {**_said(row, labels), **drawn(*pair, gain)} for row, pair in zip(rows, images, strict=True)
+    ]
+    return {"gain": gain, "pairs": pairs}
+
+
+def _said(row: Row, labels: Sequence[str]) -> dict[str, Any]:
+    """Give the words of a pair: its label is empty where unknown, and wrong where not predicted."""
+    label = -1 if row["label"] is None else row["label"]
+    before, after = row["prediction_before"], row["prediction_after"]
+    return {
+        "name": str(row["image_id"]),
+        "label": class_name(label, labels) if label >= 0 else "",
+        "wrong": 0 <= label != before,
+        "classes": (class_name(before, labels), class_name(after, labels)),
+        # Of the class predicted first.
+        "probabilities": (float(row["probability_before"]), float(row["probability_after"])),
+        "standing": STANDINGS[_passed(row)],
+        "flipped": before != after,
+    }
+
+
+def drawn(factual: Pixels, counterfactual: Pixels, gain: float) -> dict[str, str]:
+    """Write two images and their difference as addresses."""
+    difference = difference_map(factual, counterfactual, gain)
+    found = {"factual": factual, "counterfactual": counterfactual, "difference": difference}
+    return {name: data_uri(image) for name, image in found.items()}
+
+
+def read_picture(folder: Path, name: str) -> Pixels:
+    """Read an image that a run names; one that leads out of its folder is refused."""
+    return read_run_image(folder, name).permute(1, 2, 0).numpy()
+
+
+def difference_map(factual: Pixels, counterfactual: Pixels, gain: float = 1.0) -> Pixels:
+    """Show a signed difference around grey: 128 + gain · (after - before) / 2, cut off."""
+    change = counterfactual.astype(np.float64) - factual.astype(np.float64)
+    return np.rint(128 + gain * change / 2).clip(0, 255).astype(np.uint8)
+
+
+def common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
+    """Choose one gain for several pairs, so that their maps can be compared.
+
+    It is the largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
+    """
+    peaks = [np.quantile(np.abs(b.astype(np.int16) - a.astype(np.int16)), 0.999) for a, b in pairs]
+    peak = max((float(p) for p in peaks), default=0.0)
+    return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
+
+
+def thumbnail(image: Pixels, side: int = THUMBNAIL) -> Pixels:
+    """Reduce an image so that its longest side is at most `side`; smaller ones stay as they are."""
+    height, width = image.shape[:2]
+    if max(height, width) <= side:
+        return image
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def data_uri(image: Pixels, side: int = THUMBNAIL) -> str:
+    """Write an image, reduced to what a page shows, as a PNG inside a `data:` address."""
+    buffer = io.BytesIO()
+    Image.fromarray(thumbnail(image, side)).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+class SampleSheets:
+    """Write ``samples/step-NNNNNN.png`` of a few images; `fit_decoder` takes it as what watches."""
+
+    def __init__(
+        self,
+        folder: Path,
+        images: UInt8[Tensor, "n 3 h w"],
+        z: Float[Tensor, "n d"],
+        training: TrainingConfig,
+    ) -> None:
+        self.folder, self.images, self.z = folder / SAMPLE_FOLDER, images, z
+        often = training.checkpoint_every
+        self.every = often * -(-training.steps // (SHEETS * often))
+        self.last = training.steps
+
+    def __call__(self, step: int, decoder: Decoder) -> None:
+        """Write a sheet if it is time for one after so many steps."""
+        if step % self.every and step != self.last:
+            return
+        rows = draw_samples(decoder, self.images, self.z)
+        write_png(torch.from_numpy(_lay_out(rows)), self.folder / f"step-{step:06d}.png")
+
+
+def draw_samples(
+    decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
+) -> UInt8[Tensor, "3 n 3 h w"]:
+    """Give images, drawn anew from z_sem and noise that is always the same, and taken round."""
+    device = decoder.z_mean.device
+    pixels, z = to_float(images).to(device), z.to(device)
+    shape = (decoder.config.network.channels, *images.shape[2:])
+    noise = standard_normal(shape, 0, [str(row) for row in range(len(images))]).to(device)
+    fresh = decoder.decode(z, StochasticCode(noise, torch.zeros_like(pixels)), fidelity=0)
+    trip = pixels - decoder.invert(pixels, z).residual / 2
+    # A decoder that has hardly begun may draw anything.
+    drawn = torch.stack([pixels, fresh, trip]).nan_to_num()
+    return to_uint8(drawn).cpu()
+
+
+def _lay_out(rows: UInt8[Tensor, "r n 3 h w"]) -> NDArray[np.uint8]:
+    """Put rows of images beneath each other, with words above each."""
+    columns, height, width = rows.shape[1], *rows.shape[3:]
+    scale = max(1, -(-_CELL // max(height, width)))
+    down, right = scale * height + _GAP, scale * width + _GAP
+    band = _LABEL + down
+    sheet = Image.new("RGB", (columns * right + _GAP, len(rows) * band + _GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for r, (row, words) in enumerate(zip(rows, ROWS, strict=True)):
+        pen.text((_GAP, r * band + 2), words, fill="black")
+        for c, image in enumerate(row):
+            shown = Image.fromarray(image.permute(1, 2, 0).numpy())
+            large = shown.resize((scale * width, scale * height), Image.Resampling.NEAREST)
+            sheet.paste(large, (_GAP + c * right, r * band + _LABEL))
+    return np.array(sheet)
