@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from didae.app.results import Actions, Progress, RepairResult
-from didae.report.repair import Figure, Group, Preview
+from didae.report.repair import Figure, Preview
 from didae.storage import read_json, write_bytes, write_json
 from report.run_folder import NAMES, make_run
 
@@ -23,14 +23,14 @@ RESULT = RepairResult(
         Figure(name="Mean of the images", before=0.513, after=0.957),
     ),
     groups=(
-        Group(name="dark, dark background", count=400, before=0.99, after=0.98),
-        Group(name="dark, bright background", count=400, before=0.03, after=0.93),
-        Group(name="bright, dark background", count=400, before=0.06, after=0.95),
-        Group(name="bright, bright background", count=400, before=0.97, after=0.97),
+        Figure(name="dark, dark background", count=400, before=0.99, after=0.98),
+        Figure(name="dark, bright background", count=400, before=0.03, after=0.93),
+        Figure(name="bright, dark background", count=400, before=0.06, after=0.95),
+        Figure(name="bright, bright background", count=400, before=0.97, after=0.97),
     ),
     classes=(
-        Group(name="dark square", count=800, before=0.51, after=0.955),
-        Group(name="bright square", count=800, before=0.515, after=0.96),
+        Figure(name="dark square", count=800, before=0.51, after=0.955),
+        Figure(name="bright square", count=800, before=0.515, after=0.96),
     ),
     preview=tuple(
         Preview(

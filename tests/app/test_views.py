@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from didae.report.headline import JUDGE_LABELS
 
 from app.folder import REFUSED, RESULT, Work, make_folder
 from didae.app import views
@@ -15,7 +14,7 @@ from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.results import save_result
 from didae.dictionaries.procrustes import CLASS
-from didae.report.trust import trust
+from didae.report.trust import JUDGE_LABELS, trust
 from didae.storage import read_json, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&${1+1}{{2}}</section><script>"
@@ -71,7 +70,7 @@ def parse(html: str) -> _Parser:
 
 def test_a_screen_shows_pairs_funnel_and_what_the_code_follows(desk) -> None:
     page = parse(views.judge_view(desk.run("main"), 1))
-    pairs = len(desk.run("main").screen(1).pairs)
+    pairs = len(desk.run("main").screen(1).drawn["pairs"])
     assert page.tags.count("img") == 3 * pairs > 0
     for words in (
         "background",

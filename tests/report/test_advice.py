@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from didae.report.advice import onward, remedy
 
 from didae.cli.app import App
 from didae.cli.audit import Audit
@@ -18,7 +17,7 @@ from didae.cli.label import Label
 from didae.cli.repair import RepairRun
 from didae.cli.sources import SourceConfig
 from didae.config import save_yaml
-from didae.report.trust import Remedy
+from didae.report.trust import Remedy, onward, remedy
 
 COMMANDS: dict[str, type[Command]] = {
     "app": App, "audit": Audit, "demo": Demo, "explain": Explain, "label": Label,

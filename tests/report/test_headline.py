@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 import pytest
-from didae.report.headline import JUDGE_LABELS, class_lines, headline, key_figures, label_hint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import DirectionSummary, Summary
-from didae.report.trust import trust
+from didae.report.trust import JUDGE_LABELS, headline, label_hint, trust
+from didae.report.words import class_lines, key_figures
 
 
 def direction(name: str = "x", flips: int = 0, **measured: Any) -> DirectionSummary:

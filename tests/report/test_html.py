@@ -15,6 +15,7 @@ from didae.errors import DidaeError
 from didae.explainer.summary import Summary, summarise
 from didae.report import write_report
 from didae.report.html import CARDS, FIRST, SHEET
+from didae.report.trust import JUDGE_LABELS
 from didae.storage import read_json, read_table
 from report.run_folder import make_row, make_run, save, write_table
 

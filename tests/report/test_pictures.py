@@ -5,8 +5,9 @@ import io
 
 import numpy as np
 import pytest
-from didae.report.pictures import common_gain, data_uri, difference_map, thumbnail
 from PIL import Image
+
+from didae.report.figures import common_gain, data_uri, difference_map, thumbnail
 
 
 def flat(*colour: int, side: int = 4) -> np.ndarray:

@@ -22,7 +22,6 @@ from didae.app.desk import Desk
 from didae.app.server import HOST, Guard, bound, listening
 from didae.app.toolkit import Base, gr
 from didae.errors import DidaeError
-from didae.report.template import SHARED_STYLE
 from didae.teachers import Verdict
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def mounted(desk: Desk) -> FastAPI:
         max_file_size=desk.limits.archive_bytes,
         # The system's fonts, so that nothing is fetched from the network.
         theme=Base(font=_FONTS, font_mono=_FONTS),
-        css=views.asset(SHARED_STYLE) + views.asset("page.css"),
+        css=views.asset(views.SHARED_STYLE) + views.asset("page.css"),
         js=views.asset("page.js"),
     )
 

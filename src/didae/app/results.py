@@ -11,7 +11,7 @@ from pathlib import Path
 
 from didae.config import Config, from_mapping
 from didae.repair.gate import Outcome
-from didae.report.repair import ONNX_FILE, REPAIR_FOLDER, Figure, Group, Preview
+from didae.report.repair import ONNX_FILE, REPAIR_FOLDER, Figure, Preview
 from didae.storage import read_json, write_bytes, write_json
 
 RESULT_FILE = "result.json"
@@ -50,8 +50,8 @@ class RepairResult(Config):
     counterfactuals: int = 0
     seconds: float = 0.0
     figures: tuple[Figure, ...] = ()
-    groups: tuple[Group, ...] = ()
-    classes: tuple[Group, ...] = ()
+    groups: tuple[Figure, ...] = ()
+    classes: tuple[Figure, ...] = ()
     preview: tuple[Preview, ...] = ()
 
     @property

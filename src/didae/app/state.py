@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from didae.errors import DidaeError
 from didae.explainer.summary import DirectionSummary, Summary
-from didae.report.pairs import Pair, delivered_rows, load_pair, read_rows, varied
+from didae.report.figures import delivered_rows, drawn_pairs, read_rows, varied
 from didae.storage import read_json
 from didae.teachers import VERDICTS_FILE, Verdict, Verdicts
 
@@ -31,7 +32,7 @@ class Screen:
     direction: DirectionSummary
     verdict: Verdict | None
     place: int
-    pairs: tuple[Pair, ...]
+    drawn: dict[str, Any]
     delivered: int
     images: int
     strip: tuple[Mark, ...]
@@ -93,12 +94,11 @@ class Run:
     def screen(self, direction: int) -> Screen:
         """Gather what the screen of a direction shows."""
         verdicts = self.verdicts()
-        labels = self.summary.label_names
         return Screen(
             direction=self._directions[direction],
             verdict=verdicts[direction],
             place=self.order.index(direction) + 1,
-            pairs=tuple(load_pair(self.folder, row, labels) for row in self._strongest[direction]),
+            drawn=drawn_pairs(self.folder, self._strongest[direction], self.summary.label_names),
             delivered=self._delivered[direction],
             images=self.summary.n_images,
             strip=tuple(Mark(self.name(d), verdicts[d], d == direction) for d in self.order),

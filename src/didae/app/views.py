@@ -10,14 +10,14 @@ from didae.app.desk import Desk
 from didae.app.jobs import Status
 from didae.app.limits import UploadLimits
 from didae.app.state import Run
-from didae.report.advice import remedy
-from didae.report.headline import how_many_verified, label_hint
-from didae.report.pairs import drawn_pairs, picture
-from didae.report.pictures import read_picture
+from didae.report.figures import data_uri, read_picture
+from didae.report.html import templates
 from didae.report.repair import Preview
-from didae.report.template import SHARED_STYLE, templates
-from didae.report.trust import trust
+from didae.report.trust import how_many_verified, label_hint, remedy, trust
 from didae.teachers import VERDICTS
+
+SHARED_STYLE = "parts.css"
+"""How pairs, funnels and verdict words look, in the report and on the page."""
 
 FACTORS = 4
 """Factors that a screen lists."""
@@ -46,7 +46,7 @@ def judge_view(run: Run, direction: int) -> str:
     return _render(
         "judge.html.jinja",
         screen=screen,
-        **drawn_pairs(screen.pairs),
+        **screen.drawn,
         trust=found,
         advice=remedy(run.folder, found.remedy),
         verified=how_many_verified(screen.direction),
@@ -107,8 +107,8 @@ def downloads_view(desk: Desk, name: str) -> str:
 def _preview(run: Run, preview: Preview) -> dict[str, Any]:
     return {
         "said": preview,
-        "factual": picture(read_picture(run.folder, preview.factual)),
-        "counterfactual": picture(read_picture(run.folder, preview.counterfactual)),
+        "factual": data_uri(read_picture(run.folder, preview.factual)),
+        "counterfactual": data_uri(read_picture(run.folder, preview.counterfactual)),
     }
 
 

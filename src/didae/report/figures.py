@@ -44,8 +44,6 @@ COLUMNS = (
 )
 """Columns of the table of counterfactuals that report and page need."""
 
-_PAIR = "factual_file", "file"
-
 STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")
 """What to call a row by the number of stages that it passed."""
 
@@ -111,8 +109,11 @@ def _passed(row: Row) -> int:
 
 def drawn_pairs(folder: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
     """Give what the template draws of rows with a counterfactual, with one gain for all."""
-    images = [[read_picture(folder, row[name]) for name in _PAIR] for row in rows]
-    gain = common_gain([(before, after) for before, after in images])
+    images = [
+        (read_picture(folder, row["factual_file"]), read_picture(folder, row["file"]))
+        for row in rows
+    ]
+    gain = common_gain(images)
     pairs = [
         {**_said(row, labels), **drawn(*pair, gain)} for row, pair in zip(rows, images, strict=True)
     ]

@@ -183,9 +183,11 @@ def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     last = len(ranked) - 1
     ranks = sorted({round(i * last / (SHEET - 1)) for i in range(SHEET)}) if ranked else []
     shown = [ranked[i] for i in ranks]
-    files = "factual_file", "round_trip_file"
-    images = [[read_picture(folder, row[name]) for name in files] for row in shown]
-    gain = common_gain([(image, decoded) for image, decoded in images])
+    images = [
+        (read_picture(folder, row["factual_file"]), read_picture(folder, row["round_trip_file"]))
+        for row in shown
+    ]
+    gain = common_gain(images)
     pairs = [
         {"name": row["image_id"], "psnr": row["round_trip_psnr"], **drawn(*pair, gain)}
         for row, pair in zip(shown, images, strict=True)

@@ -74,7 +74,7 @@ class Figure(Config):
     count: int | None = None
     before: float
     after: float
-    detail: str = Field(default="", exclude=True)
+    detail: str = ""
 
 
 class Looked(Config):

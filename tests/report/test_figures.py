@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from didae.report.pairs import Pair, delivered_rows, drawn_pairs, load_pair, read_rows, varied
-from didae.report.template import templates
 from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
+from didae.report.figures import delivered_rows, drawn_pairs, read_rows, varied
+from didae.report.html import templates
 from report.run_folder import make_row, save, write_table
 
 CALLS = """{% from "parts.html.jinja" import pair, funnel %}
@@ -23,18 +23,18 @@ def image(value: int, side: int = 8) -> np.ndarray:
     return np.full((side, side, 3), value, dtype=np.uint8)
 
 
-def pair(**values: Any) -> Pair:
+def pair(**values: Any) -> dict[str, Any]:
     sound = {
-        "name": "a", "label": "cat", "factual": image(100), "counterfactual": image(150),
-        "classes": ("cat", "dog"), "probabilities": (0.98, 0.034), "standing": "verified",
-        "wrong": False, "flipped": True,
+        "name": "a", "label": "cat", "factual": "data:,a", "counterfactual": "data:,b",
+        "difference": "data:,c", "classes": ("cat", "dog"), "probabilities": (0.98, 0.034),
+        "standing": "verified", "wrong": False, "flipped": True,
     }  # fmt: skip
-    return Pair(**(sound | values))
+    return sound | values
 
 
-def draw(*pairs: Pair, stages: tuple[tuple[str, int, float], ...] = ()) -> str:
+def draw(*pairs: dict[str, Any], stages: tuple[tuple[str, int, float], ...] = ()) -> str:
     template = templates().from_string(CALLS)
-    return template.render(**drawn_pairs(pairs), stages=stages).replace("\u202f", " ")
+    return template.render(pairs=pairs, stages=stages).replace("\u202f", " ")
 
 
 def words(html: str) -> str:
@@ -113,14 +113,18 @@ def test_labels_and_classes_beyond_the_names_are_numbers(tmp_path: Path):
     for name in ("a.png", "b.png"):
         save(image(1), tmp_path / name)
     files = {"factual_file": "a.png", "file": "b.png"}
-    unknown = load_pair(tmp_path, make_row(**files, label=-1), ("cat", "dog"))
-    assert (unknown.label, unknown.classes, unknown.wrong) == ("", ("cat", "dog"), False)
-    beyond = load_pair(tmp_path, make_row(**files, label=7), ())
-    assert (beyond.label, beyond.classes) == ("class 7", ("class 0", "class 1"))
+
+    def shown(label: int, *names: str) -> dict[str, Any]:
+        return drawn_pairs(tmp_path, [make_row(**files, label=label)], names)["pairs"][0]
+
+    unknown = shown(-1, "cat", "dog")
+    assert (unknown["label"], unknown["classes"], unknown["wrong"]) == ("", ("cat", "dog"), False)
+    beyond = shown(7)
+    assert (beyond["label"], beyond["classes"]) == ("class 7", ("class 0", "class 1"))
     # Two classes of one name are two classes.
-    same = load_pair(tmp_path, make_row(**files, label=1), ("cat", "cat"))
-    assert same.flipped
-    assert same.wrong
+    same = shown(1, "cat", "cat")
+    assert same["flipped"]
+    assert same["wrong"]
 
 
 def test_a_table_of_another_kind_is_one_clear_line(tmp_path: Path):

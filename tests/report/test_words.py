@@ -3,7 +3,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from didae.report.numbers import decibels, decimals, number, percent, points
+
+from didae.report.words import decibels, decimals, number, percent, points
 
 
 @pytest.mark.parametrize(
