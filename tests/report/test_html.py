@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from didae.report.headline import JUDGE_LABELS
 
 from didae.data.images import read_image
 from didae.dictionaries.procrustes import CLASS
