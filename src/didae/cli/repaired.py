@@ -186,10 +186,7 @@ def repair_and_measure(
         "labels": data.class_names,
         "attributes": data.attribute_names,
         "groups": groups,
-        "classes": [
-            c.model_dump(exclude={"detail"})
-            for c in data.by_class(components.student, done.student)
-        ],
+        "classes": [c.said() for c in data.by_class(components.student, done.student)],
         "looked": data.looked().model_dump(),
         "unread": [str(unread) for unread in data.unread],
         "ceiling": None if outlook.ceiling is None else vars(outlook.ceiling),

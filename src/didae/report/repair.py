@@ -76,6 +76,10 @@ class Figure(Config):
     after: float
     detail: str = ""
 
+    def said(self) -> dict[str, Any]:
+        """Give plain values by field, for the document."""
+        return self.model_dump(exclude={"detail"})
+
 
 class Looked(Config):
     """Images that the gate looked at: where they are from, and how many of each class."""
