@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.confounding import (
+from didae.data.sampling import (
     ConfoundedSplit,
     ConfoundingConfig,
     binary_attribute,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.confounding import ConfoundingConfig, quota_subset
+from didae.data.sampling import ConfoundingConfig, quota_subset
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.explainer.sweep import CLOSED_LOOP

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.confounding import ConfoundingConfig
+from didae.data.sampling import ConfoundingConfig
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain

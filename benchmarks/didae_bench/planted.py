@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from didae.config import Config
-from didae.data.splits import uniforms
+from didae.data.sampling import uniforms
 from didae.data.table import ImageTable, changed
 from didae.errors import DidaeError
 

@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from didae.config import Config as Config
-    from didae.data.confounding import quota_subset as quota_subset
     from didae.data.images import read_image as read_image
     from didae.data.images import write_png as write_png
+    from didae.data.sampling import quota_subset as quota_subset
     from didae.data.square import Square as Square
     from didae.data.table import ImageSource as ImageSource
     from didae.data.table import ImageTable as ImageTable
@@ -56,7 +56,7 @@ else:
         "Components": "explainer",
         "ExplainConfig": "explainer",
         "explain": "explainer",
-        "quota_subset": "data.confounding",
+        "quota_subset": "data.sampling",
         "read_image": "data.images",
         "write_png": "data.images",
         "Square": "data.square",

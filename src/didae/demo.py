@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from didae.config import Config, save_yaml
-from didae.data.confounding import quota_subset, split_by_group
+from didae.data.sampling import quota_subset, split_by_group
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
 from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
 from didae.decoders.network import NetworkConfig

@@ -22,7 +22,7 @@ from didae.cli.audit import Audit
 from didae.cli.explain import Explain
 from didae.cli.sources import SourceConfig, rows
 from didae.data.images import read_image
-from didae.data.selection import draw
+from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.dictionaries import fit_guided, one_against_rest
 from didae.encoders.base import embed

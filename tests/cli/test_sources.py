@@ -20,9 +20,8 @@ from data.downloads import (
 )
 from didae.cli import main
 from didae.cli.sources import NAMES, SourceConfig, factors, rows
-from didae.data import fashion_mnist
-from didae.data.selection import draw
-from didae.data.splits import complete
+from didae.data import known
+from didae.data.sampling import complete, draw
 from didae.data.square import Square
 from didae.data.table import ImageTable
 from didae.errors import DidaeError
@@ -88,7 +87,7 @@ def test_fashion_mnist_by_name_folder_and_classes(tmp_path, monkeypatch):
     source = SourceConfig(data=f"fashion-mnist:{tmp_path}", image_size=32).open()
     assert rows(source, "test").tolist() == list(range(30, 40))
     assert sorted([*rows(source, "train"), *rows(source, "validation")]) == list(range(30))
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path)
+    monkeypatch.setattr(known, "DEBIAN", tmp_path)
     classes = ("Sneaker", "Ankle boot")
     two = SourceConfig(data="fashion-mnist", classes=classes).open()
     assert two.label_names == classes

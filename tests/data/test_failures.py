@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from didae.data.failures import Unread, read_some
 from didae.data.images import png_bytes
 from didae.data.square import Square
-from didae.data.table import ImageTable
+from didae.data.table import ImageTable, Unread, read_some
 
 
 def unread(per_class, size=30):

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 
 from data.downloads import idx, make_fashion
-from didae.data import fashion_mnist
-from didae.data.fashion_mnist import CLASSES, has_idx_files
+from didae.data import known
+from didae.data.known import CLASSES, idx_place
 from didae.data.table import Reading
 from didae.errors import DidaeError
 
 
 def opened(folder=None, size=None):
-    home = folder or fashion_mnist.installed_fashion()
-    return fashion_mnist.fashion_mnist(home, Reading(size))
+    home = folder or known.installed_fashion()
+    return known.fashion_mnist(home, Reading(size))
 
 
 def message(folder, **options):
@@ -74,13 +74,13 @@ def test_pixels_are_read_late_and_once(tmp_path):
 
 
 def test_files_that_are_missing(tmp_path, monkeypatch):
-    assert not has_idx_files(tmp_path)
+    assert not idx_place(tmp_path)
     assert "has no train-images-idx3-ubyte.gz" in message(tmp_path)
     make_fashion(tmp_path)
-    assert has_idx_files(tmp_path)
+    assert idx_place(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     assert "has no t10k-labels-idx1-ubyte.gz" in message(tmp_path)
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr(known, "DEBIAN", tmp_path / "nowhere")
     assert "apt-get install dataset-fashion-mnist" in message(None)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.downloads import make_fashion
-from didae.data.fashion_mnist import fashion_mnist
+from didae.data.known import fashion_mnist
 from didae.data.square import Square
 from didae.data.table import ImageTable, Reading
 from didae.errors import DidaeError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from didae.data.confounding import quota_subset
+from didae.data.sampling import quota_subset
 from didae.data.square import (
     FACTOR_COUNT,
     FACTOR_MEAN,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from didae.data.confounding import quota_subset
+from didae.data.sampling import quota_subset
 from didae.data.square import Square
 from didae.errors import DidaeError
 from didae.students import (

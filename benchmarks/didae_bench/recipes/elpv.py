@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from didae.data.confounding import split_by_group
 from didae.data.known import installed_elpv
-from didae.data.splits import uniforms
+from didae.data.sampling import split_by_group, uniforms
 from didae.data.table import Axis, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from didae.data.fashion_mnist import fashion_mnist, installed_fashion
-from didae.data.splits import complete
+from didae.data.known import fashion_mnist, installed_fashion
+from didae.data.sampling import complete
 from didae.data.table import Reading, changed
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import Field
 
 from didae.config import Config
-from didae.data import listing
+from didae.data import folder
 from didae.data.images import IMAGE_SUFFIXES, check_image
 from didae.errors import DidaeError, ImageReadError
 
@@ -92,12 +92,12 @@ def is_wanted(path: PurePosixPath) -> bool:
 
 def is_image(path: PurePosixPath) -> bool:
     """Tell by its ending whether a file says that it is an image."""
-    return listing.is_image(path.name)
+    return folder.is_image(path.name)
 
 
 def is_hidden(path: PurePosixPath) -> bool:
     """Tell whether a file is one that its user never sees."""
-    return any(listing.is_hidden(part) for part in path.parts)
+    return any(folder.is_hidden(part) for part in path.parts)
 
 
 def _check_image(folder: Path, path: PurePosixPath, limits: UploadLimits) -> None:

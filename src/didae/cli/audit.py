@@ -17,7 +17,7 @@ from didae.cli.command import Command, console, open_run, require_own
 from didae.cli.components import load_encoder, load_judges
 from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
-from didae.data.selection import draw
+from didae.data.sampling import draw
 from didae.data.table import ImageSource
 from didae.encoders.base import Encoder
 from didae.encoders.cache import cached_embed

@@ -15,10 +15,9 @@ from rich.table import Table
 from didae.cli.command import Command, console
 from didae.cli.components import SHIPPED_NAME, load_judges
 from didae.cli.sources import SourceConfig, rows
-from didae.data.failures import Unread, read_all
-from didae.data.selection import draw
+from didae.data.sampling import draw
 from didae.data.square import Square
-from didae.data.table import ImageSource
+from didae.data.table import ImageSource, Unread, read_all
 from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.repair.base import Labelled

@@ -17,7 +17,7 @@ from didae.cli.components import (
 )
 from didae.cli.report import finish
 from didae.cli.sources import SourceConfig, rows
-from didae.data.selection import draw
+from didae.data.sampling import draw
 from didae.explainer import Components, ExplainConfig, explain
 from didae.explainer.run import few_images
 from didae.runtime import resolve_device

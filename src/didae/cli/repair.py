@@ -21,7 +21,7 @@ from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import load_summary, publish, require_finished, tell_repair
 from didae.cli.runs import load_run_components, require_found, run_recipe, run_source
 from didae.cli.sources import NONE, SourceConfig, rows
-from didae.data.selection import draw
+from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.demo import SquareRecipe

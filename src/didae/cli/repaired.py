@@ -13,10 +13,9 @@ import torch
 
 from didae.cli.evaluate import BACKGROUND, Indices, labelled
 from didae.cli.outlook import Outlook
-from didae.data.failures import Unread
 from didae.data.images import write_png
 from didae.data.square import Square
-from didae.data.table import ImageSource
+from didae.data.table import ImageSource, Unread
 from didae.demo import SquareRecipe, poisoned_split
 from didae.errors import DidaeError
 from didae.explainer import Components

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from didae.config import Config
-from didae.data.known import DATASETS, open_folder
-from didae.data.splits import FEWEST, Splits, complete
+from didae.data.known import DATASETS
+from didae.data.opening import open_folder
+from didae.data.sampling import FEWEST, Splits, complete
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
 from didae.data.table import ImageSource, ImageTable, Reading, changed
 from didae.errors import DidaeError

@@ -13,7 +13,7 @@ from pydantic import Field
 from didae.cli.command import Command, console, open_run
 from didae.cli.components import SHIPPED_NAME, load_encoder
 from didae.cli.sources import SourceConfig, factors, rows
-from didae.data.selection import draw
+from didae.data.sampling import draw
 from didae.data.table import Axis
 from didae.decoders.base import SamplerConfig
 from didae.decoders.training import SIDE_STEP, fit_decoder, suited_config

@@ -11,13 +11,15 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from didae.errors import DidaeError, nearest
@@ -34,151 +36,137 @@ _ROW_NUMBERS: Final = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 _MAX_CLASSES: Final = 100_000
 
 
-@dataclass(frozen=True)
-class Column:
-    """The cells of one column, and what its user calls each row.
+Cells = Sequence[Any] | NDArray[Any]
+"""Of each row: text, a number, true or false, or missing (nothing, blank, NaN)."""
 
-    `names` are those of the classes that the cells number, where the table knows them; -1 is then
-    a class that is unknown.
+
+@dataclass(frozen=True)
+class Frame:
+    """The columns of a table by name, and what its user calls each of its n rows.
+
+    `class_names` are those of the classes that the cells of a column number, where the table knows
+    them; -1 is then a class that is unknown.
     """
 
-    name: str
-    cells: Sequence[object]
+    where: str
+    columns: Mapping[str, Cells]
     place: Callable[[int], str]
-    names: tuple[str, ...] = ()
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
 
-    def missing(self) -> NDArray[np.bool_]:
-        """Say which cells hold nothing, shape (n,)."""
-        unknown = -1 if self.names else None
-        return np.array([_is_missing(cell) or cell == unknown for cell in self.cells], dtype=bool)
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
 
-    def paths(self) -> tuple[str, ...]:
-        """Read the cells as paths with `/`, each inside the folder and there only once."""
+    def cells(self, name: str) -> Cells:
+        """Give the cells of a column; an error names the nearest where there is none."""
+        if name not in self.columns:
+            raise DidaeError(f"{self.where} has no column {name!r}; {nearest(name, self.columns)}")
+        return self.columns[name]
+
+    def error(self, name: str, row: int, what: str) -> DidaeError:
+        """Make the error of one cell: what is wrong, and what to do."""
+        cell = self.columns[name][row]
+        shown = repr("" if cell is None else cell)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        return DidaeError(f"{self.place(row)}, column {name!r}: {shown} {what}")
+
+    def missing(self, name: str) -> Bool[NDArray[np.bool_], " n"]:
+        """Say which cells hold nothing."""
+        unknown = -1 if self.class_names.get(name) else None
+        cells = self.cells(name)
+        return np.array([_is_missing(cell) or cell == unknown for cell in cells], dtype=bool)
+
+    def paths(self, name: str) -> tuple[str, ...]:
+        """Read cells as paths with `/`, each inside the folder and there only once."""
         seen: dict[str, int] = {}
-        for row, cell in enumerate(self.cells):
+        for row, cell in enumerate(self.cells(name)):
             text = cell if isinstance(cell, str) else ""
             path, windows = PurePosixPath(text), PureWindowsPath(text)
             if not path.name or "\0" in text:
-                raise self.error(row, "is no file name")
+                raise self.error(name, row, "is no file name")
             # Windows' rules too: a table must mean the same on every platform.
             if path.is_absolute() or windows.anchor or ".." in (*path.parts, *windows.parts):
-                raise self.error(row, "leads out of the folder; use a path relative to it")
-            name = path.as_posix()
-            if name in seen:
-                raise self.error(
-                    row, f"is in {self.place(seen[name]).rpartition(', ')[2]} already; remove one"
-                )
-            seen[name] = row
+                raise self.error(name, row, "leads out of the folder; use a path relative to it")
+            file = path.as_posix()
+            if file in seen:
+                first = self.place(seen[file]).rpartition(", ")[2]
+                raise self.error(name, row, f"is in {first} already; remove one")
+            seen[file] = row
         return tuple(seen)
 
-    def classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        """Read the cells as classes, -1 where they are missing, and name each class.
+    def classes(self, name: str) -> tuple[Int[NDArray[np.int64], " n"], tuple[str, ...]]:
+        """Read cells as classes, -1 where they are missing, and name each class.
 
         Whole numbers (0, 1.0, ...) are the classes as they stand, and -1 is missing. Else the cells
         are names: numbers in their order, then words in alphabetical order; false and no come
         before true and yes.
         """
-        labels = np.full(len(self.cells), -1, dtype=np.int64)
-        rows = np.flatnonzero(~self.missing()).tolist()
-        texts = [self._class(row) for row in rows]
-        most = len(self.names) or _MAX_CLASSES
+        cells, known = self.cells(name), self.class_names.get(name, ())
+        labels = np.full(len(cells), -1, dtype=np.int64)
+        rows = np.flatnonzero(~self.missing(name)).tolist()
+        texts: list[str] = []
+        for row in rows:
+            if not isinstance(cells[row], (str, int, float, Decimal)):
+                raise self.error(name, row, "is no class; write a name or a number")
+            # pandas writes a column of whole numbers that once had a gap as 0.0, 1.0, ...
+            texts.append(re.sub(r"^([+-]?[0-9]{1,18})\.0*$", r"\1", str(cells[row]).strip()))
         if all(re.fullmatch("[+-]?[0-9]{1,18}", text) for text in texts):
             for row, text in zip(rows, texts, strict=True):
-                if not -1 <= int(text) < most:
-                    raise self.error(row, "is no class; count classes 0, 1, 2, ...")
+                if not -1 <= int(text) < (len(known) or _MAX_CLASSES):
+                    raise self.error(name, row, "is no class; count classes 0, 1, 2, ...")
                 labels[row] = int(text)
-            known = tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
-            return labels, self.names or known
+            return labels, known or tuple(map(str, range(int(labels.max(initial=-1)) + 1)))
         truth = {text: TRUTH[text.lower()] for text in texts if text.lower() in TRUTH}
         if len(truth) == len(set(texts)) and len(set(truth.values())) == 2:
             labels[rows] = [truth[text] for text in texts]
-            return labels, tuple(
-                min(text for text in truth if truth[text] is value) for value in (False, True)
-            )
+            no, yes = (min(text for text in truth if truth[text] is v) for v in (False, True))
+            return labels, (no, yes)
         names = tuple(sorted(set(texts), key=_in_order))
-        number = {name: place for place, name in enumerate(names)}
+        number = {text: place for place, text in enumerate(names)}
         labels[rows] = [number[text] for text in texts]
         return labels, names
 
-    def _class(self, row: int) -> str:
-        cell = self.cells[row]
-        if not isinstance(cell, (str, int, float, Decimal)):
-            raise self.error(row, "is no class; write a name or a number")
-        text = str(cell).strip()
-        # pandas writes a column of whole numbers that once had a gap as 0.0, 1.0, ...
-        return text.partition(".")[0] if re.fullmatch(r"[+-]?[0-9]{1,18}\.0*", text) else text
-
-    def numbers(self) -> NDArray[np.float64]:
-        """Read the cells as finite numbers; false and no are 0, true and yes are 1."""
-        values = np.empty(len(self.cells))
-        missing = self.missing()
-        for row, cell in enumerate(self.cells):
+    def numbers(self, name: str) -> Float[NDArray[np.float64], " n"]:
+        """Read cells as finite numbers; false and no are 0, true and yes are 1."""
+        cells, missing = self.cells(name), self.missing(name)
+        values = np.empty(len(cells))
+        for row, cell in enumerate(cells):
             if missing[row]:
-                raise self.error(row, "is empty")
+                raise self.error(name, row, "is empty")
             number = _number(cell)
             if number is None:
-                raise self.error(row, "is not a number")
+                raise self.error(name, row, "is not a number")
             if not math.isfinite(number):
-                raise self.error(row, "is not a finite number")
+                raise self.error(name, row, "is not a finite number")
             values[row] = number
         return values
 
-    def integers(self, highest: int) -> NDArray[np.int64]:
-        """Read the cells as whole numbers from 0 to `highest`."""
-        values = np.empty(len(self.cells), dtype=np.int64)
-        for row, cell in enumerate(self.cells):
+    def integers(self, name: str, highest: int) -> Int[NDArray[np.int64], " n"]:
+        """Read cells as whole numbers from 0 to `highest`."""
+        values = np.empty(len(self.cells(name)), dtype=np.int64)
+        for row, cell in enumerate(self.columns[name]):
             text = str(cell).strip()
             if not re.fullmatch("[0-9]{1,18}", text) or int(text) > highest:
-                raise self.error(row, f"is no whole number from 0 to {highest}")
+                raise self.error(name, row, f"is no whole number from 0 to {highest}")
             values[row] = int(text)
         return values
-
-    def error(self, row: int, what: str) -> DidaeError:
-        """Make the error of one cell: what is wrong, and what to do."""
-        cell = self.cells[row]
-        shown = repr("" if cell is None else cell)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        return DidaeError(f"{self.place(row)}, column {self.name!r}: {shown} {what}")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The columns of a table by name, and what its user calls each of its n rows."""
-
-    where: str
-    columns: Mapping[str, Sequence[object]]
-    place: Callable[[int], str]
-    class_names: Mapping[str, tuple[str, ...]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def column(self, name: str) -> Column:
-        """Give a column; an error names the nearest where there is none."""
-        if name not in self.columns:
-            hint = nearest(name, self.columns)
-            raise DidaeError(f"{self.where} has no column {name!r}; {hint}")
-        return Column(name, self.columns[name], self.place, self.class_names.get(name, ()))
 
     @classmethod
     def joined(cls, where: str, parts: Sequence[Frame]) -> Frame:
         """Put the rows of several below each other; a column that one lacks is empty there."""
-        columns = dict.fromkeys(name for part in parts for name in part.columns)
+        if len(parts) == 1:
+            return parts[0]
         ends = np.cumsum([len(part) for part in parts])
 
         def place(row: int) -> str:
             part = int(np.searchsorted(ends, row, side="right"))
             return parts[part].place(row - int(ends[part]) + len(parts[part]))
 
-        return cls(
-            where,
-            {
-                name: [c for part in parts for c in part.columns.get(name, [None] * len(part))]
-                for name in columns
-            },
-            place,
-            {name: names for part in parts for name, names in part.class_names.items()},
-        )
+        columns = {
+            name: [c for part in parts for c in part.columns.get(name, [None] * len(part))]
+            for name in dict.fromkeys(name for part in parts for name in part.columns)
+        }
+        names = {name: known for part in parts for name, known in part.class_names.items()}
+        return cls(where, columns, place, names)
 
 
 def choose_label(frame: Frame, wanted: str | None, option: str = "--label ") -> str | None:
@@ -204,8 +192,7 @@ def read_labels(
     """Read the column of the class; a split without any stays unlabelled, which is said."""
     if label is None:
         return None, ()
-    column = frame.column(label)
-    labels, names = column.classes()
+    labels, names = frame.classes(label)
     unknown = labels < 0
     parts = [(f"split {name}", rows) for name, rows in splits.items() if len(rows)]
     loose = np.setdiff1d(np.arange(len(frame)), np.concatenate([[], *splits.values()]))
@@ -213,9 +200,10 @@ def read_labels(
         parts.append((f"{len(loose)} images without split" if splits else frame.where, loose))
     for where, rows in parts:
         holes = rows[unknown[rows]]
-        if 0 < len(holes) < len(rows) and not column.names:
-            what = "fill it in" if column.missing()[holes[0]] else "count classes 0, 1, 2, ..."
-            raise column.error(int(holes[0]), f"is no class; {what} or remove the row")
+        if 0 < len(holes) < len(rows) and not frame.class_names.get(label):
+            empty = frame.missing(label)[holes[0]]
+            what = "fill it in" if empty else "count classes 0, 1, 2, ..."
+            raise frame.error(label, int(holes[0]), f"is no class; {what} or remove the row")
         if len(holes):
             logger.warning(
                 "%s: %d of %d images have no class in column %r and stay unlabelled",
@@ -225,32 +213,26 @@ def read_labels(
 
 
 def read_attributes(
-    frame: Frame, wanted: Sequence[str] | None, taken: Iterable[str | None]
+    frame: Frame, wanted: Sequence[str] | None, taken: Sequence[str | None]
 ) -> dict[str, NDArray[np.float64]]:
     """Read the attributes: those that are wanted, or every column of numbers without a hole.
 
     What is left out is said.
     """
     found: dict[str, NDArray[np.float64]] = {}
-    if wanted is not None:
-        for name in wanted:
-            column = frame.column(name)
-            try:
-                found[name] = column.numbers()
-            except DidaeError as error:
-                raise DidaeError(f"{error}; leave the column out of --attributes") from error
-        return found
     reasons: list[str] = []
-    for name in frame.columns:
-        if name in taken:
-            continue
+    usual = [name for name in frame.columns if name not in taken]
+    for name in usual if wanted is None else wanted:
+        frame.cells(name)  # It must be there.
         try:
-            if frame.class_names.get(name):
+            if wanted is None and frame.class_names.get(name):
                 raise DidaeError(f"{frame.where}, column {name!r}: it has classes")
-            if _ROW_NUMBERS.fullmatch(name):
+            if wanted is None and _ROW_NUMBERS.fullmatch(name):
                 raise DidaeError(f"{frame.where}, column {name!r}: it counts the rows")
-            found[name] = frame.column(name).numbers()
+            found[name] = frame.numbers(name)
         except DidaeError as error:
+            if wanted is not None:
+                raise DidaeError(f"{error}; leave the column out of --attributes") from error
             reasons.append(str(error))
     if reasons:
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
@@ -261,16 +243,22 @@ def read_attributes(
     return found
 
 
-def read_frame(path: Path) -> Frame:
-    """Read a table: `.csv`, `.jsonl` or `.parquet`, with at least one row."""
-    kinds = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    read = kinds[path.suffix.lower()]
+@contextmanager
+def readable(path: Path) -> Generator[None]:
+    """Say of a file of text that it cannot be read, or is not UTF-8."""
     try:
-        return read(path)
+        yield
     except OSError as error:
         raise DidaeError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DidaeError(f"{path} is not UTF-8: {error}; save it as UTF-8") from error
+
+
+def read_frame(path: Path) -> Frame:
+    """Read a table: `.csv`, `.jsonl` or `.parquet`, with at least one row."""
+    kinds = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    with readable(path):
+        return kinds[path.suffix.lower()](path)
 
 
 def _read_csv(path: Path) -> Frame:
@@ -297,7 +285,7 @@ def _read_csv(path: Path) -> Frame:
                 "put quotes around a cell that holds a comma"
             )
     columns = dict(zip(header, zip(*(cells for _, cells in table), strict=True), strict=True))
-    return Frame(str(path), columns, lambda row: f"{path}, line {table[row][0]}", {})
+    return Frame(str(path), columns, lambda row: f"{path}, line {table[row][0]}")
 
 
 def _read_jsonl(path: Path) -> Frame:
@@ -317,7 +305,7 @@ def _read_jsonl(path: Path) -> Frame:
         raise DidaeError(f"{path} lists no images; it needs one object per image")
     names = dict.fromkeys(name for _, row in rows for name in row)
     columns = {name: [row.get(name) for _, row in rows] for name in names}
-    return Frame(str(path), columns, lambda row: f"{path}, line {rows[row][0]}", {})
+    return Frame(str(path), columns, lambda row: f"{path}, line {rows[row][0]}")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -343,7 +331,7 @@ def _read_parquet(path: Path) -> Frame:
         if name in table.column_names[:number]:
             raise DidaeError(f"{path}: there are two columns {name!r}; rename one")
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Frame(str(path), columns, lambda row: f"{path}, row {row}", {})
+    return Frame(str(path), columns, lambda row: f"{path}, row {row}")
 
 
 def _is_missing(cell: object) -> bool:

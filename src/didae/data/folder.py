@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.columns import Frame, choose_label, read_attributes, read_frame, read_labels
-from didae.data.images import check_image, read_image
-from didae.data.listing import identifier, is_hidden, is_image, leads_back, left_out, walk
-from didae.data.table import ImageTable, Reading, sift, stacked
-from didae.errors import DidaeError, ImageReadError
+from didae.data.images import FOREIGN, IMAGE_SUFFIXES, check_image, read_image, stacked
+from didae.data.table import ImageTable, Reading, sift
+from didae.errors import DidaeError, ImageReadError, visible
 
 logger = logging.getLogger(__name__)
 
+# What systems leave in folders, of which no user knows.
+_HIDDEN: Final = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
 TABLES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables of a folder of one's own."""
 
@@ -39,7 +41,65 @@ _NEUTRAL: Final = (
     *("unlabeled", "unlabelled", "unknown"),
 )
 _SPLIT_COLUMNS: Final = ("split", "subset", "partition", "set", "phase")
-_OTHER_TABLES: Final = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is one that its user never sees."""
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
+def is_image(name: str) -> bool:
+    """Tell by its ending whether a file says that it is an image."""
+    return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def leads_back(folder: Path) -> bool:
+    """Tell whether a folder is a link to one that the link itself lies in."""
+    home = Path(os.path.realpath(folder.parent))
+    return folder.is_symlink() and Path(os.path.realpath(folder)) in (home, *home.parents)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Go through all files below a folder but hidden ones, in no certain order.
+
+    Links are followed wherever they lead, but no folder is gone through twice, nor one that the
+    link itself lies in: so loops end.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    seen = {os.path.realpath(place) for place in (folder, *folder.absolute().parents)}
+    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        kept: list[str] = []
+        for name in sorted(folders):
+            path = Path(parent, name)
+            real = os.path.realpath(path)
+            if not (is_hidden(name) or real in seen or leads_back(path)):
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
+        yield from (Path(parent, name) for name in files if not is_hidden(name))
+
+
+def left_out(folder: Path) -> str:
+    """Count the files below a folder that are no images, by ending and with advice."""
+    counts = Counter(
+        visible(path.suffix.lower()) or "without ending"
+        for path in walk(folder)
+        if not is_image(path.name)
+    )
+    advice = {
+        ending: f" ({other.kind}; {other.advice})" for other in FOREIGN for ending in other.endings
+    }
+    return ", ".join(
+        f"{n:,} {ending}{advice.get(ending, '')}" for ending, n in counts.most_common()
+    )
+
+
+def identifier(name: str) -> str:
+    """Give a name that UTF-8, tables and terminals can hold, another one for every other name."""
+    return visible(name.replace("\\", "\\\\")).replace("\n", "\\n")
 
 
 class _Entry(NamedTuple):
@@ -65,25 +125,31 @@ def split_of(name: str) -> tuple[str, str] | None:
     return (found.pop(), rest) if len(found) == 1 else None
 
 
+def split_alone(name: str) -> str | None:
+    """Say which split a name means that says nothing else."""
+    found = split_of(name)
+    return found[0] if found and not found[1] else None
+
+
 def unwrapped(folder: Path, split: str | None = None) -> Path:
     """Go into folders that only wrap the data: the one with images, which is no class or split."""
-    inside = _content(folder)
-    if inside.images or _tables(folder) or not inside.folders:
+    images, folders = _content(folder)
+    if images or _tables(folder):
         return folder
-    full = [name for name in inside.folders if _has_image(folder / name)]
+    full = [name for name in folders if _has_image(folder / name)]
     if len(full) != 1:
         return folder
     named = split_of(full[0])
-    if named and named[1] == "" and named[0] != split:
+    if split_alone(full[0]) not in (None, split):
         return folder
     inner = folder / full[0]
     words = re.findall("[a-z]+", full[0].lower())
     says_nothing = named is not None or (words and {*words} <= {*_NEUTRAL})
-    is_class = bool(_content(inner).images) and not _tables(inner) and not says_nothing
+    is_class = bool(_content(inner)[0]) and not _tables(inner) and not says_nothing
     return folder if is_class else unwrapped(inner, split)
 
 
-def open_images(folder: Path, reading: Reading) -> ImageTable:
+def open_own(folder: Path, reading: Reading) -> ImageTable:
     """Open a folder of one's own."""
     try:
         tables = _tables(folder)
@@ -105,7 +171,15 @@ def open_images(folder: Path, reading: Reading) -> ImageTable:
             raise DidaeError(f"label and attributes name columns, but {folder} has no {TABLES[0]}")
         entries = _list_splits(folder, homes, splits) if splits else _list(folder)
         if all(entry.label is None for entry in entries):
-            _say_unread_tables([folder, *homes.values()])
+            paths = (p for home in (folder, *homes.values()) for p in sorted(home.iterdir()))
+            kinds = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+            other = [p for p in paths if p.suffix.lower() in kinds and not is_hidden(p.name)]
+            if other:
+                logger.warning(
+                    "%s is not read, and the images have no labels: a table is read if it is "
+                    "called %s and has a column %s",
+                    *(other[0], " or ".join(TABLES), FILE_NAME),
+                )
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
     rest = left_out(folder)
@@ -159,19 +233,17 @@ def _from_tables(
     for home, split, path in parts:
         frame = read_frame(path)
         start, prefix = len(names), home.relative_to(folder).as_posix()
-        names += [
-            name if prefix == "." else f"{prefix}/{name}"
-            for name in frame.column(FILE_NAME).paths()
-        ]
+        names += [name if prefix == "." else f"{prefix}/{name}" for name in frame.paths(FILE_NAME)]
         if split:
             splits[split] = np.arange(start, len(names))
         frames.append(frame)
-    frame = frames[0] if len(frames) == 1 else Frame.joined(str(folder), frames)
+    frame = Frame.joined(str(folder), frames)
     label = choose_label(frame, reading.label, reading.label_option)
     column = None
     if not splits:
-        column = _split_column(frame, (label, *(reading.attributes or ())))
-        splits = _splits_of_column(frame, column) if column else _splits_of_paths(names)
+        column, splits = _splits_of_column(frame, (label, *(reading.attributes or ())))
+        paths = [_split_of_path(name) for name in names]
+        splits = splits or ({} if None in paths else _rows(paths))
     labels, label_names = read_labels(frame, label, splits)
     if label is None:
         logger.warning(
@@ -191,46 +263,41 @@ def _from_tables(
     )
 
 
-def _split_column(frame: Frame, taken: Sequence[str | None]) -> str | None:
+def _splits_of_column(
+    frame: Frame, taken: Sequence[str | None]
+) -> tuple[str | None, dict[str, NDArray[np.int64]]]:
     """Find the column whose cells are words for splits; numbers in it make it an attribute."""
     for name, cells in frame.columns.items():
-        if name.lower() in _SPLIT_COLUMNS and name not in taken:
-            known = [isinstance(cell, str) and split_of(cell) is not None for cell in cells]
-            if all(known) or (name == "split" and any(known)):
-                return name
-    return None
+        words = [cell if isinstance(cell, str) else "" for cell in cells]
+        known = [split_of(word) is not None for word in words]
+        usual = name.lower() in _SPLIT_COLUMNS and name not in taken
+        if usual and (all(known) or (name == "split" and any(known))):
+            splits = [split_alone(word) for word in words]
+            if None in splits:
+                what = "is no split; write train, validation or test"
+                raise frame.error(name, splits.index(None), what)
+            return name, _rows(splits)
+    return None, {}
 
 
-def _splits_of_column(frame: Frame, name: str) -> dict[str, NDArray[np.int64]]:
-    column = frame.column(name)
-    rows: dict[str, list[int]] = {}
-    for row, cell in enumerate(column.cells):
-        found = split_of(cell) if isinstance(cell, str) else None
-        if found is None or found[1]:
-            raise column.error(row, "is no split; write train, validation or test")
-        rows.setdefault(found[0], []).append(row)
-    return {name: np.array(found, dtype=np.int64) for name, found in rows.items()}
+def _split_of_path(name: str) -> str | None:
+    """Take the first folder of a path as its split."""
+    return split_alone(name.partition("/")[0]) if "/" in name else None
 
 
-def _splits_of_paths(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """Take the first folder of each path as its split, where all of them are splits."""
-    found = [split_of(name.partition("/")[0]) if "/" in name else None for name in names]
-    rows: dict[str, list[int]] = {}
-    for row, split in enumerate(found):
-        if split is None or split[1]:
-            return {}
-        rows.setdefault(split[0], []).append(row)
-    return {name: np.array(found, dtype=np.int64) for name, found in rows.items()}
+def _rows(splits: Sequence[str | None]) -> dict[str, NDArray[np.int64]]:
+    """Give the rows of each split."""
+    found = dict.fromkeys(split for split in splits if split)
+    return {
+        name: np.array([row for row, split in enumerate(splits) if split == name], dtype=np.int64)
+        for name in found
+    }
 
 
 def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> ImageTable:
     label_names = sorted({entry.label for entry in entries if entry.label is not None})
     number = {name: place for place, name in enumerate(label_names)}
     labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
-    rows: dict[str, list[int]] = {}
-    for row, entry in enumerate(entries):
-        if entry.split:
-            rows.setdefault(entry.split, []).append(row)
     if len(label_names) == 1:
         logger.warning("%s: all images are of one class, %r", folder, label_names[0])
     return table_of_files(
@@ -239,25 +306,25 @@ def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> 
         reading,
         labels=labels if label_names else None,
         label_names=tuple(label_names),
-        splits={name: np.array(found, dtype=np.int64) for name, found in rows.items()},
+        splits=_rows([entry.split for entry in entries]),
     )
 
 
 def _split_folders(folder: Path) -> dict[str, str]:
     """Find the folders of splits: name of the folder -> split; none, or all that hold images."""
-    inside = _content(folder)
-    found = {name: split for name in inside.folders if (split := split_of(name)) is not None}
+    images, folders = _content(folder)
+    found = {name: split for name in folders if (split := split_of(name)) is not None}
     rests = [rest for _, rest in found.values()]
     # `seg_train` is a split beside `seg_test`, `test_tube` is a class.
     found = {n: s for n, s in found.items() if not s[1] or rests.count(s[1]) > 1}
     found = {name: split for name, split in found.items() if _has_image(folder / name)}
     if not found:
         return {}
-    others = [n for n in inside.folders if n not in found and _has_image(folder / n)]
+    others = [n for n in folders if n not in found and _has_image(folder / n)]
     splits = ", ".join(found)
-    if inside.images:
+    if images:
         raise DidaeError(
-            f"{folder} holds images ({inside.images[0]}, ...) beside the splits {splits}; move "
+            f"{folder} holds images ({images[0]}, ...) beside the splits {splits}; move "
             f"them into a split or list all images in {TABLES[0]}"
         )
     if others:
@@ -311,53 +378,38 @@ def _words(names: set[str]) -> str:
 def _list(folder: Path) -> list[_Entry]:
     """List class folders, which may hold the splits inside, or images alone."""
     entries = _list_classes(folder, "")
-    deeper = [_splits_of_paths([entry.name.partition("/")[2]]) for entry in entries]
-    if all(deeper):
-        return [e._replace(split=next(iter(s))) for e, s in zip(entries, deeper, strict=True)]
-    for entry, split in zip(entries, deeper, strict=True):
-        if split:
-            raise DidaeError(
-                f"{folder} has splits in some class folders only ({entry.name}): put the images of "
-                "every class into splits, or those of none"
-            )
-    return entries
-
-
-def _say_unread_tables(folders: Iterable[Path]) -> None:
-    """Say which tables are not read where the images have no labels."""
-    for folder in folders:
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in _OTHER_TABLES and not is_hidden(path.name):
-                logger.warning(
-                    "%s is not read, and the images have no labels: a table is read if it is "
-                    "called %s and has a column %s",
-                    *(path, " or ".join(TABLES), FILE_NAME),
-                )
-                return
+    splits = [_split_of_path(entry.name.partition("/")[2]) for entry in entries]
+    some = next((entry.name for entry, split in zip(entries, splits, strict=True) if split), None)
+    if some and None in splits:
+        raise DidaeError(
+            f"{folder} has splits in some class folders only ({some}): put the images of every "
+            "class into splits, or those of none"
+        )
+    return [entry._replace(split=split) for entry, split in zip(entries, splits, strict=True)]
 
 
 def _list_classes(home: Path, part: str) -> list[_Entry]:
     """List `home / part`; the names are relative to `home`."""
     folder = home / part
-    inside = _content(folder)
-    full = [name for name in inside.folders if inside.images and _has_image(folder / name)]
+    images, folders = _content(folder)
+    full = [name for name in folders if images and _has_image(folder / name)]
     if full:
         raise DidaeError(
-            f"{folder} holds images ({inside.images[0]}, ...) beside class folders "
+            f"{folder} holds images ({images[0]}, ...) beside class folders "
             f"({full[0]}, ...); move the images into classes or list all of them in "
             f"{TABLES[0]}"
         )
-    if not inside.images and not inside.folders:
+    if not images and not folders:
         rest = left_out(folder)
         but = f", but {rest}" if rest else ""
         raise DidaeError(f"{folder} holds neither {TABLES[0]}, class folders nor images{but}")
-    if inside.images and inside.folders:
-        empty = ", ".join(inside.folders)
+    if images and folders:
+        empty = ", ".join(folders)
         logger.warning("%s: folders without images are passed over: %s", folder, empty)
-    if inside.images:
-        return [_Entry((Path(part) / name).as_posix(), None) for name in inside.images]
+    if images:
+        return [_Entry((Path(part) / name).as_posix(), None) for name in images]
     entries: list[_Entry] = []
-    for name in inside.folders:
+    for name in folders:
         paths = (path for path in walk(folder / name) if is_image(path.name))
         found = sorted(path.relative_to(home).as_posix() for path in paths)
         if not found:
@@ -370,20 +422,13 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
     return entries
 
 
-class _Content(NamedTuple):
-    images: list[str]
-    folders: list[str]
-
-
-def _content(folder: Path) -> _Content:
+def _content(folder: Path) -> tuple[list[str], list[str]]:
+    """List images, and folders."""
     entries = sorted(folder.iterdir())
-    return _Content(
-        [path.name for path in entries if not path.is_dir() and is_image(path.name)],
-        [
-            path.name
-            for path in entries
-            if path.is_dir() and not is_hidden(path.name) and not leads_back(path)
-        ],
+    folders = [path for path in entries if path.is_dir()]
+    return (
+        [path.name for path in entries if is_image(path.name) and not path.is_dir()],
+        [path.name for path in folders if not is_hidden(path.name) and not leads_back(path)],
     )
 
 

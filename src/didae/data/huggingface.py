@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.columns import Frame, choose_label, read_attributes, read_labels
-from didae.data.folder import split_of
-from didae.data.images import IMAGE_SUFFIXES, decode_image, read_image
-from didae.data.table import ImageTable, OnError, Reading, sift, stacked
+from didae.data.folder import split_alone
+from didae.data.images import IMAGE_SUFFIXES, decode_image, read_image, stacked
+from didae.data.table import ImageTable, OnError, Reading, sift
 from didae.errors import DidaeError, ImageReadError, require
 
 WHOLE: Final = "all"
@@ -128,7 +128,7 @@ def _parquet_splits(folder: Path) -> dict[str, list[str]]:
     for path in _parquet_files(folder):
         parts = path.relative_to(folder).parts[:-1]
         stem = re.sub(r"([-_.]\d{5}-of-\d{5}.*|[-_.]?\d+)$", "", path.stem)
-        names = [name for name in (stem, *reversed(parts)) if split_of(name) == (_plain(name), "")]
+        names = [name for name in (stem, *reversed(parts)) if split_alone(name)]
         split = names[0] if names else (stem or WHOLE)
         homes.add("/".join(part for part in parts if part not in (split, "data")))
         splits.setdefault(re.sub(r"\W", "_", split), []).append(str(path))
@@ -140,11 +140,6 @@ def _parquet_splits(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
-def _plain(name: str) -> str:
-    found = split_of(name)
-    return found[0] if found else ""
-
-
 def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable:
     parts = _parts(dataset, where)
     image = _image_column(parts, where)
@@ -154,7 +149,7 @@ def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable
         for name, part in parts.items()
     }
     frames = [_frame(name, part, image, where) for name, part in parts.items()]
-    frame = frames[0] if len(frames) == 1 else Frame.joined(where, frames)
+    frame = Frame.joined(where, frames)
     splits = _splits(parts)
     label = choose_label(frame, reading.label, reading.label_option)
     labels, label_names = read_labels(frame, label, splits)
@@ -272,8 +267,7 @@ def _frame(split: str, part: Any, image: str, where: str) -> Frame:
 
 def _splits(parts: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
     """Give the rows of each split, counted through all; none for a data set that is no split."""
-    known = {name: split_of(name) for name in parts}
-    called = {name: found[0] if found and not found[1] else name for name, found in known.items()}
+    called = {name: split_alone(name) or name for name in parts}
     if len(parts) == 1 and called[next(iter(parts))] not in ("train", "validation", "test"):
         return {}
     rows: dict[str, NDArray[np.int64]] = {}

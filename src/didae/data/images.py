@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -188,6 +188,35 @@ def to_tensor(image: Image.Image, size: int | None = None) -> Tensor:
         # This resizes the centre only, so that a 1 x 1 000 000 image does not grow huge.
         image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
     return torch.as_tensor(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def resized(images: UInt8[Tensor, "b 3 h w"], size: int | None) -> UInt8[Tensor, "b 3 size size"]:
+    """Cut and resize images as `to_tensor` does, but those that have the size already."""
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    square = images.new_empty((len(images), 3, size, size))
+    for place, image in enumerate(images):
+        square[place] = to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy()), size)
+    return square
+
+
+def stacked(
+    images: Sequence[Tensor], names: Sequence[str], size: int | None
+) -> UInt8[Tensor, "b 3 h w"]:
+    """Stack images (3, h, w) of equal size; `size` is the side of an empty batch.
+
+    Others are an error that calls them by these names.
+    """
+    if not images:
+        return torch.empty((0, 3, size or 0, size or 0), dtype=torch.uint8)
+    for name, image in zip(names, images, strict=True):
+        if image.shape != images[0].shape:
+            first, other = (f"{x.shape[2]} x {x.shape[1]}" for x in (images[0], image))
+            raise DidaeError(
+                f"images differ in size: {names[0]} is {first}, {name} is {other}; choose a size "
+                "for the table"
+            )
+    return torch.stack(list(images))
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -5,132 +5,82 @@ Waterbirds (Sagawa et al. 2020): birds pasted on land and water. Camelyon17-WILD
 patches of lymph nodes from five hospitals; hospital 1 is the validation split and hospital 2 the
 test split, whatever the column `split` says. ELPV (Buerhop-Lutz et al. 2018): photographs of solar
 cells of 44 modules that are not named, so one module may stand on both sides of any split.
+Fashion-MNIST (Xiao et al. 2017): 70 000 grey pictures of clothes in four `idx` files, where
+Debian's package or torchvision puts them; MNIST's files look the same, so no folder is taken for it
+unless it is called so.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
+import gzip
 import importlib.util
-import math
 import re
-import shlex
-import tarfile
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import struct
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from didae.data.columns import Column, Frame, read_frame
-from didae.data.fashion_mnist import fashion_mnist, has_idx_files, installed_fashion
-from didae.data.folder import open_images, table_of_files, unwrapped
+from didae.data.columns import Frame, read_frame, readable
+from didae.data.folder import table_of_files
 from didae.data.huggingface import holds_dataset, open_saved
-from didae.data.listing import is_hidden
-from didae.data.splits import Splits
+from didae.data.images import resized
 from didae.data.table import ImageTable, Reading
-from didae.errors import DidaeError, nearest
+from didae.errors import DidaeError
+
+_Opener = Callable[[Path, Reading], ImageTable]
+
+DEBIAN: Final = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package `dataset-fashion-mnist` has the files."""
+
+CLASSES: Final = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+"""The classes of Fashion-MNIST."""
 
 _WATERBIRDS: Final = "waterbird_complete95_forest2water2"
-_ELPV_TABLE: Final = "labels.csv"
+_WATERBIRD_TABLES: Final = ("metadata.csv", f"{_WATERBIRDS}/metadata.csv")
 # The repository of today, the package's folder, and the older repository's root.
-_ELPV_PLACES: Final = tuple(
-    f"{home}{_ELPV_TABLE}" for home in ("", "data/", "src/elpv_dataset/data/")
-)
-_TYPES: Final = ("poly", "mono")
+_ELPV_TABLES: Final = ("labels.csv", "data/labels.csv", "src/elpv_dataset/data/labels.csv")
 _PATCH: Final = ("patient", "node", "x_coord", "y_coord")
 # What may occur at most; the real table has 5 hospitals and 50 slides.
 _PATCH_NUMBERS: Final = {"tumor": 1, "center": 4, "slide": 9_999, "node": 9_999}
 _ANY: Final = 10**18
+_SIDE, _PADDING = 28, 2
+_MOST: Final = 100_000
+_PARTS: Final = {"train": "train", "test": "t10k"}
 
 
-@dataclass(frozen=True)
-class Dataset:
+class Dataset(NamedTuple):
     """How a data set is told from its files, what opens it, and where a package installs it."""
 
     fits: Callable[[Path], bool]
-    open: Callable[[Path, Reading], ImageTable]
+    open: _Opener
     installed: Callable[[], Path] | None = None
 
 
-@dataclass(frozen=True)
-class _Catalogue:
-    """The table of a data set: files, columns of numbers, splits, what 0 and 1 of a column mean."""
-
-    table: Path
-    names: tuple[str, ...]
-    place: Callable[[int], str]
-    columns: Mapping[str, NDArray[np.float64]]
-    splits: Splits
-    license: str
-    class_names: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, "tuple[str, str]"])
-
-    def open(self, folder: Path, reading: Reading, label: str, usual: Sequence[str]) -> ImageTable:
-        """Take the columns that are wanted, or the usual ones; the class is 1 above one half."""
-        label = reading.label or label
-        chosen = usual if reading.attributes is None else reading.attributes
-        for name in (label, *chosen):
-            if name not in self.columns:
-                hint = nearest(name, self.columns)
-                raise DidaeError(f"{self.table} has no column {name!r}; {hint}")
-        values = self.columns[label]
-        if values.min() < 0 or values.max() > 1:
-            raise DidaeError(
-                f"{self.table}: column {label!r} goes from {values.min():g} to {values.max():g} "
-                "and is no label; choose one of values from 0 to 1"
-            )
-        return table_of_files(
-            folder,
-            self.names,
-            reading,
-            late=True,
-            place=self.place,
-            labels=(values > 0.5).astype(np.int64),
-            label_names=self.class_names.get(label, (f"not {label}", label)),
-            attributes={name: self.columns[name] for name in chosen},
-            splits=self.splits,
-            license=self.license,
-        )
+DATASETS: Final[dict[str, Dataset]] = {}
+"""Well-known data sets, and forms of others, by name."""
 
 
-def open_folder(folder: Path, reading: Reading, name: str | None = None) -> ImageTable:
-    """Open the folder of a data set that is named, or told from its files, or of one's own."""
-    if name is not None and name not in DATASETS:
-        raise DidaeError(f"unknown layout {name!r}; {nearest(name, DATASETS)}")
-    for module, fits in (("zipfile", zipfile.is_zipfile), ("tarfile", tarfile.is_tarfile)):
-        if folder.is_file() and fits(folder):
-            goal = folder.name.partition(".")[0] or "images"
-            command = shlex.join(["python", "-m", module, "-e", str(folder), goal])
-            raise DidaeError(f"{folder} is an archive: unpack it, {command}, and name that folder")
-    if folder.suffix.lower() == ".onnx":
-        raise DidaeError(
-            f"{folder} is a classifier or encoder, and no folder of images: name the folder that "
-            "holds the images here, and the classifier with --student"
-        )
-    if not folder.is_dir():
-        raise DidaeError(f"{folder} is not a folder: name the folder that holds the images")
-    try:
-        home = folder if recognise(folder) else unwrapped(folder)
-        names = recognise(home)
-        inner = [path for path in home.iterdir() if path.is_dir() and not is_hidden(path.name)]
-        # What saved data sets hold are no images.
-        if not names and len(inner) == 1 and recognise(inner[0]):
-            home, names = inner[0], recognise(inner[0])
-    except OSError as error:
-        raise DidaeError(f"cannot read folder {folder}: {error}") from error
-    if name is not None:
-        return DATASETS[name].open(home if name in names else folder, reading)
-    if len(names) > 1:
-        first = names[0]
-        raise DidaeError(f"{home} may be {' or '.join(names)}: write such as {first}:{home}")
-    if not names and has_idx_files(home):
-        raise DidaeError(
-            f"{home} may be MNIST or Fashion-MNIST, whose files look alike: if it is the latter, "
-            f"--data fashion-mnist:{home}."
-        )
-    return DATASETS[names[0]].open(home, reading) if names else open_images(home, reading)
+def register(
+    name: str, fits: Callable[[Path], bool], installed: Callable[[], Path] | None = None
+) -> Callable[[_Opener], _Opener]:
+    """Make a data set known: its name, how its folder is told, and where a package installs it."""
+
+    def add(opener: _Opener) -> _Opener:
+        DATASETS[name] = Dataset(fits, opener, installed)
+        return opener
+
+    return add
 
 
 def recognise(folder: Path) -> list[str]:
@@ -138,6 +88,12 @@ def recognise(folder: Path) -> list[str]:
     return [name for name, dataset in DATASETS.items() if dataset.fits(folder)]
 
 
+def _is_celeba(folder: Path) -> bool:
+    places = (f"{home}list_attr_celeba{end}" for home in ("", "Anno/") for end in (".txt", ".csv"))
+    return _first(folder, *places) is not None
+
+
+@register("celeba", _is_celeba)
 def celeba(folder: Path, reading: Reading) -> ImageTable:
     """Open CelebA: the folder around ``img_align_celeba`` or ``Img``; the label is Blond_Hair."""
     attributes = _celeba_table(folder, "Anno", "list_attr_celeba")
@@ -146,118 +102,120 @@ def celeba(folder: Path, reading: Reading) -> ImageTable:
     # Kaggle's archive has the folder in itself.
     home = _first(folder, f"{home}/img_align_celeba") or home
     first, *names = attributes.columns
-    files = attributes.column(first).paths()
+    files = attributes.paths(first)
     columns: dict[str, NDArray[np.float64]] = {}
     for name in names:
-        column = attributes.column(name)
-        wrong = [
-            row for row, cell in enumerate(column.cells) if str(cell).strip() not in ("1", "-1")
-        ]
+        cells = [str(cell).strip() for cell in attributes.columns[name]]
+        wrong = [row for row, cell in enumerate(cells) if cell not in ("1", "-1")]
         if wrong:
-            raise column.error(wrong[0], "is neither 1 nor -1; download it again")
-        columns[name] = np.array([float(str(cell).strip() == "1") for cell in column.cells])
-    listed, codes = (partition.column(name) for name in [*partition.columns][:2])
-    known = dict(zip(listed.cells, codes.integers(2), strict=True))
+            raise attributes.error(name, wrong[0], "is neither 1 nor -1; download it again")
+        columns[name] = np.array([float(cell == "1") for cell in cells])
+    listed, codes = [*partition.columns][:2]
+    known = dict(zip(partition.columns[listed], partition.integers(codes, 2), strict=True))
     for file in files:
         if file not in known:
             raise DidaeError(f"{partition.where} does not list {file}; download it again")
-    splits = _coded(np.array([known[file] for file in files]), ("train", "validation", "test"))
-    catalogue = _Catalogue(
-        table=Path(attributes.where),
-        names=tuple(f"{home}/{file}" for file in files),
+    return table_of_files(
+        folder,
+        [f"{home}/{file}" for file in files],
+        reading,
+        late=True,
         place=attributes.place,
-        columns=columns,
-        splits=splits,
+        splits=_coded(np.array([known[file] for file in files]), "train", "validation", "test"),
         license="non-commercial research only (CelebA agreement)",
+        **_chosen(Frame(attributes.where, columns, attributes.place), reading, "Blond_Hair"),
     )
-    return catalogue.open(folder, reading, "Blond_Hair", tuple(columns))
 
 
+def _celeba_table(folder: Path, home: str, name: str) -> Frame:
+    """Read a table of CelebA: of the authors, columns of spaces, or of Kaggle, with commas."""
+    kaggle = _first(folder, f"{name}.csv", f"{home}/{name}.csv")
+    authors = _first(folder, f"{name}.txt", f"{home}/{name}.txt")
+    if authors is None and kaggle is not None:
+        return read_frame(folder / kaggle)
+    table = folder / _required(folder, f"{name}.txt", f"{home}/{name}.txt", f"{name}.csv")
+    lines = [text.split() for text in _lines(table)]
+    header, skipped = ["partition"], 0
+    if name == "list_attr_celeba":
+        header, skipped = (lines[1] if len(lines) > 1 else []), 2
+        if not header or len(lines[0]) != 1 or len(set(header)) < len(header):
+            raise DidaeError(
+                f"{table} must begin with the number of images and a line of different "
+                "attributes; download it again"
+            )
+        if lines[0][0] != str(len(lines) - 2):
+            raise DidaeError(
+                f"{table} lists {len(lines) - 2} images, its first line says {lines[0][0]}; "
+                "download it again"
+            )
+    for line, cells in enumerate(lines[skipped:], start=1 + skipped):
+        if len(cells) != 1 + len(header):
+            raise DidaeError(
+                f"{table}, line {line}: not a file name and {len(header)} values; download it again"
+            )
+    columns = dict(zip(["file", *header], zip(*lines[skipped:], strict=True), strict=True))
+    return Frame(str(table), columns, lambda row: f"{table}, line {row + 1 + skipped}")
+
+
+def _is_waterbirds(folder: Path) -> bool:
+    table = _first(folder, *_WATERBIRD_TABLES)
+    needed = {"img_filename", "y", "split", "place"}
+    return table is not None and needed <= _header(folder / table)
+
+
+@register("waterbirds", _is_waterbirds)
 def waterbirds(folder: Path, reading: Reading) -> ImageTable:
     """Open Waterbirds: the archive's folder or the one around it."""
-    place = _first(folder, *_waterbird_tables())
+    place = _first(folder, *_WATERBIRD_TABLES)
     if place is None:
         raise DidaeError(f"{folder} has no metadata.csv; name the folder {_WATERBIRDS}")
-    table, home = read_frame(folder / place), PurePosixPath(place).parent
-    columns = {"waterbird": table.column("y"), "water": table.column("place")}
-    catalogue = _Catalogue(
-        table=folder / place,
-        names=tuple(str(home / name) for name in table.column("img_filename").paths()),
+    table = read_frame(folder / place)
+    columns = {name: table.integers(c, 1) for name, c in (("waterbird", "y"), ("water", "place"))}
+    names = {"waterbird": ("landbird", "waterbird"), "water": ("land", "water")}
+    return table_of_files(
+        folder,
+        [str(PurePosixPath(place).parent / name) for name in table.paths("img_filename")],
+        reading,
+        late=True,
         place=table.place,
-        columns={name: column.integers(1).astype(float) for name, column in columns.items()},
-        splits=_coded(table.column("split").integers(2), ("train", "validation", "test")),
+        splits=_coded(table.integers("split", 2), "train", "validation", "test"),
         license="none stated; photographs of CUB-200-2011 and Places",
-        class_names={"waterbird": ("landbird", "waterbird"), "water": ("land", "water")},
+        **_chosen(Frame(table.where, columns, table.place, names), reading, "waterbird"),
     )
-    return catalogue.open(folder, reading, "waterbird", tuple(columns))
 
 
+def _is_camelyon17(folder: Path) -> bool:
+    return {*_PATCH, "tumor", "center", "slide"} <= _header(folder / "metadata.csv")
+
+
+@register("camelyon17", _is_camelyon17)
 def camelyon17(folder: Path, reading: Reading) -> ImageTable:
     """Open Camelyon17-WILDS: the archive's folder; `slide` and `node` are attributes on demand."""
     table = read_frame(folder / "metadata.csv")
-    numbers = {name: table.column(name).integers(most) for name, most in _PATCH_NUMBERS.items()}
+    columns = {name: table.integers(name, most) for name, most in _PATCH_NUMBERS.items()}
     splits = ("train", "validation_id", "test", "validation")
-    codes = table.column("split").integers(1)
-    codes[numbers["center"] == 2] = splits.index("test")
-    codes[numbers["center"] == 1] = splits.index("validation")
+    codes = table.integers("split", 1)
+    codes[columns["center"] == 2] = splits.index("test")
+    codes[columns["center"] == 1] = splits.index("validation")
     # The cells become a path: nothing but digits may be in them.
     for name in _PATCH:
-        table.column(name).integers(_ANY)
-    catalogue = _Catalogue(
-        table=folder / "metadata.csv",
-        names=tuple(
+        table.integers(name, _ANY)
+    patches = zip(*(table.columns[name] for name in _PATCH), strict=True)
+    numbers = Frame(table.where, columns, table.place, {"tumor": ("normal", "tumor")})
+    return table_of_files(
+        folder,
+        [
             f"patches/patient_{patient}_node_{node}/"
             f"patch_patient_{patient}_node_{node}_x_{x}_y_{y}.png"
-            for patient, node, x, y in zip(*(table.columns[name] for name in _PATCH), strict=True)
-        ),
+            for patient, node, x, y in patches
+        ],
+        reading,
+        late=True,
         place=table.place,
-        columns={name: values.astype(np.float64) for name, values in numbers.items()},
-        splits=_coded(codes, splits),
+        splits=_coded(codes, *splits),
         license="CC0 1.0",
-        class_names={"tumor": ("normal", "tumor")},
+        **_chosen(numbers, reading, "tumor", ("tumor", "center")),
     )
-    return catalogue.open(folder, reading, "tumor", ("tumor", "center"))
-
-
-def elpv(folder: Path, reading: Reading) -> ImageTable:
-    """Open ELPV: the folder of the package's data, or a copy of the repository."""
-    place = _first(folder, *_ELPV_PLACES)
-    if place is None:
-        raise DidaeError(
-            f"{folder} has no {_ELPV_TABLE}; name the folder of ELPV's {_ELPV_TABLE} and images"
-        )
-    table, home = folder / place, PurePosixPath(place).parent
-    rows: list[tuple[int, str, float, str]] = []
-    for line, text in enumerate(_lines(table), start=1):
-        cells = text.split()
-        if not cells:
-            continue
-        if len(cells) != 3 or cells[2] not in _TYPES or not 0 <= _float(cells[1]) <= 1:
-            raise DidaeError(
-                f"{table}, line {line}: {text.strip()!r} is not a file, a probability and mono or "
-                "poly; download it again"
-            )
-        rows.append((line, cells[0], float(cells[1]), cells[2]))
-    if not rows:
-        raise DidaeError(f"{table} lists no images; download it again")
-
-    def where(row: int) -> str:
-        return f"{table}, line {rows[row][0]}"
-
-    names = Column("file", [row[1] for row in rows], where).paths()
-    catalogue = _Catalogue(
-        table=table,
-        names=tuple(str(home / name) for name in names),
-        place=where,
-        columns={
-            "defect": np.array([row[2] for row in rows]),
-            "mono": np.array([float(_TYPES.index(row[3])) for row in rows]),
-        },
-        splits={},
-        license="CC BY-NC-SA 4.0",
-        class_names={"defect": ("intact", "defective"), "mono": ("poly", "mono")},
-    )
-    return catalogue.open(folder, reading, "defect", ("defect", "mono"))
 
 
 def installed_elpv() -> Path:
@@ -271,60 +229,176 @@ def installed_elpv() -> Path:
     return Path(package.submodule_search_locations[0]) / "data"
 
 
-def _is_celeba(folder: Path) -> bool:
-    places = (f"{home}list_attr_celeba{end}" for home in ("", "Anno/") for end in (".txt", ".csv"))
-    return _first(folder, *places) is not None
-
-
-def _is_waterbirds(folder: Path) -> bool:
-    table = _first(folder, *_waterbird_tables())
-    needed = {"img_filename", "y", "split", "place"}
-    return table is not None and needed <= _header(folder / table)
-
-
-def _is_camelyon17(folder: Path) -> bool:
-    return {*_PATCH, "tumor", "center", "slide"} <= _header(folder / "metadata.csv")
-
-
 def _is_elpv(folder: Path) -> bool:
-    place = _first(folder, *_ELPV_PLACES)
+    place = _first(folder, *_ELPV_TABLES)
     first = "" if place is None else _first_line(folder / place)
     return re.match(r"images/cell\d+\.png\s+[01]", first) is not None
 
 
-def _waterbird_tables() -> tuple[str, str]:
-    return "metadata.csv", f"{_WATERBIRDS}/metadata.csv"
-
-
-def _celeba_table(folder: Path, home: str, name: str) -> Frame:
-    """Read a table of CelebA: of the authors, columns of spaces, or of Kaggle, with commas."""
-    kaggle = _first(folder, f"{name}.csv", f"{home}/{name}.csv")
-    authors = _first(folder, f"{name}.txt", f"{home}/{name}.txt")
-    if authors is None and kaggle is not None:
-        return read_frame(folder / kaggle)
-    table = folder / _required(folder, f"{name}.txt", f"{home}/{name}.txt", f"{name}.csv")
-    lines = [text.split() for text in _lines(table)]
-    header = ["partition"]
-    skipped = 0
-    if name == "list_attr_celeba":
-        header, skipped = (lines[1] if len(lines) > 1 else []), 2
-        if not header or len(lines[0]) != 1 or len(set(header)) < len(header):
+@register("elpv", _is_elpv, installed_elpv)
+def elpv(folder: Path, reading: Reading) -> ImageTable:
+    """Open ELPV: the folder of the package's data, or a copy of the repository."""
+    place = _first(folder, *_ELPV_TABLES)
+    if place is None:
+        raise DidaeError(
+            f"{folder} has no labels.csv; name the folder of ELPV's labels.csv and images"
+        )
+    table = folder / place
+    rows: list[tuple[int, str, float, float]] = []
+    for line, text in enumerate(_lines(table), start=1):
+        found = re.fullmatch(r"\s*(\S+)\s+(\d+(?:\.\d*)?(?:[eE]-?\d+)?)\s+(poly|mono)\s*", text)
+        if found and float(found[2]) <= 1:
+            rows.append((line, found[1], float(found[2]), float(found[3] == "mono")))
+        elif text.strip():
             raise DidaeError(
-                f"{table} must begin with the number of images and a line of different "
-                "attributes; download it again"
+                f"{table}, line {line}: {text.strip()!r} is not a file, a probability and mono or "
+                "poly; download it again"
             )
-        if not lines[0][0].isdecimal() or int(lines[0][0]) != len(lines) - 2:
+    if not rows:
+        raise DidaeError(f"{table} lists no images; download it again")
+    lines, files, *values = zip(*rows, strict=True)
+    columns = {name: np.array(v) for name, v in zip(("defect", "mono"), values, strict=True)}
+    names = {"defect": ("intact", "defective"), "mono": ("poly", "mono")}
+    frame = Frame(str(table), columns, lambda row: f"{table}, line {lines[row]}", names)
+    paths = Frame(str(table), {"file": files}, frame.place).paths("file")
+    return table_of_files(
+        folder,
+        [str(PurePosixPath(place).parent / name) for name in paths],
+        reading,
+        late=True,
+        place=frame.place,
+        license="CC BY-NC-SA 4.0",
+        **_chosen(frame, reading, "defect"),
+    )
+
+
+def installed_fashion() -> Path:
+    """Find the files of Debian's package."""
+    if not DEBIAN.is_dir():
+        raise DidaeError(
+            f"Fashion-MNIST is not in {DEBIAN}: `apt-get install dataset-fashion-mnist`, "
+            "or name the folder of its files, fashion-mnist:FOLDER."
+        )
+    return DEBIAN
+
+
+@register("fashion-mnist", lambda _: False, installed_fashion)
+def fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
+    """Open the images, 32 x 32 pixels: 28 x 28 and a margin of two black ones.
+
+    The folder is that of the files, or the one that torchvision was given. Only the labels are read
+    at first; the pixels (55 MB) when the first image is asked for. `size` resizes the 32 x 32
+    pixels, antialiased and bicubic.
+    """
+    if reading.label is not None or reading.attributes:
+        raise DidaeError("fashion-mnist has no columns: leave out label and attributes.")
+    files = {split: _find(folder, f"{name}-images-idx3-ubyte") for split, name in _PARTS.items()}
+    labels: dict[str, NDArray[np.uint8]] = {}
+    for split, name in _PARTS.items():
+        path = _find(folder, f"{name}-labels-idx1-ubyte")
+        found, counted = _read_idx(path, 1), len(_read_idx(files[split], 3, header_only=True))
+        if len(found) != counted:
             raise DidaeError(
-                f"{table} lists {len(lines) - 2} images, its first line says {lines[0][0]}; "
+                f"{path} has {len(found)} labels, {files[split].name} has {counted} images; "
                 "download it again"
             )
-    for line, cells in enumerate(lines[skipped:], start=1 + skipped):
-        if len(cells) != 1 + len(header):
-            raise DidaeError(
-                f"{table}, line {line}: not a file name and {len(header)} values; download it again"
-            )
-    columns = dict(zip(["file", *header], zip(*lines[skipped:], strict=True), strict=True))
-    return Frame(str(table), columns, lambda row: f"{table}, line {row + 1 + skipped}", {})
+        if found.size and found.max() >= len(CLASSES):
+            raise DidaeError(f"{path} has a label {found.max()}, not 0 to 9; download it again")
+        labels[split] = found
+    ids = tuple(f"{split}/{row:05d}" for split, part in labels.items() for row in range(len(part)))
+
+    @functools.cache
+    def pixels() -> NDArray[np.uint8]:
+        return np.concatenate([_read_idx(path, 3) for path in files.values()])
+
+    def read(rows: list[int]) -> Tensor:
+        padded = np.pad(pixels()[rows], ((0, 0), *[(_PADDING, _PADDING)] * 2))
+        return resized(torch.from_numpy(padded)[:, None].repeat(1, 3, 1, 1), reading.size)
+
+    train = len(labels["train"])
+    return ImageTable(
+        ids,
+        read,
+        np.concatenate([*labels.values()]).astype(np.int64),
+        CLASSES,
+        splits={"train": np.arange(train), "test": np.arange(train, len(ids))},
+        license="MIT",
+    )
+
+
+def idx_place(folder: Path, name: str = "train-images-idx3-ubyte") -> Path | None:
+    """Find a file of MNIST's kind, which all look alike, packed or not."""
+    homes = ("", "raw/", "FashionMNIST/raw/")
+    place = _first(folder, *(f"{home}{name}{end}" for home in homes for end in ("", ".gz")))
+    return None if place is None else folder / place
+
+
+def _find(folder: Path, name: str) -> Path:
+    place = idx_place(folder, name)
+    if place is None:
+        raise DidaeError(
+            f"{folder} has no {name}.gz; name the folder of Fashion-MNIST's four files"
+        )
+    return place
+
+
+def _read_idx(path: Path, dimensions: int, header_only: bool = False) -> NDArray[np.uint8]:
+    """Read a file of labels (1) or of images (3); as many empty ones where only the header is."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as opened:
+            file = cast("gzip.GzipFile", opened)
+            header = file.read(4 * (dimensions + 1))
+            if len(header) < 4 * (dimensions + 1):
+                raise EOFError("it is too short")
+            magic, count, *sides = struct.unpack(f">{dimensions + 1}I", header)
+            # 0x08 stands for bytes. What a header claims is checked before memory is taken for it.
+            if magic != 0x0800 + dimensions or sides != [_SIDE, _SIDE][: dimensions - 1]:
+                raise EOFError("it is no idx file of 28 x 28 bytes or of labels")
+            if count > _MOST:
+                raise EOFError(f"it claims {count} items, more than {_MOST}")
+            if header_only:
+                return np.empty((count, 0), dtype=np.uint8)
+            length = count * _SIDE ** (dimensions - 1)
+            content = file.read(length)
+            if len(content) < length or file.read(1):
+                raise EOFError(f"it does not hold the {count} items that it claims")
+    except (OSError, EOFError, zlib.error) as error:
+        raise DidaeError(f"cannot read {path}: {error}; download it again") from error
+    return np.frombuffer(content, dtype=np.uint8).reshape(count, *sides)
+
+
+register("hf", holds_dataset)(open_saved)
+
+
+def _chosen(
+    frame: Frame, reading: Reading, label: str, usual: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Take the columns of numbers that are wanted, or the usual; the class is 1 above one half."""
+    label = reading.label or label
+    chosen = (usual or [*frame.columns]) if reading.attributes is None else reading.attributes
+    columns = {name: np.asarray(frame.cells(name), np.float64) for name in (label, *chosen)}
+    values = columns[label]
+    if values.min() < 0 or values.max() > 1:
+        raise DidaeError(
+            f"{frame.where}: column {label!r} goes from {values.min():g} to {values.max():g} "
+            "and is no label; choose one of values from 0 to 1"
+        )
+    return {
+        "labels": (values > 0.5).astype(np.int64),
+        "label_names": frame.class_names.get(label, (f"not {label}", label)),
+        "attributes": {name: columns[name] for name in chosen},
+    }
+
+
+def _coded(codes: NDArray[np.int64], *names: str) -> dict[str, NDArray[np.int64]]:
+    """Turn numbers of splits into the rows of each that has any."""
+    rows = {name: np.flatnonzero(codes == code) for code, name in enumerate(names)}
+    return {name: found for name, found in rows.items() if len(found)}
+
+
+def _first(folder: Path, *places: str) -> str | None:
+    """Find the first of several places below a folder that exists."""
+    return next((name for name in places if (folder / name).exists()), None)
 
 
 def _required(folder: Path, *places: str) -> str:
@@ -336,15 +410,10 @@ def _required(folder: Path, *places: str) -> str:
     return found
 
 
-def _coded(codes: NDArray[np.int64], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """Turn numbers of splits into the rows of each that has any."""
-    rows = {name: np.flatnonzero(codes == code) for code, name in enumerate(names)}
-    return {name: found for name, found in rows.items() if len(found)}
-
-
-def _first(folder: Path, *places: str) -> str | None:
-    """Find the first of several places below a folder that exists."""
-    return next((name for name in places if (folder / name).exists()), None)
+def _lines(path: Path) -> list[str]:
+    """Read the lines of a text file in UTF-8, without blank ones at its end."""
+    with readable(path):
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
 
 
 def _header(path: Path) -> set[str]:
@@ -360,31 +429,3 @@ def _first_line(path: Path) -> str:
             return file.readline(10_000)
     except OSError:
         return ""
-
-
-def _lines(path: Path) -> list[str]:
-    """Read the lines of a text file in UTF-8, without blank ones at its end."""
-    try:
-        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except OSError as error:
-        raise DidaeError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DidaeError(f"{path} is not UTF-8: {error}; save it as UTF-8") from error
-
-
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-DATASETS: Final[Mapping[str, Dataset]] = {
-    "celeba": Dataset(_is_celeba, celeba),
-    "waterbirds": Dataset(_is_waterbirds, waterbirds),
-    "camelyon17": Dataset(_is_camelyon17, camelyon17),
-    "elpv": Dataset(_is_elpv, elpv, installed_elpv),
-    "fashion-mnist": Dataset(lambda _: False, fashion_mnist, installed_fashion),
-    "hf": Dataset(holds_dataset, open_saved),
-}
-"""Well-known data sets, and forms of others, by name."""

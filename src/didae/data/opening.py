@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shlex
+import tarfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from didae.data.columns import Frame, read_labels
+from didae.data.folder import is_hidden, open_own, unwrapped
 from didae.data.huggingface import open_loaded
-from didae.data.images import picture_to_tensor, to_tensor, to_uint8
-from didae.data.known import open_folder
-from didae.data.table import ImageTable, Reading, changed, stacked
-from didae.errors import DidaeError, ImageReadError, reason
+from didae.data.images import picture_to_tensor, resized, stacked, to_uint8
+from didae.data.known import DATASETS, idx_place, recognise
+from didae.data.table import ImageTable, Reading, changed
+from didae.errors import DidaeError, ImageReadError, nearest, reason
 from didae.runtime import progress
 
 # Of a data set whose items are not all looked at, and read twice: transforms may draw at random.
@@ -54,7 +58,7 @@ def open_images(images: Any, size: int | None = None, labels: Any = None) -> Ima
             f"labels={column!r} names a column, and these images have none: give a label an image"
         )
     elif isinstance(images, ImageTable):
-        table = images if size is None else _resized(images, size)
+        table = images if size is None else _of_size(images, size)
     elif isinstance(images, (Tensor, np.ndarray)):
         table = _kept(_to_bytes(images, "images"), _numbered(len(images)), size)
     elif isinstance(images, (list, tuple)):
@@ -102,11 +106,11 @@ def _classes(labels: Any, count: int, names: Any = ()) -> dict[str, Any]:
     return {"labels": found, "label_names": known}
 
 
-def _resized(table: ImageTable, size: int) -> ImageTable:
+def _of_size(table: ImageTable, size: int) -> ImageTable:
     """Give the images of a table another size; whatever else it is, it stays."""
 
     def read(rows: list[int]) -> Tensor:
-        return _fitted(table.read(rows), size)
+        return resized(table.read(rows), size)
 
     found = copy.copy(table)
     # The class is frozen.
@@ -114,15 +118,8 @@ def _resized(table: ImageTable, size: int) -> ImageTable:
     return found
 
 
-def _fitted(images: UInt8[Tensor, "b 3 h w"], size: int | None) -> UInt8[Tensor, "b 3 size size"]:
-    if size is None or images.shape[2:] == (size, size):
-        return images
-    fitted = [to_tensor(Image.fromarray(i.permute(1, 2, 0).numpy()), size) for i in images]
-    return stacked(fitted, [""] * len(fitted), size)
-
-
 def _kept(images: UInt8[Tensor, "n c h w"], ids: tuple[str, ...], size: int | None) -> ImageTable:
-    return ImageTable(ids, lambda rows: _fitted(images[rows].expand(-1, 3, -1, -1), size))
+    return ImageTable(ids, lambda rows: resized(images[rows].expand(-1, 3, -1, -1), size))
 
 
 def _of_list(images: Sequence[Any], size: int | None) -> ImageTable:
@@ -195,7 +192,7 @@ def _picture(image: Any, name: str, size: int | None) -> UInt8[Tensor, "3 h w"]:
     if image.ndim == 2:
         image = image[None] if isinstance(image, Tensor) else image[..., None]
     batch = _to_bytes(image[None], name, "image").expand(-1, 3, -1, -1)
-    return _fitted(batch, size)[0]
+    return resized(batch, size)[0]
 
 
 def _to_bytes(
@@ -254,3 +251,41 @@ def _unknown_range(name: str, kind: Any) -> str:
         f"{name} of type {str(kind).removeprefix('torch.')} have no known range: give uint8 from 0 "
         "to 255, or floats from 0 to 1"
     )
+
+
+def open_folder(folder: Path, reading: Reading, name: str | None = None) -> ImageTable:
+    """Open the folder of a data set that is named, or told from its files, or of one's own."""
+    if name is not None and name not in DATASETS:
+        raise DidaeError(f"unknown layout {name!r}; {nearest(name, DATASETS)}")
+    for module, fits in (("zipfile", zipfile.is_zipfile), ("tarfile", tarfile.is_tarfile)):
+        if folder.is_file() and fits(folder):
+            goal = folder.name.partition(".")[0] or "images"
+            command = shlex.join(["python", "-m", module, "-e", str(folder), goal])
+            raise DidaeError(f"{folder} is an archive: unpack it, {command}, and name that folder")
+    if folder.suffix.lower() == ".onnx":
+        raise DidaeError(
+            f"{folder} is a classifier or encoder, and no folder of images: name the folder that "
+            "holds the images here, and the classifier with --student"
+        )
+    if not folder.is_dir():
+        raise DidaeError(f"{folder} is not a folder: name the folder that holds the images")
+    try:
+        home = folder if recognise(folder) else unwrapped(folder)
+        names = recognise(home)
+        inner = [path for path in home.iterdir() if path.is_dir() and not is_hidden(path.name)]
+        # What saved data sets hold are no images.
+        if not names and len(inner) == 1 and recognise(inner[0]):
+            home, names = inner[0], recognise(inner[0])
+    except OSError as error:
+        raise DidaeError(f"cannot read folder {folder}: {error}") from error
+    if name is not None:
+        return DATASETS[name].open(home if name in names else folder, reading)
+    if len(names) > 1:
+        first = names[0]
+        raise DidaeError(f"{home} may be {' or '.join(names)}: write such as {first}:{home}")
+    if not names and idx_place(home):
+        raise DidaeError(
+            f"{home} may be MNIST or Fashion-MNIST, whose files look alike: if it is the latter, "
+            f"--data fashion-mnist:{home}."
+        )
+    return DATASETS[names[0]].open(home, reading) if names else open_own(home, reading)

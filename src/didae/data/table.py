@@ -3,24 +3,95 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from didae.data.failures import Unread
 from didae.data.images import MAX_PIXELS
-from didae.data.splits import Splits, renumber
 from didae.errors import DidaeError, ImageReadError, nearest
 from didae.runtime import progress
 
 logger = logging.getLogger(__name__)
+
+# A class loses far more where its share is so much larger, and it loses more images than this.
+_UNEVEN_SHARE, _UNEVEN_IMAGES = 0.1, 3
+_CHUNK = 256
+
+
+class Unread(BaseModel):
+    """Images that could not be read, of those that were wanted.
+
+    `classes` gives, by class, how many could not and how many were wanted; empty without labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failed: int
+    wanted: int
+    first: str
+    reason: str
+    classes: dict[str, tuple[int, int]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        reasons: Mapping[int, str],
+        ids: Sequence[str],
+        labels: Iterable[int],
+        names: Sequence[str],
+    ) -> Unread:
+        """Count failures among wanted images: reasons by place, and the id and label of each."""
+        known = [names[k] if 0 <= k < len(names) else "" for k in map(int, labels)]
+        wanted = Counter(known)
+        failed = Counter(known[place] for place in reasons if known)
+        classes = {name: (failed[name], wanted[name]) for name in names if wanted[name]}
+        place = min(reasons)
+        # A reason may name the image and its folder, which `first` says.
+        reason = reasons[place].rpartition(f"{ids[place]}: ")[2]
+        return cls(
+            failed=len(reasons), wanted=len(ids), first=ids[place], reason=reason, classes=classes
+        )
+
+    def __str__(self) -> str:
+        """Say it in a line; a second sentence warns of classes that lose far more than others."""
+        parts = [f"{name} {lost:,} of {all_:,}" for name, (lost, all_) in self.classes.items()]
+        by_class = f" ({', '.join(parts)})" if 1 < len(parts) <= 10 else ""
+        said = (
+            f"{self.failed:,} of {self.wanted:,} images cannot be read{by_class}; the first, "
+            f"{self.first}: {self.reason}"
+        )
+        uneven = self.uneven
+        if not uneven:
+            return said
+        return (
+            f"{said}. {' and '.join(uneven)} lose{'s' * (len(uneven) == 1)} far more images than "
+            "other classes, which can bias what is found: convert or replace the files"
+        )
+
+    @property
+    def uneven(self) -> list[str]:
+        """Classes that lose far more than the one that loses least."""
+        shares = {name: failed / wanted for name, (failed, wanted) in self.classes.items()}
+        least = min(shares.values(), default=0.0)
+        return [
+            name
+            for name, share in shares.items()
+            if share - least > _UNEVEN_SHARE and self.classes[name][0] > _UNEVEN_IMAGES
+        ]
+
+
+Splits = Mapping[str, NDArray[np.int64]]
+"""Rows by the name of the split."""
 
 Axis = Literal["horizontal", "vertical"]
 """Along which an image is mirrored: horizontal exchanges left and right."""
@@ -31,8 +102,7 @@ OnError = Literal["raise", "skip", "late"]
 _DIMENSION: Mapping[Axis, int] = {"vertical": 1, "horizontal": 2}
 
 
-@dataclass(frozen=True)
-class Skipped:
+class Skipped(NamedTuple):
     """An image that was left out of a table, and why, in one line."""
 
     path: str
@@ -41,10 +111,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read: side of the squares, what broken ones do, columns, largest image.
-
-    `label_option` is how a user chooses the column of the class, up to its name.
-    """
+    """How images are read; `label_option` is how a user chooses the label, up to its name."""
 
     size: int | None = None
     on_error: OnError | None = None
@@ -116,14 +183,7 @@ class ImageTable:
         These layouts are understood: a well-known data set as it unpacks
         (`didae.data.known.DATASETS`), what `datasets` of Hugging Face saved or the Hub stores as
         Parquet, a table `metadata.csv`, `.jsonl` or `.parquet` beside the images, class folders,
-        either of the two inside a folder for each split, and images alone. What becomes of images
-        that are missing or cannot be read is the caller's choice:
-
-        - "raise": every header is looked at when the table is made, and the first that is wrong is
-          an error. Damage behind the header shows only when `images` decodes the file.
-        - "skip": every image is decoded once when the table is made, and `skipped` is complete.
-        - "late": none is looked at before `images` asks for it. A sweep over the images then
-          records that one with the reason and goes on.
+        either of the two inside a folder for each split, and images alone.
 
         Parameters
         ----------
@@ -132,8 +192,11 @@ class ImageTable:
         size
             Side of the squares that `images` returns, in pixels; None keeps the files' own size.
         on_error
-            "raise", "skip" or "late". None takes "late" for well-known data sets, whose hundred
-            thousands of files nobody has changed, and for Hugging Face's, else "raise".
+            What becomes of images that are missing or cannot be read. "raise": every header is
+            looked at now, and the first that is wrong is an error; "skip": every image is decoded
+            once now, and `skipped` is complete; "late": none is looked at before `images` asks for
+            it, and a sweep then records that one with the reason. None takes "late" for well-known
+            data sets and Hugging Face's, else "raise".
         layout
             Name of the data set that the folder is; None tells it from the files.
         label
@@ -154,7 +217,7 @@ class ImageTable:
         DidaeError
             If the folder or its table is not as described, or no image is left.
         """
-        from didae.data.known import open_folder
+        from didae.data.opening import open_folder
 
         reading = Reading(size, on_error, label, attributes, max_pixels)
         return open_folder(Path(folder), reading, layout)
@@ -163,18 +226,18 @@ class ImageTable:
         """Return the number of images n."""
         return len(self.ids)
 
-    def images(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
-        """Decode the images of these rows.
+    def images(self, indices: Sequence[int] | NDArray[Any]) -> UInt8[Tensor, "b 3 h w"]:
+        """Decode the images of b rows.
 
         Parameters
         ----------
         indices
-            Rows, b of them, each from 0 to n - 1.
+            The rows, each from 0 to n - 1.
 
         Returns
         -------
         Tensor
-            uint8, shape (b, 3, height, width).
+            The images.
 
         Raises
         ------
@@ -204,16 +267,20 @@ class ImageTable:
         """
         kept = np.asarray(rows, dtype=np.int64)
         numbers: list[int] = kept.tolist()
-        return ImageTable(
+        place = np.full(len(self), -1, dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+        splits = {name: place[rows] for name, rows in self.splits.items()}
+
+        def read(chosen: list[int]) -> Tensor:
+            return self.read([numbers[row] for row in chosen])
+
+        return changed(
+            self,
             ids=tuple(self.ids[row] for row in numbers),
-            read=lambda chosen: self.read([numbers[row] for row in chosen]),
+            read=read,
             labels=None if self.labels is None else self.labels[kept],
-            label_names=self.label_names,
             attributes={name: values[kept] for name, values in self.attributes.items()},
-            splits=renumber(self.splits, kept, len(self)),
-            license=self.license,
-            skipped=self.skipped,
-            unread=self.unread,
+            splits={name: rows[rows >= 0] for name, rows in splits.items()},
         )
 
     def of_classes(self, names: Sequence[str]) -> ImageTable:
@@ -227,12 +294,7 @@ class ImageTable:
         Returns
         -------
         ImageTable
-            In the order of the whole.
-
-        Raises
-        ------
-        DidaeError
-            If there are no labels, a class is unknown or named twice, or none has an image.
+            Of those images, in the order of the whole.
         """
         if self.labels is None:
             raise DidaeError("classes cannot be chosen: the data has no labels")
@@ -263,11 +325,6 @@ class ImageTable:
         -------
         ndarray of int64
             Those with a class, in their order.
-
-        Raises
-        ------
-        DidaeError
-            If none has.
         """
         known = rows[:0] if self.labels is None else rows[self.labels[rows] >= 0]
         if not len(known):
@@ -302,14 +359,13 @@ class ImageTable:
 
         ends = ["".join(f"#{axis}" for axis in form) for form in forms]
         starts = total * np.arange(count)[:, None]
-        return ImageTable(
+        return changed(
+            self,
             ids=tuple(f"{name}{end}" for end in ends for name in self.ids),
             read=read,
             labels=None if self.labels is None else np.tile(self.labels, count),
-            label_names=self.label_names,
             attributes={name: np.tile(values, count) for name, values in self.attributes.items()},
             splits={name: (starts + rows).ravel() for name, rows in self.splits.items()},
-            license=self.license,
         )
 
 
@@ -326,7 +382,7 @@ def changed(table: ImageTable, **columns: Any) -> ImageTable:
 def sift(table: ImageTable, look: Callable[[int], object], strict: bool) -> ImageTable:
     """Leave out the images that `look` cannot read; raise at the first where it is strict."""
     reasons: dict[int, str] = {}
-    for row, _ in enumerate(progress(table.ids, "looking at the images")):
+    for row in progress(range(len(table)), "looking at the images"):
         if strict:
             look(row)
         elif reason := _failure(look, row):
@@ -352,21 +408,38 @@ def _failure(look: Callable[[int], object], row: int) -> str:
     return ""
 
 
-def stacked(images: Sequence[Tensor], names: Sequence[str], size: int | None) -> Tensor:
-    """Stack images (3, h, w) of equal size to (b, 3, h, w); `size` is the side of an empty batch.
+def read_some(
+    source: ImageSource, rows: Sequence[int]
+) -> tuple[UInt8[Tensor, "b 3 h w"] | None, dict[int, str]]:
+    """Read images; where one cannot be read, all others, and say why by place in `rows`."""
+    try:
+        return source.images(rows), {}
+    except ImageReadError:
+        reasons: dict[int, str] = {}
+    for place, row in enumerate(rows):
+        if reason := _failure(lambda row: source.images([row]), row):
+            reasons[place] = reason
+    good = [row for place, row in enumerate(rows) if place not in reasons]
+    return source.images(good) if good else None, reasons
 
-    Others are an error that calls them by these names.
-    """
-    if not images:
-        return torch.empty((0, 3, size or 0, size or 0), dtype=torch.uint8)
-    for name, image in zip(names, images, strict=True):
-        if image.shape != images[0].shape:
-            raise DidaeError(
-                f"images differ in size: {names[0]} is {_extent(images[0])}, "
-                f"{name} is {_extent(image)}; choose a size for the table"
-            )
-    return torch.stack(list(images))
 
-
-def _extent(image: Tensor) -> str:
-    return f"{image.shape[2]} x {image.shape[1]}"
+def read_all(
+    source: ImageSource, rows: Sequence[int] | NDArray[np.int64]
+) -> tuple[UInt8[Tensor, "b 3 h w"], NDArray[np.int64], Unread | None]:
+    """Read all images that can be read; give their rows, and warn of the others and count them."""
+    wanted = [int(row) for row in rows]
+    parts: list[Tensor] = []
+    reasons: dict[int, str] = {}
+    for start in progress(range(0, len(wanted), _CHUNK), "reading images"):
+        images, failed = read_some(source, wanted[start : start + _CHUNK])
+        reasons |= {start + place: reason for place, reason in failed.items()}
+        parts += [] if images is None else [images]
+    kept = [row for place, row in enumerate(wanted) if place not in reasons]
+    unread = None
+    if reasons:
+        labels = () if source.labels is None else source.labels[wanted]
+        ids = [source.ids[row] for row in wanted]
+        unread = Unread.of(reasons, ids, labels, source.label_names)
+        logger.warning("%s", unread)
+    images = torch.cat(parts) if parts else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return images, np.asarray(kept, np.int64), unread

@@ -20,10 +20,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from didae.config import Config
-from didae.data.failures import Unread, read_all
 from didae.data.images import to_float
-from didae.data.selection import draw
-from didae.data.table import ImageSource
+from didae.data.sampling import draw
+from didae.data.table import ImageSource, Unread, read_all
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, flow_loss, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_against_rest

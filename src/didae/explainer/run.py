@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae import __version__
-from didae.data.failures import read_some
 from didae.data.images import png_bytes, read_run_image
-from didae.data.table import ImageSource
+from didae.data.table import ImageSource, read_some
 from didae.errors import DidaeError
 from didae.explainer.counterfactuals import (
     FAILED,

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from didae.data.failures import Unread
+from didae.data.table import Unread
 from didae.errors import DidaeError
 from didae.storage import read_json, read_table
 

@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from didae.data.images import read_run_image, write_png
-from didae.data.selection import turns
+from didae.data.sampling import turns
 from didae.data.square import FACTOR_MEAN, read_factors
 from didae.errors import DidaeError, nearest
 from didae.explainer.counterfactuals import KEPT

@@ -1,22 +1,146 @@
-"""Subsets in which a confounder agrees with the label as often as one chooses."""
+"""Which images: draws by class and group, splits that outlive a run, confounded subsets."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from didae.config import Config
-from didae.data.splits import uniforms
-from didae.data.table import ImageSource
+from didae.data.table import ImageSource, Splits
 from didae.errors import DidaeError
+
+SHARE: Final = 0.1
+"""Share of the training images that a missing validation or test split gets."""
+
+FEWEST: Final = 100
+"""A folder of fewer images is not split: a tenth of them would tell nothing."""
+
+FEWEST_OF_CLASS: Final = 5
+"""Classes of fewer images are split together."""
+
+
+def uniforms(seed: int, purpose: str, ids: Sequence[str]) -> Float[NDArray[np.float64], " n"]:
+    """Draw a number for each image that depends on nothing but seed, purpose and id."""
+    start = hashlib.sha256(ascii([int(seed), purpose]).encode())
+    values = np.empty(len(ids))
+    for row, name in enumerate(ids):
+        digest = start.copy()
+        digest.update(name.encode("utf-8", "surrogatepass"))
+        # 53 bits are what a float64 holds exactly.
+        values[row] = (int.from_bytes(digest.digest()[:8], "big") >> 11) / 2**53
+    return values
+
+
+def complete(
+    splits: Splits, ids: Sequence[str], seed: int, labels: NDArray[np.int64] | None = None
+) -> Splits:
+    """Cut the validation and test splits that are missing from the training images.
+
+    Where there are no splits at all, every image is a training image at first. A missing split gets
+    a tenth of each class (classes below `FEWEST_OF_CLASS` count as one), or without labels a tenth
+    on average. Which images depends only on seed and id: images that are added later move at most
+    those at the bounds of a class, and without labels none.
+    """
+    if splits and "train" not in splits:
+        return splits
+    train = splits["train"] if splits else np.arange(len(ids))
+    chance = uniforms(seed, "split", [ids[int(row)] for row in train])
+    tenth = np.floor(chance / SHARE) if labels is None else _tenths(chance, labels[train])
+    found, kept = dict(splits), np.ones(len(train), dtype=bool)
+    for place, name in enumerate(("validation", "test")):
+        if name not in splits:
+            found[name] = train[tenth == place]
+            kept &= tenth != place
+    found["train"] = train[kept]
+    return found
+
+
+def _tenths(chance: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Say in which tenth of its class an image is, (n,), ordered by chance."""
+    _, kind, size = np.unique(labels, return_inverse=True, return_counts=True)
+    kind[size[kind] < FEWEST_OF_CLASS] = -1
+    tenth = np.empty(len(chance))
+    for number in np.unique(kind):
+        members = np.flatnonzero(kind == number)
+        size = round(SHARE * len(members)) or 1
+        place = np.arange(len(members)) // size
+        enough = len(members) >= FEWEST_OF_CLASS
+        tenth[members[np.argsort(chance[members], kind="stable")]] = place if enough else np.inf
+    return tenth
+
+
+FEW_VALUES: Final = 10
+"""An attribute with more values than this makes no groups."""
+
+MOST_GROUPS: Final = 20
+"""Attributes make groups, in their order, as long as there are no more than this with the label."""
+
+
+def draw(
+    source: ImageSource,
+    rows: Sequence[int] | NDArray[np.int64],
+    n: int,
+    seed: int = 0,
+    *,
+    proportional: bool = False,
+) -> NDArray[np.int64]:
+    """Draw a sample of some rows of a source, min(n, len(rows)) of them, none twice.
+
+    Classes take turns, and within a class its groups (values of attributes that have few), so that
+    each has the same count as far as it has images, in the sample and in every beginning of it.
+    Images without a label count as a class. With `proportional` they have their share instead.
+    Which image of a group is next depends on nothing but seed and id: a larger n only adds images.
+    """
+    chosen = np.asarray(rows, dtype=np.int64)
+    names = source.ids
+    chance = uniforms(seed, "sample", [names[int(row)] for row in chosen])
+    labels = np.zeros(len(names)) if source.labels is None else source.labels
+    strata = labels[chosen], _groups(source, labels, chosen)
+    return chosen[turns(chance, *strata, proportional=proportional)[:n]]
+
+
+def turns(
+    chance: NDArray[Any], *strata: NDArray[Any], proportional: bool = False
+) -> NDArray[np.int64]:
+    """Order n images so that strata take turns, within a stratum those of the next kind.
+
+    `chance` (n,) orders the images within the last; each kind of strata is a value an image, (n,).
+    """
+    if not strata:
+        return np.argsort(chance, kind="stable")
+    kinds, kind = np.unique(strata[0], return_inverse=True)
+    turn = np.empty(len(chance))
+    for number in range(len(kinds)):
+        members = np.flatnonzero(kind == number)
+        within = turns(
+            chance[members], *(s[members] for s in strata[1:]), proportional=proportional
+        )
+        size = len(members) if proportional else 1
+        turn[members[within]] = (np.arange(len(members)) + 0.5) / size
+    return np.lexsort((kind, turn))
+
+
+def _groups(
+    source: ImageSource, labels: NDArray[Any], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Give each row the number of its group, as the attributes with few values make them."""
+    groups = np.zeros(len(rows), dtype=np.int64)
+    for values in source.attributes.values():
+        kinds, kind = np.unique(values[rows], return_inverse=True)
+        finer = groups * len(kinds) + kind
+        count = len(np.unique(np.stack([labels[rows], finer]), axis=1).T)
+        if len(kinds) <= FEW_VALUES and count <= MOST_GROUPS:
+            groups = np.unique(finer, return_inverse=True)[1]
+    return groups
 
 
 def quota_subset(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from didae.data.listing import identifier, left_out, walk
+from didae.data.folder import identifier, left_out, walk
 
 
 def write(folder, *names):
