@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from didae.data.images import read_run_image, write_png
 from didae.data.sampling import turns
@@ -53,20 +53,36 @@ class Teacher(Protocol):
 
 
 def read_pairs(folder: str | Path, limit: int = 12) -> list[Pairs]:
-    """Read the strongest pairs of every direction of a run."""
+    """Read the strongest pairs of every direction of a run, at most `limit` of each.
+
+    They are flips of the student. The classes that it predicted take turns, each with verified
+    flips first, then those that cost its class the most probability.
+    """
     folder = Path(folder)
-    table = read_run_table(folder, _COLUMNS)
-    by_direction: dict[int, list[dict[str, Any]]] = {}
-    names: dict[int, str] = {}
-    for row in table.to_pylist():
-        names[row["direction"]] = row["direction_name"]
-        rows = by_direction.setdefault(row["direction"], [])
+    rows = read_run_table(folder, _COLUMNS).to_pylist()
+    names: dict[int, str] = {row["direction"]: row["direction_name"] for row in rows}
+    flips: dict[int, list[dict[str, Any]]] = {direction: [] for direction in sorted(names)}
+    for row in rows:
         if row["status"] == KEPT and row["ambient_flip"]:
-            rows.append(row)
-    return [
-        _pairs(folder, direction, names[direction], rows, limit)
-        for direction, rows in sorted(by_direction.items())
-    ]
+            flips[row["direction"]].append(row)
+
+    def strength(row: dict[str, Any]) -> tuple[bool, float]:
+        return row["verified_flip"], row["probability_before"] - row["probability_after"]
+
+    found: list[Pairs] = []
+    for direction, ranked in flips.items():
+        ranked.sort(key=strength, reverse=True)
+        # Classes take turns, or a person may see one of them alone.
+        classes = np.array([row["prediction_before"] for row in ranked])
+        best = [ranked[place] for place in turns(np.arange(len(ranked)), classes)[:limit]]
+        images = [
+            torch.stack([read_run_image(folder, row[column]) for row in best])
+            if best
+            else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+            for column in ("factual_file", "file")
+        ]
+        found.append(Pairs(direction, names[direction], *images))
+    return found
 
 
 def judge_all(
@@ -87,25 +103,6 @@ def judge_all(
         if verdict is not None:
             verdicts.judge(direction, verdict, teacher.name)
     return verdicts
-
-
-def _pairs(
-    folder: Path, direction: int, name: str, rows: list[dict[str, Any]], limit: int
-) -> Pairs:
-    def strength(row: dict[str, Any]) -> tuple[bool, float]:
-        return row["verified_flip"], row["probability_before"] - row["probability_after"]
-
-    ranked = sorted(rows, key=strength, reverse=True)
-    # Classes take turns, or a person may see one of them alone.
-    order = turns(np.arange(len(rows)), np.array([row["prediction_before"] for row in ranked]))
-    best = [ranked[place] for place in order[:limit]]
-    if not best:
-        return Pairs(direction, name, *(torch.empty(0, 3, 1, 1, dtype=torch.uint8),) * 2)
-    images = [
-        torch.stack([read_run_image(folder, row[column]) for row in best])
-        for column in ("factual_file", "file")
-    ]
-    return Pairs(direction, name, *images)
 
 
 FEWEST = 3
@@ -290,13 +287,9 @@ class Terminal:
         return answer
 
 
-def contact_sheet(pairs: Pairs, gap: int = 4) -> Tensor:
-    """Lay factual images above their counterfactuals."""
-    n, channels, height, width = pairs.factuals.shape
-    sheet = torch.full((channels, 2 * height + gap, n * (width + gap) - gap), 255).to(torch.uint8)
-    for number, images in enumerate(zip(pairs.factuals, pairs.counterfactuals, strict=True)):
-        left = number * (width + gap)
-        for row, image in enumerate(images):
-            top = row * (height + gap)
-            sheet[:, top : top + height, left : left + width] = image
-    return sheet
+def contact_sheet(pairs: Pairs, gap: int = 4) -> UInt8[Tensor, "3 h w"]:
+    """Lay factual images above their counterfactuals, with white gaps between all images."""
+    images = torch.stack([pairs.factuals, pairs.counterfactuals])
+    rows, n, channels, height, width = images.shape
+    framed = nn.functional.pad(images, (0, gap, 0, gap), value=255).permute(2, 0, 3, 1, 4)
+    return framed.reshape(channels, rows * (height + gap), n * (width + gap))[:, :-gap, :-gap]

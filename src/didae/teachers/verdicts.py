@@ -51,16 +51,7 @@ class Verdicts:
     path : Path, optional
         Where each change is saved at once.
     events : sequence of Event
-        What happened so far.
-
-    Attributes
-    ----------
-    dictionary : str
-        Fingerprint of the dictionary.
-    names : tuple of str
-        Its directions.
-    events : list of Event
-        Who judged what when, takings back included.
+        Who judged what when so far, takings back included.
     """
 
     def __init__(
@@ -75,12 +66,12 @@ class Verdicts:
 
     @classmethod
     def load(cls, path: str | Path) -> Verdicts:
-        """Read verdicts.
+        """Read verdicts; further changes are saved in the same file.
 
         Parameters
         ----------
         path : str or Path
-            The file; further changes are saved there.
+            The file.
 
         Returns
         -------
@@ -108,12 +99,12 @@ class Verdicts:
 
     @classmethod
     def open_file(cls, path: str | Path, dictionary: str, names: Sequence[str]) -> Verdicts:
-        """Read the verdicts on a dictionary, or begin.
+        """Read the verdicts on a dictionary, or begin where there is no file.
 
         Parameters
         ----------
         path : str or Path
-            The file.
+            The file, in which each change is saved.
         dictionary : str
             Fingerprint of the dictionary.
         names : sequence of str
@@ -122,7 +113,7 @@ class Verdicts:
         Returns
         -------
         Verdicts
-            Saved at ``path`` at each change.
+            What it holds.
 
         Raises
         ------
@@ -130,9 +121,7 @@ class Verdicts:
             If the file holds something else, or the verdicts on another dictionary.
         """
         path = Path(path)
-        if not path.exists():
-            return cls(dictionary, names, path)
-        found = cls.load(path)
+        found = cls.load(path) if path.exists() else cls(dictionary, names, path)
         found.require(dictionary, names)
         return found
 
@@ -211,12 +200,12 @@ class Verdicts:
             standing = [e for e in standing if e is latest[e.direction] and e in among]
         if not standing:
             return None
-        last = standing[-1]
-        self._record(last.direction, None, teacher, "")
-        return last.direction
+        direction = standing[-1].direction
+        self._record(direction, None, teacher, "")
+        return direction
 
     def directions(self, verdict: Verdict) -> tuple[int, ...]:
-        """List the directions with a verdict.
+        """List the directions with a verdict, in order.
 
         Parameters
         ----------
@@ -226,7 +215,7 @@ class Verdicts:
         Returns
         -------
         tuple of int
-            In order.
+            The directions.
         """
         return tuple(sorted(k for k, found in self._current().items() if found == verdict))
 
@@ -260,13 +249,11 @@ class Verdicts:
             In order.
         """
         last = {(e.direction, e.teacher): e.verdict for e in self._standing()}
-        said: dict[int, list[str | None]] = {}
-        for (direction, _), found in last.items():
-            said.setdefault(direction, []).append(found)
+        said = {k: [v for (about, _), v in last.items() if about == k] for k, _ in last}
         return tuple(k for k in sorted(said) if len(said[k]) > 1 and set(said[k]) == {verdict})
 
     def limited(self, names: Sequence[str]) -> Verdicts:
-        """Leave out what else was judged spurious.
+        """Leave out what else was judged spurious, in memory.
 
         Parameters
         ----------
@@ -276,7 +263,7 @@ class Verdicts:
         Returns
         -------
         Verdicts
-            On the same directions, in memory.
+            On the same directions.
 
         Raises
         ------
@@ -306,7 +293,13 @@ class Verdicts:
         DidaeError
             If it cannot be written.
         """
-        self._write(Path(path), self.events)
+        document = {
+            "schema_version": 1,
+            "dictionary": self.dictionary,
+            "names": list(self.names),
+            "events": [event.model_dump() for event in self.events],
+        }
+        write_json(Path(path), document)
 
     def _standing(self) -> list[Event]:
         """Leave out what was taken back: every undo removes the last verdict on its direction."""
@@ -324,29 +317,20 @@ class Verdicts:
         return {e.direction: e.verdict for e in self._standing() if e.verdict is not None}
 
     def _record(self, direction: int, verdict: Verdict | None, teacher: str, note: str) -> None:
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         event = Event(
             direction=direction,
             name=self.names[direction],
             verdict=verdict,
             teacher=teacher,
-            at=now,
+            at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             note=note,
         )
         if self.path is not None:
             # Others may have judged meanwhile, on the page or in a terminal.
             self.events = self.open_file(self.path, self.dictionary, self.names).events
-            self._write(self.path, [*self.events, event])
+            events = [*self.events, event]
+            Verdicts(self.dictionary, self.names, events=events).save(self.path)
         self.events.append(event)
-
-    def _write(self, path: Path, events: Sequence[Event]) -> None:
-        document = {
-            "schema_version": 1,
-            "dictionary": self.dictionary,
-            "names": list(self.names),
-            "events": [event.model_dump() for event in events],
-        }
-        write_json(path, document)
 
 
 def check_verdict(text: str) -> Verdict:
