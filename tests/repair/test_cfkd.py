@@ -9,9 +9,14 @@ from didae.data.square import Square
 from didae.decoders.base import Decoder
 from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.errors import DidaeError
-from didae.repair.base import Labelled, accuracy, predictions, require_disjoint
-from didae.repair.cfkd import CALM, CfkdConfig, cfkd, embedded, exchange, partners
-from didae.repair.layers import last_linear
+from didae.repair.base import (
+    Labelled,
+    encode_images,
+    last_linear,
+    predictions,
+    require_disjoint,
+)
+from didae.repair.cfkd import CALM, CfkdConfig, cfkd, exchange, partners
 from didae.repair.run import RepairConfig, repair_student
 from didae.students import build_student, logits
 from didae.training import TrainingConfig
@@ -44,6 +49,10 @@ def data(square):
 @pytest.fixture(scope="module")
 def test_images(square):
     return read(square, square.splits["test"])
+
+
+def accuracy(student, data):
+    return float((predictions(student, data.images) == data.labels).double().mean())
 
 
 def same_weights(a, b):
@@ -87,13 +96,13 @@ def test_drawing_again_makes_up_for_a_weak_decoder(components, data):
     weak = Weak(components.decoder.config, components.decoder.encoder_fingerprint)
     weak.load_state_dict(components.decoder.state_dict())
     parts = dataclasses.replace(components, decoder=weak.eval().requires_grad_(False))
-    codes = dictionary.encode(embedded(components, part.images))[:, BACKGROUND]
+    codes = dictionary.encode(encode_images(components.encoder, part.images))[:, BACKGROUND]
     asked = codes[partners(part.labels, 2, 0)].T.flatten() - codes.repeat_interleave(2)
 
     def share(further):
         made, origins = exchange(parts, part, (BACKGROUND,), 2, 0, further=further)
         assert origins.tolist() == [row for row in range(20) for _ in range(2)]
-        seen = dictionary.encode(embedded(components, made.images))[:, BACKGROUND]
+        seen = dictionary.encode(encode_images(components.encoder, made.images))[:, BACKGROUND]
         moved = seen - codes[origins]
         return float((asked * moved).sum() / asked.pow(2).sum())
 

@@ -14,8 +14,7 @@ from didae.cli.repaired import RepairData, repair_and_measure
 from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import Encoder
-from didae.repair.base import Labelled, judge
-from didae.repair.cfkd import encoded
+from didae.repair.base import Labelled, accuracies_of, encode_images
 from didae.repair.head import fit_head
 from didae.repair.run import RepairConfig, repair_student
 from didae.report.repair import ONNX_FILE
@@ -53,12 +52,12 @@ def data():
 def test_a_head_on_another_encoder_is_repaired_through_images(data):
     train, held_out, test = data
     encoder = Turned()
-    head = fit_head(encoder, encoded(encoder, train.images), train.labels)
+    head = fit_head(encoder, encode_images(encoder, train.images), train.labels)
     components = dataclasses.replace(load_components(), student=head)
     done = repair_student(components, train, held_out, (BACKGROUND,), ONCE)
     assert done.decision.accepted
     assert done.counterfactuals == len(train)
-    assert judge(done.student, test).aga > judge(head, test).aga + 0.05
+    assert accuracies_of(done.student, test).aga > accuracies_of(head, test).aga + 0.05
     # The foreground called spurious: what it learns then is wrong, and the gate says so.
     assert not repair_student(components, train, held_out, (0,), ONCE).decision.accepted
 

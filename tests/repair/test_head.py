@@ -8,10 +8,11 @@ from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import embed
 from didae.errors import DidaeError
-from didae.repair.base import Labelled
-from didae.repair.cfkd import embedded, exchange_codes, partners
+from didae.repair.base import Labelled, encode_images
+from didae.repair.cfkd import exchange_codes, partners
 from didae.repair.head import (
     RIDGE,
+    Moments,
     cross_fitted,
     fit_head,
     project_head,
@@ -71,14 +72,15 @@ def test_the_fit_is_ridge_regression():
 
 def test_weights_count_as_repetitions_do():
     torch.manual_seed(0)
-    encoder = load_components().encoder
-    z, labels = torch.randn(40, encoder.dim), torch.arange(40) % 2
+    z, target = torch.randn(40, 6), torch.randn(40, 2)
     times = torch.arange(40) % 3 + 1
-    weighted = fit_head(encoder, z, labels, weights=0.1 * times)
-    repeated = fit_head(encoder, z.repeat_interleave(times, 0), labels.repeat_interleave(times))
-    torch.testing.assert_close(weighted.weight, repeated.weight, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(weighted.bias, repeated.bias, rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(weighted.weight, fit_head(encoder, z, labels).weight, atol=1e-3)
+    weighted = Moments.of(z, target, 0.1 * times).solve(0.1)
+    repeated = z.repeat_interleave(times, 0), target.repeat_interleave(times, 0)
+    for one, other in zip(
+        weighted, Moments.of(*repeated, torch.ones(int(times.sum()))).solve(0.1), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+    assert not torch.allclose(weighted[0], Moments.of(z, target, torch.ones(40)).solve(0.1)[0])
 
 
 def test_every_kind_of_counterfactual_counts_as_much_as_the_images():
@@ -163,7 +165,7 @@ def at(correlation, seed=0):
     recipe = SquareRecipe(poisoned=600, correlation=correlation)
     labels = torch.from_numpy(square.labels)
     images = [Labelled(square.images(r), labels[r]) for r in poisoned_split(square, recipe, seed)]
-    z = embedded(components, images[0].images)
+    z = encode_images(components.encoder, images[0].images)
     head = fit_head(components.encoder, z, images[0].labels)
     return dataclasses.replace(components, student=head), images
 

@@ -1,22 +1,25 @@
-"""Images with labels, and with the spurious attribute where a method needs groups."""
+"""Images with labels and groups, what a student says of them, and what its last layer sees."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, UInt8
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
 
+from didae.data.images import to_float
+from didae.encoders.base import Encoder
 from didae.errors import DidaeError
-from didae.metrics.groups import GroupAccuracies, group_accuracies
+from didae.metrics.groups import Group, GroupAccuracies, group_accuracies
 from didae.students.base import StudentLike, finite_rows, logits
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Images that a student is trained or judged on.
+    """Images that a student is trained or asked on.
 
     Attributes
     ----------
@@ -38,9 +41,8 @@ class Labelled:
     attributes: Tensor | None = None
 
     def __post_init__(self) -> None:
-        lengths = {
-            len(part) for part in (self.images, self.labels, self.attributes) if part is not None
-        }
+        parts = self.images, self.labels, self.attributes
+        lengths = {len(part) for part in parts if part is not None}
         if len(lengths) > 1:
             raise DidaeError(
                 f"images, labels and attributes have lengths {sorted(lengths)}; "
@@ -54,29 +56,13 @@ class Labelled:
         attributes = None if self.attributes is None else self.attributes[index]
         return Labelled(self.images[index], self.labels[index], attributes)
 
-    def every_group_occurs(self) -> bool:
-        """Say whether each label occurs with each attribute.
-
-        Returns
-        -------
-        bool
-            False where a shortcut has no counter-example.
-
-        Raises
-        ------
-        DidaeError
-            If the attributes are unknown.
-        """
-        kinds = len(self.labels.unique()) * len(self.known_attributes().unique())
-        return len(self.groups().unique()) == kinds
-
     def groups(self) -> Tensor:
-        """Give every image its group (label, attribute).
+        """Give every image its group, label · (largest attribute + 1) + attribute.
 
         Returns
         -------
         Tensor, int64, shape (n,)
-            label · (largest attribute + 1) + attribute.
+            The groups.
 
         Raises
         ------
@@ -112,39 +98,77 @@ def predictions(student: StudentLike, images: UInt8[Tensor, "n 3 h w"]) -> Int[T
     return logits(student, images).argmax(1)
 
 
+def accuracies_of(
+    student: StudentLike, data: Labelled, training: Mapping[Group, int] | None = None
+) -> GroupAccuracies:
+    """Measure the group accuracies of a student; weighted as in training where that is known."""
+    attributes = data.known_attributes()
+    return group_accuracies(predictions(student, data.images), data.labels, attributes, training)
+
+
 def finite(student: StudentLike, data: Labelled, what: str) -> Labelled:
     """Leave out the images for which a student gives no finite logits, and tell of them."""
     names = [f"{what} image {number}" for number in range(len(data))]
     return data[finite_rows(student, logits(student, data.images), names)]
 
 
-def judge(student: StudentLike, data: Labelled) -> GroupAccuracies:
-    """Measure the group accuracies of a student."""
-    attributes = data.known_attributes()
-    return group_accuracies(predictions(student, data.images), data.labels, attributes)
+@torch.no_grad()
+def encode_images(encoder: Encoder, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    """Encode images in chunks of 32, on the encoder's device."""
+    device = next(encoder.parameters(), images).device
+    return torch.cat([encoder(to_float(part.to(device))) for part in images.split(32)])
 
 
-def accuracy(student: StudentLike, data: Labelled) -> float:
-    """Measure the share of right predictions."""
-    return float((predictions(student, data.images) == data.labels).double().mean())
+def last_linear(student: nn.Module) -> nn.Linear:
+    """Find the layer that gives the logits."""
+    found = [module for module in student.modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise DidaeError(
+            f"repair: {type(student).__name__} has no linear layer; repair the whole network."
+        )
+    return found[-1]
+
+
+def inputs_of(
+    module: nn.Module, student: nn.Module, images: UInt8[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n ..."]:
+    """Compute what a layer inside a network gets as its input, on the CPU."""
+    seen: list[Tensor] = []
+
+    def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen.append(arguments[0].detach().cpu())
+
+    device = next(student.parameters()).device
+    student.eval()
+    hook = module.register_forward_pre_hook(look)
+    try:
+        with torch.no_grad():
+            for part in images.split(256):
+                student(to_float(part).to(device))
+    finally:
+        hook.remove()
+    return torch.cat(seen)
 
 
 def concatenate(*parts: Labelled) -> Labelled:
-    """Put sets one after the other, without attributes."""
-    images = torch.cat([part.images for part in parts])
-    return Labelled(images, torch.cat([part.labels for part in parts]))
+    """Put sets one after the other; attributes stay where all have them."""
+    attributes = [part.attributes for part in parts if part.attributes is not None]
+    return Labelled(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat(attributes) if len(attributes) == len(parts) else None,
+    )
 
 
-def without(data: Labelled, others: Tensor) -> Labelled:
+def without(data: Labelled, others: UInt8[Tensor, "n 3 h w"]) -> Labelled:
     """Leave out images that occur among others, pixel by pixel."""
-    seen = {_digest(image) for image in others}
-    kept = [row for row, image in enumerate(data.images) if _digest(image) not in seen]
-    return data[torch.tensor(kept, dtype=torch.long)]
+    seen = set(map(_digest, others))
+    return data[torch.tensor([_digest(image) not in seen for image in data.images]).bool()]
 
 
-def require_disjoint(training: Tensor, held_out: Tensor) -> None:
+def require_disjoint(training: UInt8[Tensor, "n 3 h w"], held_out: UInt8[Tensor, "m ..."]) -> None:
     """Prove that no held-out image is trained on, by the hashes of all images."""
-    seen = {_digest(image) for image in training}
+    seen = set(map(_digest, training))
     for number, image in enumerate(held_out):
         if _digest(image) in seen:
             raise DidaeError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,13 +16,11 @@ from didae import editing
 from didae.config import Config
 from didae.data.images import to_float, to_uint8
 from didae.dictionaries import Dictionary
-from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.explainer.sweep import closed_loop
 from didae.randomness import generator
-from didae.repair.base import Labelled
-from didae.repair.layers import last_linear
+from didae.repair.base import Labelled, encode_images, last_linear
 from didae.runtime import AutoBatch, progress
 from didae.students.base import logits
 from didae.training import Forward, TrainingConfig, train
@@ -46,30 +44,17 @@ def partners(labels: Int[Tensor, " n"], copies: int, seed: int) -> Int[Tensor, "
     return chosen
 
 
-def exchange_codes(
+def exchanges(
     z: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
     dictionary: Dictionary,
     directions: Sequence[int],
     copies: int,
     seed: int,
-) -> tuple[Tensor, Tensor]:
-    """Give every z the code that an image of another class has along one direction."""
-    own, asked, donors = _exchanges(z, labels, dictionary, directions, copies, seed)
-    return editing.apply(z, asked, dictionary.atoms[own]), donors.cpu()
+) -> tuple[Int[Tensor, " m"], Float[Tensor, "n m"], Int[Tensor, "n m"]]:
+    """Choose m exchanges of every image, `copies` along each direction, with partners' codes.
 
-
-def _exchanges(
-    z: Tensor,
-    labels: Tensor,
-    dictionary: Dictionary,
-    directions: Sequence[int],
-    copies: int,
-    seed: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose m = k·copies exchanges of every image.
-
-    Gives the code that each changes, (m,), by how much, (n, m), and the partner, (n, m).
+    Gives the code that each changes, by how much, and the partner, an image of another class.
     """
     own = torch.tensor(directions, device=z.device).repeat_interleave(copies)
     donors = partners(labels, copies, seed).T.repeat(1, len(directions)).to(z.device)
@@ -77,17 +62,20 @@ def _exchanges(
     return own, codes[donors, own] - codes[:, own], donors
 
 
-def embedded(components: Components, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-    """Encode images with the components' encoder."""
-    return encoded(components.encoder, images, components.decoder.z_mean.device)
+def exchange_codes(
+    z: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"],
+    dictionary: Dictionary,
+    directions: Sequence[int],
+    copies: int,
+    seed: int,
+) -> tuple[Float[Tensor, "n m d"], Int[Tensor, "n m"]]:
+    """Give every z the codes of images of another class: z' = z + (c_k' - c_k) ω_k, and partners.
 
-
-@torch.no_grad()
-def encoded(
-    encoder: Encoder, images: UInt8[Tensor, "n 3 h w"], device: torch.device | None = None
-) -> Float[Tensor, "n d"]:
-    """Encode images in chunks."""
-    return torch.cat([encoder(to_float(part).to(device)) for part in images.split(CHUNK)])
+    Of the m = k·copies edits of an image, those along the first direction come first.
+    """
+    own, asked, donors = exchanges(z, labels, dictionary, directions, copies, seed)
+    return editing.apply(z, asked, dictionary.atoms[own]), donors.cpu()
 
 
 @torch.inference_mode()
@@ -99,31 +87,29 @@ def exchange(
     seed: int,
     keep_label: bool = True,
     further: int = 0,
-) -> tuple[Labelled, Tensor]:
-    """Give images the code that an image of another class has along one direction.
+) -> tuple[Labelled, Int[Tensor, " m"]]:
+    """Draw images with the code that an image of another class has along one direction.
 
     Where the direction is spurious the label stays, and after the exchange the code says nothing
-    about it. This draws the counterfactuals of CFKD (DiDAE, arXiv 2601.21851, section on repair)
-    from the whole range of the data instead of reflecting each code once, so that a student cannot
-    learn the reflected values by heart.
+    about it; without `keep_label` it is the partner's. This draws the counterfactuals of CFKD
+    (DiDAE, arXiv 2601.21851, section on repair) from the whole range of the data instead of
+    reflecting each code once, so that a student cannot learn the reflected values by heart.
+    Gives them with the position of the image that each shows; what could not be decoded is left
+    out. What shows less of the exchange than was asked for is drawn again, `further` times at most.
     """
-    z = embedded(components, data.images)
-    settings = data.labels, components.dictionary, directions, copies, seed
-    own, asked, donors = _exchanges(z, *settings)
-    drawn: list[Tensor] = []
-    usable: list[Tensor] = []
+    z = encode_images(components.encoder, data.images).to(components.decoder.z_mean.device)
+    own, asked, donors = exchanges(z, data.labels, components.dictionary, directions, copies, seed)
+    drawn: list[tuple[Tensor, ...]] = []
     for start in progress(range(0, len(data), CHUNK), "counterfactuals to train on"):
         part = slice(start, start + CHUNK)
-        saved, finite = _drawn(components, data.images[part], z[part], own, asked[part], further)
-        drawn.append(saved)
-        usable.append(finite)
-    kept = torch.cat(usable)
+        drawn.append(_draw(components, data.images[part], z[part], own, asked[part], further))
+    images, kept = (torch.cat(column) for column in zip(*drawn, strict=True))
     origins = torch.arange(len(data)).repeat_interleave(len(own))
     labels = data.labels[origins if keep_label else donors.flatten().cpu()]
-    return Labelled(torch.cat(drawn)[kept], labels[kept]), origins[kept]
+    return Labelled(images[kept], labels[kept]), origins[kept]
 
 
-def _drawn(
+def _draw(
     components: Components, images: Tensor, z: Tensor, own: Tensor, asked: Tensor, further: int
 ) -> tuple[Tensor, Tensor]:
     """Draw exchanges of b images: code ``own`` (m,) of each moved by ``asked`` (b, m).
@@ -145,7 +131,8 @@ def _drawn(
         saved, finite = batches.map(decode, wanted, rows)
         if not further:  # what was drawn is not looked at
             return change, saved, finite
-        moved = dictionary.encode(embedded(components, saved)) - before[rows]
+        seen = encode_images(components.encoder, saved).to(z)
+        moved = dictionary.encode(seen) - before[rows]
         return moved.gather(1, k[:, None]).cpu(), saved, finite
 
     _, saved, finite = closed_loop(asked.cpu().flatten()[:, None], draw, further).drawn
@@ -184,7 +171,11 @@ def cfkd(
     config: CfkdConfig,
     folder: Path | None = None,
 ) -> nn.Module:
-    """Fine-tune a copy of a student on original images mixed with counterfactuals."""
+    """Fine-tune a copy of a student on original images mixed with counterfactuals.
+
+    Without any the copy is unchanged. The checkpoint lives in the folder; an interrupted run is
+    continued.
+    """
     repaired = copy.deepcopy(student)
     if any(value.is_floating_point() and value.itemsize < 4 for value in repaired.parameters()):
         repaired.float()  # Half precision cannot hold small steps.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import NormalDist
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Int, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,9 +18,14 @@ from didae.config import Config
 from didae.dictionaries import Dictionary
 from didae.errors import DidaeError
 from didae.randomness import generator
-from didae.repair.base import Labelled, predictions
-from didae.repair.cfkd import encoded
-from didae.repair.layers import inputs_of, last_linear, logistic
+from didae.repair.base import (
+    Labelled,
+    concatenate,
+    encode_images,
+    inputs_of,
+    last_linear,
+    predictions,
+)
 from didae.students import LinearHead
 from didae.students.base import StudentLike
 
@@ -136,27 +143,27 @@ class GateConfig(Config):
 class HeldOutPairs:
     """Held-out images and what they look like with another code along a spurious direction.
 
-    Images are uint8 (n, 3, h, w), labels the class of both, origins which held-out image each pair
-    shows and directions along which of the judged directions, by position.
+    ``labels`` are the class of both, ``origins`` which held-out image each pair shows and
+    ``directions`` along which of the judged directions, by position.
     """
 
-    factuals: Tensor
-    counterfactuals: Tensor
-    labels: Tensor
-    origins: Tensor
-    directions: Tensor
+    factuals: UInt8[Tensor, "n 3 h w"]
+    counterfactuals: UInt8[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    origins: Int[Tensor, " n"]
+    directions: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What a student and its repair are right about, bool (n,), on the same pictures.
+    """What a student and its repair are right about, on the same pictures.
 
     Several pictures of one origin, the image that they show, count as one.
     """
 
-    before: Tensor
-    after: Tensor
-    origins: Tensor
+    before: Bool[Tensor, " n"]
+    after: Bool[Tensor, " n"]
+    origins: Int[Tensor, " n"]
 
     def __post_init__(self) -> None:
         lengths = len(self.before), len(self.after), len(self.origins)
@@ -180,9 +187,9 @@ class Outcomes:
         cls,
         before: StudentLike,
         after: StudentLike,
-        images: Tensor,
-        labels: Tensor,
-        origins: Tensor | None = None,
+        images: UInt8[Tensor, "n 3 h w"],
+        labels: Int[Tensor, " n"],
+        origins: Int[Tensor, " n"] | None = None,
     ) -> Outcomes:
         """Ask both students about pictures; by default each shows another image."""
         shown = torch.arange(len(labels)) if origins is None else origins
@@ -252,14 +259,12 @@ def decide(
     mended = int((held_out.after & ~held_out.before).sum())
     found, every = examples.telling(~(held_out.before & held_out.after))
     lacking = [name for name in found if found[name] < FEWEST_EXAMPLES and name not in seconded]
-    outcome, cause, why = _judged(
-        twins, images, (mistakes, mended), lacking, every < FEWEST_EXAMPLES, config
-    )
-    told = f"{outcome}: {why}"
-    return Decision(outcome, cause, told, twins, images, mistakes, mended, found)
+    blind = every < FEWEST_EXAMPLES
+    outcome, cause, why = _answer(twins, images, (mistakes, mended), lacking, blind, config)
+    return Decision(outcome, cause, f"{outcome}: {why}", twins, images, mistakes, mended, found)
 
 
-def _judged(
+def _answer(
     twins: Change,
     images: Change,
     mistakes: tuple[int, int],
@@ -267,61 +272,49 @@ def _judged(
     blind: bool,
     config: GateConfig,
 ) -> tuple[Outcome, Cause, str]:
-    """Say what was decided, for which cause and why, in this order of questions."""
-    few = min(twins.n, images.n)
-    rose = f"from {_share(twins.before)} to {_share(twins.after)}"
-    went = f"from {_share(images.before)} to {_share(images.after)}"
-    made, mended = mistakes
-    doubt = (
-        f"on next to no held-out image do the label and {_listed(lacking)} disagree in a way that "
-        "shows a difference between the two classifiers, so that these images cannot tell a right "
-        "verdict from an inverted one."
-    )
+    """Say what is decided, for which cause and why, in this order of questions."""
+    few, (made, mended) = min(twins.n, images.n), mistakes
+    rose, went = (f"from {100 * c.before:.1f} % to {100 * c.after:.1f} %" for c in (twins, images))
+    gain, loss = (f"{100 * change.low:+.1f} points" for change in (twins, images))
     if few < config.fewest:
         why = f"{few} held-out images or pairs are too few to judge by, {config.fewest} are needed."
         return "refused", "few", why
     if twins.low <= 0:
         why = (
             f"on held-out counterfactuals the accuracy went {rose}, which is no gain one can be "
-            f"{config.confidence:.0%} sure of (it may be {_points(twins.low)})."
+            f"{config.confidence:.0%} sure of (it may be {gain})."
         )
         return "refused", "no gain", why
-    if blind and lacking:
-        return "undecided", "no counter-examples", doubt
-    if images.low < -config.tolerance:
-        why = (
-            f"on held-out images the accuracy went {went}; a loss of more than "
-            f"{100 * config.tolerance:.3g} points is possible (it may be {_points(images.low)})."
-        )
-        return "refused", "loss", why
-    if not blind and made >= FEWEST_EXAMPLES and mended < config.mended * made:
-        why = (
-            f"of the original's {made} mistakes on held-out images {mended} are mended, fewer than "
-            f"{config.mended:.0%}; what was judged spurious may be what the label is about."
-        )
-        return "refused", "mistakes", why
+    if not (blind and lacking):
+        if images.low < -config.tolerance:
+            why = (
+                f"on held-out images the accuracy went {went}; a loss of more than "
+                f"{100 * config.tolerance:.3g} points is possible (it may be {loss})."
+            )
+            return "refused", "loss", why
+        if not blind and made >= FEWEST_EXAMPLES and mended < config.mended * made:
+            why = (
+                f"of the original's {made} mistakes on held-out images {mended} are mended, fewer "
+                f"than {config.mended:.0%}; what was judged spurious may be what the label is "
+                "about."
+            )
+            return "refused", "mistakes", why
     if lacking:
-        return "undecided", "no counter-examples", doubt
+        names = " and ".join(f"'{name}'" for name in lacking)
+        why = (
+            f"on next to no held-out image do the label and {names} disagree in a way that shows "
+            "a difference between the two classifiers, so that these images cannot tell a right "
+            "verdict from an inverted one."
+        )
+        return "undecided", "no counter-examples", why
     why = (
-        f"on held-out counterfactuals the accuracy rose {rose} (by at least {_points(twins.low)}, "
+        f"on held-out counterfactuals the accuracy rose {rose} (by at least {gain}, "
         f"{config.confidence:.0%} sure), on held-out images it went {went}, and {mended} of the "
         f"original's {made} mistakes there are mended."
     )
     if blind:
         why += " No counter-example speaks for the verdicts; a second teacher does."
     return "accepted", "", why
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f} points"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(f"'{name}'" for name in names)
 
 
 def paired_change(outcomes: Outcomes, confidence: float) -> Change:
@@ -347,16 +340,13 @@ def paired_change(outcomes: Outcomes, confidence: float) -> Change:
     return Change(was, now, max(-1.0, low), n)
 
 
-PENALTIES = (1e-3, 1e-1)
-"""Weights of the squared norm that are tried."""
-
-STEPS = 100
-"""Iterations of a fit at most."""
-
 FOLDS = 5
 
 FEWEST_ASKED = 30
 """Images of which a head must be asked, and learn, for its accuracy to say something."""
+
+PENALTIES = (1e-3, 1e-1)
+"""Weights of the squared norm that are tried."""
 
 WINS = 0.01
 """Gain in accuracy below which a new last layer is not worth a repair."""
@@ -386,53 +376,54 @@ def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) 
     shortcut misleads. The best counts, the layer as it is included, as the question is what can be
     reached at most. None where there is no linear last layer, or too little to ask.
     """
-    present = asked.labels.unique()
-    if len(asked) < FEWEST_ASKED or len(present) < 2:
+    linear = any(isinstance(module, nn.Linear) for module in student.modules())
+    if not linear and not isinstance(student, LinearHead):
         return None
-    by_group = asked.attributes is not None
-    if by_group and more.attributes is None:
-        more = asked[torch.arange(0)]
-    images, labels = torch.cat([asked.images, more.images]), torch.cat([asked.labels, more.labels])
-    features = _features(student, images)
-    if features is None:
+    n, by_group = len(asked), asked.attributes is not None
+    if n < FEWEST_ASKED or len(asked.labels.unique()) < 2:
         return None
-    right = predictions(student, images) == labels
-    n = len(asked)
-    if by_group:
-        known = torch.cat([asked.known_attributes(), more.known_attributes()])
-        cells = Labelled(images, labels, known).groups()
-        scored, ways = cells[:n], [cells]
+    data = asked if by_group and more.attributes is None else concatenate(asked, more)
+    if isinstance(student, LinearHead):
+        features = encode_images(student.encoder, data.images).cpu().double()
     else:
-        scored, ways = labels[:n], [labels, 2 * labels + right.long()]
-    classes = int(labels.max()) + 1
+        features = inputs_of(last_linear(student), student, data.images).flatten(1).double()
+    right = predictions(student, data.images) == data.labels
+    if by_group:
+        ways = [data.groups()]
+        scored = ways[0][:n]
+    else:
+        scored, ways = data.labels[:n], [data.labels, 2 * data.labels + right.long()]
     standard = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
-    fold = torch.full((len(labels),), FOLDS)
+    fold = torch.full((len(data),), FOLDS)
     fold[:n] = torch.randperm(n, generator=generator(seed, "ceiling")) % FOLDS
-    now = best = mean_over(right[:n], scored)
-    for cells in ways:
+    now = best = _mean_over(right[:n], scored)
+    for cells, penalty in product(ways, PENALTIES):
         _, cell, count = cells.unique(return_inverse=True, return_counts=True)
-        share = 1 / count[cell].double()
-        for penalty in PENALTIES:
-            found = torch.zeros(n, dtype=torch.bool)
-            for k in range(FOLDS):
-                others, here = fold != k, fold[:n] == k
-                sample = standard[others], labels[others]
-                weight, bias = logistic(*sample, classes, penalty, STEPS, share[others])
-                guess = (standard[:n][here] @ weight.T + bias).argmax(1)
-                found[here] = guess == labels[:n][here]
-            best = max(best, mean_over(found, scored))
+        found = torch.zeros(n, dtype=torch.bool)
+        for k in range(FOLDS):
+            learnt, here = fold != k, (fold == k).nonzero()[:, 0]
+            sample = standard[learnt], data.labels[learnt], 1 / count[cell][learnt].double()
+            found[here] = _logistic(*sample, penalty, standard[here]) == data.labels[here]
+        best = max(best, _mean_over(found, scored))
     return Ceiling(now, best, n, by_group)
 
 
-def mean_over(right: Tensor, cells: Tensor) -> float:
+def _logistic(
+    features: Tensor, labels: Tensor, share: Tensor, penalty: float, ask: Tensor
+) -> Tensor:
+    """Classify rows by a logistic regression with a penalty on the weights of every class."""
+    from sklearn.linear_model import LogisticRegression
+
+    present = labels.unique()
+    if len(present) == 1:
+        return present.expand(len(ask))
+    # Of two classes scikit-learn fits the difference, on which the penalty weighs half.
+    strength = (2 if len(present) == 2 else 1) / penalty
+    model = LogisticRegression(C=strength, tol=1e-6)
+    model.fit(features.numpy(), labels.numpy(), (share / share.sum()).numpy())
+    return torch.from_numpy(model.predict(ask.numpy()))
+
+
+def _mean_over(right: Tensor, cells: Tensor) -> float:
     """Give the accuracy, each cell counted once."""
     return float(torch.stack([right[cells == c].double().mean() for c in cells.unique()]).mean())
-
-
-def _features(student: nn.Module, images: Tensor) -> Tensor | None:
-    if isinstance(student, LinearHead):
-        return encoded(student.encoder, images).cpu().double()
-    layers = [module for module in student.modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        return None
-    return inputs_of(last_linear(student), student, images).flatten(1).double()

@@ -54,14 +54,11 @@ class Moments:
         return cls.of(forms.flatten(0, 1), target, target.new_full((count * k,), 1 / k))
 
     def __add__(self, other: Moments) -> Moments:
-        pairs = zip(self._sums(), other._sums(), strict=True)
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Moments(*(one + two for one, two in pairs))
 
     def __mul__(self, factor: float) -> Moments:
-        return Moments(*(factor * one for one in self._sums()))
-
-    def _sums(self) -> tuple[Tensor, ...]:
-        return self.share, self.z, self.target, self.zz, self.z_target
+        return Moments(*(factor * one for one in vars(self).values()))
 
     def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
         """Fit the regression with intercept: (C + r s² I)⁻¹ Cov(z, t), C = Cov(z), s² = tr C / d.
@@ -113,7 +110,7 @@ def image_weight(
 
     def moments(rows: Tensor) -> tuple[Moments, Moments]:
         own, *others = (Moments.of_forms(kind[rows], labels[rows], classes) for kind in kinds)
-        return own, _together(others)
+        return own, reduce(add, others)
 
     accuracies = [0.0] * len(WEIGHTS)
     for partition in range(PARTITIONS):
@@ -122,7 +119,7 @@ def image_weight(
         right = torch.zeros(len(WEIGHTS), len(z), dtype=torch.bool)
         for number in range(FOLDS):
             others = [part for place, part in enumerate(parts) if place != number]
-            images, counterfactuals = map(_together, zip(*others, strict=True))
+            images, counterfactuals = (reduce(add, sums) for sums in zip(*others, strict=True))
             asked = fold == number
             shown = z[asked].cpu().double()
             for row, weight in enumerate(WEIGHTS):
@@ -131,10 +128,6 @@ def image_weight(
         for row, outcome in enumerate(right):
             accuracies[row] += worst_cell(outcome, labels, codes)
     return WEIGHTS[accuracies.index(max(accuracies))]
-
-
-def _together(parts: Sequence[Moments]) -> Moments:
-    return reduce(add, parts)
 
 
 def worst_cell(
@@ -167,7 +160,6 @@ def fit_head(
     labels: Int[Tensor, " n"],
     classes: int = 2,
     ridge: float = 0.1,
-    weights: Float[Tensor, " n"] | None = None,
 ) -> LinearHead:
     """Fit a linear head by ridge least squares on one target of ±1 per class."""
     if z.ndim != 2 or not len(z) or labels.shape != z.shape[:1]:
@@ -177,8 +169,7 @@ def fit_head(
         )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DidaeError(f"head: a label is not in 0..{classes - 1}; set classes or leave it out.")
-    share = torch.ones(len(z)) if weights is None else weights
-    weight, bias = Moments.of(z, class_targets(labels, classes), share).solve(ridge)
+    weight, bias = Moments.of_forms(z[:, None], labels, classes).solve(ridge)
     return LinearHead(encoder, weight.float(), bias.float()).to(z.device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.errors import DidaeError
 from didae.explainer import Components
-from didae.repair.base import Labelled, concatenate, finite, predictions, require_disjoint
-from didae.repair.cfkd import CfkdConfig, cfkd, embedded, encoded, exchange, exchange_codes
+from didae.repair.base import (
+    Labelled,
+    concatenate,
+    encode_images,
+    finite,
+    predictions,
+    require_disjoint,
+)
+from didae.repair.cfkd import CfkdConfig, cfkd, exchange, exchange_codes
 from didae.repair.gate import (
     CounterExamples,
     Decision,
@@ -136,7 +143,7 @@ def repair_student(
     if not spurious:
         return _nothing(student, held_out)
     names = components.dictionary.names
-    z = tuple(embedded(components, part.images) for part in (train_data, held_out))
+    z = tuple(encode_images(components.encoder, part.images) for part in (train_data, held_out))
     pairs = _twins(components, held_out, spurious, config.seed)
     known, asked = (z[0], train_data.labels), (z[1], held_out.labels)
 
@@ -156,13 +163,15 @@ def repair_student(
 
     alone: dict[str, Decision] = {}
     if isinstance(student, LinearHead):
-        lessons = _Lessons.of(student, components, train_data, z[0], spurious, config)
-        require_disjoint(lessons.images, torch.cat([held_out.images, pairs.counterfactuals]))
-        repaired, fitted = lessons.fit(spurious)
-        decision, trained = ask(repaired, spurious, fitted), lessons.count
+        fit, trained, lessons = _head_lessons(
+            student, components, train_data, z[0], spurious, config
+        )
+        require_disjoint(lessons, torch.cat([held_out.images, pairs.counterfactuals]))
+        repaired, fitted = fit(spurious)
+        decision = ask(repaired, spurious, fitted)
         if not decision.accepted and len(spurious) > 1:
             for k in spurious:
-                single, fitted = lessons.fit([k])
+                single, fitted = fit([k])
                 alone[names[k]] = ask(single, [k], fitted)
     else:
         repaired, seen = _fine_tune(
@@ -242,80 +251,47 @@ def _fine_tune(
     return student if own else student.get_submodule("student"), torch.cat(seen)
 
 
-@dataclass(frozen=True, eq=False)
-class _Lessons:
-    """Training images of a linear head, and what it sees in their counterfactuals.
-
-    ``z`` (n, d) and ``edited`` (n, k·c, d), c for each of the k directions, are in the head's own
-    encoder; ``codes`` (n, k) in the dictionary. ``images`` are the decoded counterfactuals: none
-    where codes are exchanged in the head's own z_sem.
-    """
-
-    head: LinearHead
-    z: Tensor
-    labels: Tensor
-    edited: Tensor
-    codes: Tensor
-    images: Tensor
-    directions: tuple[int, ...]
-    seed: int
-
-    @classmethod
-    def of(
-        cls,
-        head: LinearHead,
-        components: Components,
-        data: Labelled,
-        z: Tensor,
-        spurious: Sequence[int],
-        config: RepairConfig,
-    ) -> _Lessons:
-        own, images = z, data.images[:0]
-        if head.encoder.fingerprint == components.encoder.fingerprint:
-            parts = z, data.labels, components.dictionary
-            edited = exchange_codes(*parts, spurious, COPIES, config.seed)[0]
-        else:
-            own, edited, images = _drawn_and_encoded(head, components, data, spurious, config)
-        codes = components.dictionary.encode(z)[:, list(spurious)]
-        return cls(head, own, data.labels, edited, codes, images, tuple(spurious), config.seed)
-
-    @property
-    def count(self) -> int:
-        """int: how many counterfactuals."""
-        return self.edited.shape[0] * self.edited.shape[1]
-
-    def fit(self, directions: Sequence[int]) -> tuple[LinearHead, Outcomes]:
-        """Repair the head along some directions; ask about images it was fitted without."""
-        places = [self.directions.index(k) for k in directions]
-        n, _, d = self.edited.shape
-        edited = self.edited.reshape(n, len(self.directions), -1, d)[:, places].flatten(1, 2)
-        sample, classes = (self.z, self.labels), len(self.head.bias)
-        weight = image_weight(*sample, classes, self.codes[:, places], [edited], self.seed)
-        repaired = refit_head(self.head, *sample, edited, weight=weight)
-        asked = cross_fitted(self.head, *sample, lambda rows: edited[rows], self.seed, weight)
-        return repaired, asked
-
-
-def _drawn_and_encoded(
+def _head_lessons(
     head: LinearHead,
     components: Components,
     data: Labelled,
+    z: Tensor,
     spurious: Sequence[int],
     config: RepairConfig,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Give what a head on another encoder sees in images and in their decoded counterfactuals."""
-    z, copies = encoded(head.encoder, data.images), config.copies
-    # What could not be decoded is left out by `exchange`; the image itself stands in for it.
-    edited = z[:, None].repeat(1, copies * len(spurious), 1)
-    images: list[Tensor] = []
-    for place, direction in enumerate(spurious):
-        made, origins = exchange(
-            components, data, (direction,), copies, config.seed, further=config.closed_loop
-        )
-        column = torch.arange(len(origins)) - torch.searchsorted(origins, origins)
-        edited[origins, place * copies + column] = encoded(head.encoder, made.images)
-        images.append(made.images)
-    return z, edited, torch.cat(images)
+) -> tuple[Callable[[Sequence[int]], tuple[LinearHead, Outcomes]], int, Tensor]:
+    """Make the counterfactuals that a linear head learns from.
+
+    Gives what repairs it along some of the directions, and asks it and its repair about images that
+    both were fitted without; how many counterfactuals there are; and their images, none where codes
+    are exchanged in the head's own z_sem.
+    """
+    sample, images = (z, data.labels), data.images[:0]
+    if head.encoder.fingerprint == components.encoder.fingerprint:
+        settings = components.dictionary, spurious, COPIES, config.seed
+        edited = exchange_codes(*sample, *settings)[0]
+    else:
+        # What its own encoder sees in images and in their decoded counterfactuals.
+        sample, copies = (encode_images(head.encoder, data.images), data.labels), config.copies
+        # What could not be decoded is left out by `exchange`; the image itself stands in for it.
+        edited = sample[0][:, None].repeat(1, copies * len(spurious), 1)
+        for place, direction in enumerate(spurious):
+            made, origins = exchange(
+                components, data, (direction,), copies, config.seed, further=config.closed_loop
+            )
+            column = torch.arange(len(origins)) - torch.searchsorted(origins, origins)
+            edited[origins, place * copies + column] = encode_images(head.encoder, made.images)
+            images = torch.cat([images, made.images])
+    n, m, d = edited.shape
+    codes = components.dictionary.encode(z)[:, list(spurious)]
+
+    def fit(directions: Sequence[int]) -> tuple[LinearHead, Outcomes]:
+        places = [spurious.index(k) for k in directions]
+        own = edited.reshape(n, len(spurious), -1, d)[:, places].flatten(1, 2)
+        weight = image_weight(*sample, len(head.bias), codes[:, places], [own], config.seed)
+        repaired = refit_head(head, *sample, own, weight=weight)
+        return repaired, cross_fitted(head, *sample, lambda rows: own[rows], config.seed, weight)
+
+    return fit, n * m, images
 
 
 def _require_directions(known: int, directions: Sequence[int]) -> None:
