@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from didae.errors import DidaeError
 from didae.metrics.groups import wilson
 from didae.randomness import generator
 
-LEVEL = 0.95
-RESAMPLES = 2000
+_LEVEL = 0.95
+_RESAMPLES = 2000
 
 _DRAWS = 500_000  # images drawn at once: 8 MB of their sums
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and how far the choice of images may have moved it."""
+    """A figure of n images and its 95 % bootstrap interval; NaN where no image bears on it."""
 
     value: float
     low: float
@@ -36,8 +36,8 @@ class Estimate:
 
 
 def ratio(
-    numerator: Bool[Tensor, " m"],
-    denominator: Bool[Tensor, " m"],
+    numerator: Shaped[Tensor, " m"],
+    denominator: Shaped[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Estimate:
@@ -68,12 +68,12 @@ def ratio(
     if share and value in (0.0, 1.0):
         return Estimate(value, *wilson(value, n), n)
     drawn = _resample(sums, seed)
-    low, high = drawn.quantile(torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2]).double()).tolist()
+    low, high = drawn.quantile(torch.tensor([(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).double()).tolist()
     return Estimate(value, low, high, n)
 
 
 def mean(
-    values: Bool[Tensor, " m"], images: Sequence[Hashable] | None = None, seed: int = 0
+    values: Shaped[Tensor, " m"], images: Sequence[Hashable] | None = None, seed: int = 0
 ) -> Estimate:
     """Average over the rows where a value is defined.
 
@@ -91,15 +91,15 @@ def _per_image(columns: Tensor, images: Sequence[Hashable]) -> Tensor:
 
 
 def _resample(sums: Tensor, seed: int) -> Tensor:
-    """Draw the ratio of `RESAMPLES` resamples, those without any denominator left out."""
+    """Draw the ratio of `_RESAMPLES` resamples, those without any denominator left out."""
     # scipy.stats.bootstrap gives no interval at all once one resample has nothing to divide by.
     rng = generator(seed, "bootstrap")
     n = len(sums)
     at_once = max(1, _DRAWS // n)
     totals = torch.cat(
         [
-            sums[torch.randint(n, (min(at_once, RESAMPLES - done), n), generator=rng)].sum(1)
-            for done in range(0, RESAMPLES, at_once)
+            sums[torch.randint(n, (min(at_once, _RESAMPLES - done), n), generator=rng)].sum(1)
+            for done in range(0, _RESAMPLES, at_once)
         ]
     )
     totals = totals[totals[:, 1] > 0]
@@ -135,7 +135,11 @@ logit is compared, and NA can exceed 1.
 
 @dataclass(frozen=True)
 class FlipRates:
-    """Flip rates of m counterfactuals."""
+    """Flip rates of m counterfactuals: of all, of those that surrogates confirm, and their share.
+
+    ``flip_rate`` and ``nafr`` are shares of all m, ``na`` is the share of the student's flips; how
+    many of the surrogates had to ``agree``, and by which ``rule`` of `DEFINITIONS`.
+    """
 
     flip_rate: Estimate
     nafr: Estimate

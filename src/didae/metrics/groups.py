@@ -13,13 +13,18 @@ from didae.errors import DidaeError
 
 Group = tuple[int, int]
 
-Z95 = 1.959963984540054
+_Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution, for two-sided 95 % intervals."""
 
 
 @dataclass(frozen=True)
 class GroupAccuracies:
-    """How well a student does in every group."""
+    """How well a student does in every group (label, attribute) that occurs.
+
+    ``aga`` counts each group once, ``mean`` each image; ``weighted_mean`` weighs groups as the
+    training set does (the average accuracy of WILDS). ``wga`` is of the worst group, with its
+    Wilson 95 % interval, which ignores that it was chosen as the worst.
+    """
 
     accuracies: dict[Group, float]
     counts: dict[Group, int]
@@ -96,7 +101,7 @@ def group_accuracies(
     )
 
 
-def wilson(share: float, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(share: float, n: int, z: float = _Z95) -> tuple[float, float]:
     """Give the Wilson score interval of a share (Wilson 1927, eq. 4)."""
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

@@ -17,10 +17,10 @@ from didae.runtime import AutoBatch
 Network = Callable[[Tensor], Tensor]
 """Takes float images in [0, 1] of shape (b, 3, h, w), gives one row per image."""
 
-FeatureMaps = Callable[[Tensor], "Tensor | Sequence[Tensor]"]
+_FeatureMaps = Callable[[Tensor], "Tensor | Sequence[Tensor]"]
 """The same, for features of shape (b, d) or (b, d, h, w), of one layer or of several."""
 
-BATCH = 256
+_BATCH = 256
 
 
 def psnr(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
@@ -45,7 +45,7 @@ def leftover(
 
 def outputs(network: Network, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n ..."]:
     """Apply a network to 8-bit images, in batches, without gradients and in evaluation mode."""
-    return AutoBatch(BATCH).map(partial(_apply, network), images).cpu().double()
+    return AutoBatch(_BATCH).map(partial(_apply, network), images).cpu().double()
 
 
 def ssim(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
@@ -63,7 +63,7 @@ def ssim(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> F
 
 
 def perceptual_distance(
-    first: UInt8[Tensor, "b 3 h w"], second: UInt8[Tensor, "b 3 h w"], network: FeatureMaps
+    first: UInt8[Tensor, "b 3 h w"], second: UInt8[Tensor, "b 3 h w"], network: _FeatureMaps
 ) -> Float[Tensor, " b"]:
     """LPIPS without learnt weights, in the features of any network.
 
@@ -72,7 +72,7 @@ def perceptual_distance(
     layers. It is not comparable between networks, nor with published LPIPS, which needs weights
     that have to be downloaded.
     """
-    return AutoBatch(BATCH).map(partial(_perceptual, network), first, second)
+    return AutoBatch(_BATCH).map(partial(_perceptual, network), first, second)
 
 
 def feature_similarity(
@@ -97,7 +97,7 @@ def _apply(network: Callable[[Tensor], Any], images: Tensor) -> Any:
     return network(pixels)
 
 
-def _perceptual(network: FeatureMaps, first: Tensor, second: Tensor) -> Tensor:
+def _perceptual(network: _FeatureMaps, first: Tensor, second: Tensor) -> Tensor:
     """Apply eq. 1 of LPIPS to a batch; a vector of features is a map of one place."""
     layers = [_apply(network, images) for images in (first, second)]
     pairs = zip(*([maps] if isinstance(maps, Tensor) else maps for maps in layers), strict=True)

@@ -25,7 +25,7 @@ from didae.runtime import AutoBatch, progress
 from didae.students.base import logits
 from didae.training import Forward, TrainingConfig, train
 
-CHUNK = 32
+_CHUNK = 32
 
 
 def partners(labels: Int[Tensor, " n"], copies: int, seed: int) -> Int[Tensor, "copies n"]:
@@ -100,8 +100,8 @@ def exchange(
     z = encode_images(components.encoder, data.images).to(components.decoder.z_mean.device)
     own, asked, donors = exchanges(z, data.labels, components.dictionary, directions, copies, seed)
     drawn: list[tuple[Tensor, ...]] = []
-    for start in progress(range(0, len(data), CHUNK), "counterfactuals to train on"):
-        part = slice(start, start + CHUNK)
+    for start in progress(range(0, len(data), _CHUNK), "counterfactuals to train on"):
+        part = slice(start, start + _CHUNK)
         drawn.append(_draw(components, data.images[part], z[part], own, asked[part], further))
     images, kept = (torch.cat(column) for column in zip(*drawn, strict=True))
     origins = torch.arange(len(data)).repeat_interleave(len(own))
@@ -116,7 +116,7 @@ def _draw(
 
     Gives b·m 8-bit images, image by image, and which of them are finite.
     """
-    dictionary, decoder, batches = components.dictionary, components.decoder, AutoBatch(CHUNK)
+    dictionary, decoder, batches = components.dictionary, components.decoder, AutoBatch(_CHUNK)
     code = decoder.invert(to_float(images).to(z.device), z)
     before = dictionary.encode(z)
     image, column = torch.ones_like(asked).nonzero(as_tuple=True)

@@ -29,14 +29,14 @@ from didae.repair.base import (
 from didae.students import LinearHead
 from didae.students.base import StudentLike
 
-CLEARLY = 0.6
+_CLEARLY = 0.6
 """Share of the way from the mean code of an image's own class to that of another, from which its
 code says the other class. At one half, images between two classes count whose code is not exact."""
 
-DIFFERENT = 0.4
+_DIFFERENT = 0.4
 """How different another class must be along a direction, relative to the most different one."""
 
-GOES_WITH_LABEL = 0.75
+_GOES_WITH_LABEL = 0.75
 """Share of images, the mean over the classes, whose code does not contradict the label, from which
 a direction may be what the label is about."""
 
@@ -72,7 +72,7 @@ class CounterExamples:
         fits = [
             1 - contradict(codes[labels == label], label, means).double().mean(0) for label in means
         ]
-        rivals = torch.stack(fits).mean(0) >= GOES_WITH_LABEL
+        rivals = torch.stack(fits).mean(0) >= _GOES_WITH_LABEL
         rivals[list(spurious)] = False
         found = torch.zeros(len(asked[1]), len(rivals), dtype=torch.bool)
         codes = dictionary.encode(asked[0]).cpu()
@@ -101,8 +101,8 @@ def contradict(codes: Tensor, label: int, means: dict[int, Tensor]) -> Tensor:
     own = means[label]
     others = [mean for other, mean in means.items() if other != label] or [own]
     way = torch.stack(others) - own
-    different = way.abs() >= DIFFERENT * way.abs().amax(0)
-    there = (codes - own)[:, None] * way.sign() > CLEARLY * way.abs()
+    different = way.abs() >= _DIFFERENT * way.abs().amax(0)
+    there = (codes - own)[:, None] * way.sign() > _CLEARLY * way.abs()
     return (there & different).any(1)
 
 
@@ -342,13 +342,13 @@ def paired_change(outcomes: Outcomes, confidence: float) -> Change:
 
 FOLDS = 5
 
-FEWEST_ASKED = 30
+_FEWEST_ASKED = 30
 """Images of which a head must be asked, and learn, for its accuracy to say something."""
 
-PENALTIES = (1e-3, 1e-1)
+_PENALTIES = (1e-3, 1e-1)
 """Weights of the squared norm that are tried."""
 
-WINS = 0.01
+_WINS = 0.01
 """Gain in accuracy below which a new last layer is not worth a repair."""
 
 
@@ -364,7 +364,7 @@ class Ceiling:
     @property
     def wins(self) -> bool:
         """bool: whether a new last layer can win something."""
-        return self.reach - self.now >= WINS
+        return self.reach - self.now >= _WINS
 
 
 def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) -> Ceiling | None:
@@ -380,7 +380,7 @@ def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) 
     if not linear and not isinstance(student, LinearHead):
         return None
     n, by_group = len(asked), asked.attributes is not None
-    if n < FEWEST_ASKED or len(asked.labels.unique()) < 2:
+    if n < _FEWEST_ASKED or len(asked.labels.unique()) < 2:
         return None
     data = asked if by_group and more.attributes is None else concatenate(asked, more)
     if isinstance(student, LinearHead):
@@ -397,7 +397,7 @@ def ceiling(student: nn.Module, asked: Labelled, more: Labelled, seed: int = 0) 
     fold = torch.full((len(data),), FOLDS)
     fold[:n] = torch.randperm(n, generator=generator(seed, "ceiling")) % FOLDS
     now = best = _mean_over(right[:n], scored)
-    for cells, penalty in product(ways, PENALTIES):
+    for cells, penalty in product(ways, _PENALTIES):
         _, cell, count = cells.unique(return_inverse=True, return_counts=True)
         found = torch.zeros(n, dtype=torch.bool)
         for k in range(FOLDS):

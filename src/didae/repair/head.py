@@ -83,7 +83,7 @@ RIDGE = 0.3
 """Of a repaired head; more than that of `fit_head`, since in its sample every
 image comes in many forms. Chosen of .3 and 1 on images of solar cells that no head had seen."""
 
-PARTITIONS = 3
+_PARTITIONS = 3
 
 FEWEST = 5
 """Images below which the accuracy on a cell says nothing."""
@@ -113,7 +113,7 @@ def image_weight(
         return own, reduce(add, others)
 
     accuracies = [0.0] * len(WEIGHTS)
-    for partition in range(PARTITIONS):
+    for partition in range(_PARTITIONS):
         fold = torch.randperm(len(z), generator=generator(seed, "weight", partition)) % FOLDS
         parts = [moments((fold == number).nonzero()[:, 0]) for number in range(FOLDS)]
         right = torch.zeros(len(WEIGHTS), len(z), dtype=torch.bool)

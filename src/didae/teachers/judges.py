@@ -1,4 +1,4 @@
-"""Teachers: what they see, and those that there are."""
+"""Teachers, who judge directions: what they see, and those that there are."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def judge_all(
     return verdicts
 
 
-FEWEST = 3
+_FEWEST = 3
 """Pairs below which a direction stays unclear."""
 
 
@@ -126,7 +126,7 @@ class Oracle:
 
     def judge(self, pairs: Pairs) -> Verdict:
         """Judge a direction by the majority of its pairs."""
-        if len(pairs.factuals) < FEWEST:
+        if len(pairs.factuals) < _FEWEST:
             return "unclear"
         before, after = self.classify(pairs.factuals), self.classify(pairs.counterfactuals)
         if int((after < 0).sum()) * 2 > len(after):
@@ -176,7 +176,7 @@ class Answers:
 
     @classmethod
     def from_file(cls, path: str | Path, names: tuple[str, ...]) -> Answers:
-        """Read answers."""
+        """Read answers on directions of these names, from JSON or CSV."""
         path = Path(path)
         try:
             text = read_bytes(path).decode("utf-8-sig")
@@ -189,10 +189,14 @@ class Answers:
         verdicts: dict[str, str] = {}
         try:
             for key, verdict in found:
-                name = _direction(key, names)
-                if name in verdicts:
-                    raise DidaeError(f"direction '{name}' has two answers; leave one of them out.")
-                verdicts[name] = check_verdict(verdict)
+                if key not in names:
+                    # Of numbers there are several orders.
+                    known = f"write a name instead, one of {', '.join(map(repr, names))}"
+                    advice = known if key.isdigit() else nearest(key, names)
+                    raise DidaeError(f"there is no direction '{key}': {advice}")
+                if key in verdicts:
+                    raise DidaeError(f"direction '{key}' has two answers; leave one of them out.")
+                verdicts[key] = check_verdict(verdict)
         except DidaeError as error:
             raise DidaeError(f"{path}: {error}") from error
         return cls(verdicts)
@@ -200,16 +204,6 @@ class Answers:
     def judge(self, pairs: Pairs) -> Verdict | None:
         """Look a direction up by its name."""
         return self.verdicts.get(pairs.name)
-
-
-def _direction(key: str, names: tuple[str, ...]) -> str:
-    """Make sure that a name is one; a number, of which there are several orders, is refused."""
-    if key in names:
-        return key
-    if key.isdigit():
-        known = ", ".join(f"'{name}'" for name in names)
-        raise DidaeError(f"there is no direction '{key}': write a name instead, one of {known}.")
-    raise DidaeError(f"there is no direction '{key}': {nearest(key, names)}")
 
 
 def _json(text: str) -> list[tuple[str, str]]:
@@ -234,7 +228,7 @@ def _csv(text: str) -> list[tuple[str, str]]:
     return [((row["direction"] or "").strip(), (row["verdict"] or "").strip()) for row in rows]
 
 
-KEYS: dict[str, Verdict] = {verdict[0]: verdict for verdict in VERDICTS}
+_KEYS: dict[str, Verdict] = {verdict[0]: verdict for verdict in VERDICTS}
 
 
 class Stop(Exception):  # noqa: N818 - no error: the person goes away and comes back
@@ -268,8 +262,8 @@ class Terminal:
         )
         while True:
             answer = self._answer(question)
-            if answer[:1] in KEYS and KEYS[answer[0]].startswith(answer):
-                return KEYS[answer[0]]
+            if answer[:1] in _KEYS and _KEYS[answer[0]].startswith(answer):
+                return _KEYS[answer[0]]
 
     def confirm(self) -> None:
         """Ask whether all verdicts shall stand."""
