@@ -17,7 +17,7 @@ from didae.explainer import ExplainConfig, explain
 from didae.explainer.sweep import CLOSED_LOOP, closed_loop
 from didae.metrics.images import psnr
 from didae.randomness import standard_normal
-from didae.repair.cfkd import embedded
+from didae.repair.base import encode_images
 from didae.students import agreement, logits, margin
 from didae_bench.confounded_case import ConfoundedCase
 from didae_bench.ledger import Measurement
@@ -35,7 +35,7 @@ def _test(case: ConfoundedCase, n: int) -> tuple[NDArray[np.int64], Tensor, Tens
     """Give n balanced test images and their z_sem."""
     rows = np.random.RandomState([case.seed, 1]).permutation(case.split.test)[:n]
     images = case.images(rows)
-    return rows, images, embedded(case.components, images)
+    return rows, images, encode_images(case.components.encoder, images)
 
 
 def mean_psnr(images: UInt8[Tensor, "n 3 h w"], truth: UInt8[Tensor, "n 3 h w"]) -> float:
@@ -55,7 +55,7 @@ def drawn_in_loop(
 
     def draw(rows: Tensor, request: Tensor) -> tuple[Tensor, ...]:
         made = decode(decoder, z[rows] + request @ dictionary.atoms, code[rows])
-        return dictionary.encode(embedded(case.components, made)) - before[rows], made
+        return dictionary.encode(encode_images(case.components.encoder, made)) - before[rows], made
 
     loop = closed_loop(asked, draw, CLOSED_LOOP)
     return loop.drawn[1], loop.request @ dictionary.atoms
@@ -91,7 +91,7 @@ def edits(case: ConfoundedCase, n: int) -> Measurement:
         atom = dictionary.atoms[k]
 
         def measure(key: str, drawn: Tensor, k: int = k, atom: Tensor = atom) -> None:
-            seen = embedded(case.components, drawn)
+            seen = encode_images(case.components.encoder, drawn)
             result[f"{key}_realised"] = share(seen, k)
             along, shift = (seen - z) @ (atom / atom.norm()), seen - z
             result[f"{key}_specificity"] = float(along.pow(2).sum() / shift.pow(2).sum())
@@ -106,7 +106,7 @@ def edits(case: ConfoundedCase, n: int) -> Measurement:
         measure(f"random_{name}", decode(decoder, z + random, stochastic))
     if truth is not None:
         name = case.names[CONFOUNDER_CODE]
-        true = share(embedded(case.components, truth), CONFOUNDER_CODE)
+        true = share(encode_images(case.components.encoder, truth), CONFOUNDER_CODE)
         result[f"truth_{name}_realised"] = true
         result[f"{name}_realised_relative"] = result[f"{name}_realised"] / true
         result["nothing_psnr"] = mean_psnr(images, truth)
@@ -140,7 +140,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
         return {f"{name}flip": float(student), f"{name}nafr": float(every)}
 
     def chosen(candidates: list[Tensor]) -> Tensor:
-        seen = torch.stack([embedded(components, made) for made in candidates])
+        seen = torch.stack([encode_images(components.encoder, made) for made in candidates])
         across = -margins.sign() * (margins + (seen - z) @ probe.between()[0])
         return torch.stack(candidates)[across.argmax(0), torch.arange(len(images))]
 

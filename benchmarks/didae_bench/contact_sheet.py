@@ -10,7 +10,7 @@ from torch.nn import functional
 from didae import editing
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
-from didae.repair.cfkd import embedded
+from didae.repair.base import encode_images
 from didae_bench.confounded_case import ConfoundedCase
 from didae_bench.confounded_measures import (
     BEYOND_CODE,
@@ -26,7 +26,7 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
     pool = case.source.splits["validation"]
     rows = np.random.RandomState(case.seed).permutation(pool)[:n]
     images, components = case.images(rows), case.components
-    z = embedded(components, images)
+    z = encode_images(components.encoder, images)
     code = invert(components.sampling(EXACT), images, z)
 
     def reflected(dictionary: Dictionary, k: int) -> Tensor:

@@ -15,7 +15,8 @@ from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.explainer.sweep import CLOSED_LOOP
 from didae.metrics.groups import gain, group_accuracies
-from didae.repair.cfkd import embedded, exchange
+from didae.repair.base import encode_images
+from didae.repair.cfkd import exchange
 from didae.repair.head import fit_head, project_head, repair_head
 from didae.students import LinearHead, Probe
 from didae.students.zero_shot import probe_of
@@ -105,4 +106,4 @@ def _drawn(case: ElpvCase) -> Tensor:
     decoder = case.components.sampling(EXACT)
     drawing, data = replace(case.components, decoder=decoder), case.labelled(case.poisoned)
     made, _ = exchange(drawing, data, (CONFOUNDER_CODE,), COPIES, case.seed, further=CLOSED_LOOP)
-    return embedded(case.components, made.images).unflatten(0, (len(data), COPIES))
+    return encode_images(case.components.encoder, made.images).unflatten(0, (len(data), COPIES))

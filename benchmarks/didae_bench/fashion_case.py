@@ -16,7 +16,7 @@ from didae.data.sampling import ConfoundingConfig
 from didae.decoders.base import EXACT
 from didae.dictionaries import Dictionary
 from didae.metrics.groups import gain
-from didae.repair.base import Labelled, judge
+from didae.repair.base import Labelled, accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.students import (
     Probe,
@@ -110,7 +110,7 @@ def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measu
     students = {key: cfkd(case.biased, train, data, config) for key, data in lessons.items()}
     result: Measurement = {"tested": len(test)}
     for key, student in {"before": case.biased, **students}.items():
-        groups = judge(student, test)
+        groups = accuracies_of(student, test)
         result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
     result["gain"] = gain(result["aga_before"], result["aga_after"])
     return result

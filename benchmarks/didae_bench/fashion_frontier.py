@@ -6,7 +6,7 @@ import numpy as np
 
 from didae import editing
 from didae.decoders.base import EXACT, SamplerConfig
-from didae.repair.cfkd import embedded
+from didae.repair.base import encode_images
 from didae_bench.confounded_measures import CONFOUNDER_CODE, mean_psnr
 from didae_bench.fashion_case import FashionCase
 from didae_bench.ledger import Measurement
@@ -31,7 +31,7 @@ def frontier(case: FashionCase, n: int) -> Measurement:
     pool = case.source.splits["validation"]
     rows = np.random.RandomState([case.seed, 2]).permutation(pool)[:n]
     images, truth = case.images(rows), case.truth(rows)
-    z, dictionary = embedded(case.components, images), case.dictionary
+    z, dictionary = encode_images(case.components.encoder, images), case.dictionary
     codes = dictionary.encode(z)
     change = editing.clamp(
         codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high
@@ -48,7 +48,7 @@ def frontier(case: FashionCase, n: int) -> Measurement:
         result[f"{name}_round_trip_psnr"] = mean_psnr(decode(decoder, z, code, 0.0), images)
         for fidelity, end in ((1.0, ""), (0.0, "_bare")):
             drawn = decode(decoder, edited, code, fidelity)
-            moved = (dictionary.encode(embedded(case.components, drawn)) - codes)[
+            moved = (dictionary.encode(encode_images(case.components.encoder, drawn)) - codes)[
                 :, CONFOUNDER_CODE
             ]
             slope = realised(change.numpy(), moved.numpy()).slope

@@ -16,6 +16,7 @@ from didae.data.square import FACTORS, Square
 from didae.demo import SquareRecipe, poisoned_split
 from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
+from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
@@ -32,7 +33,8 @@ from didae.repair.head import (
     right,
 )
 from didae.students import LinearHead
-from didae.teachers import NoisyOracle, Oracle, Pairs, Teacher
+from didae.teachers import Oracle, Pairs, Teacher
+from didae.teachers.verdicts import Verdict
 from didae_bench.cases import SPURIOUS
 
 CAUSAL = FACTORS.index("foreground")
@@ -40,6 +42,24 @@ HARM, USE = 0.01, 0.05
 """Loss of test AGA from which a repair was harmful, and gain from which it was useful."""
 
 NOISE, DRAWS = 0.2, 100
+
+
+class NoisyOracle:
+    """Swaps causal and spurious of another teacher now and then."""
+
+    name = "noisy oracle"
+
+    def __init__(self, teacher: Oracle, error_rate: float, seed: int) -> None:
+        if not 0 <= error_rate <= 1:
+            raise DidaeError(f"oracle: the error rate is {error_rate}; give a share in [0, 1].")
+        self.teacher, self.error_rate, self.seed = teacher, error_rate, seed
+
+    def judge(self, pairs: Pairs) -> Verdict:
+        """Judge a direction, wrongly at times."""
+        swaps: dict[Verdict, Verdict] = {"causal": "spurious", "spurious": "causal"}
+        verdict = self.teacher.judge(pairs)
+        draw = torch.rand(1, generator=generator(self.seed, "noisy oracle", pairs.direction))
+        return swaps.get(verdict, verdict) if draw.item() < self.error_rate else verdict
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig, explain
 from didae.randomness import generator
-from didae.repair.base import judge, require_disjoint
+from didae.repair.base import accuracies_of, require_disjoint
 from didae.repair.run import RepairConfig, repair_student
 from didae.storage import fingerprint, write_json
 from didae.teachers import Oracle, Pairs, read_pairs, square_classes
@@ -143,13 +143,13 @@ class _Bench:
             repaired = case.repair(biased, made)
             seconds = time.perf_counter() - start
             require_disjoint(torch.cat([case.train.images, made.images]), self.test.images)
-            ceiling = judge(case.repair(biased, case.true_counterfactuals()), self.test)
-            original, now = judge(biased, self.test), judge(repaired, self.test)
+            ceiling = accuracies_of(case.repair(biased, case.true_counterfactuals()), self.test)
+            original, now = accuracies_of(biased, self.test), accuracies_of(repaired, self.test)
             found = self._spurious(case, "oracle")
             by_oracle = (
                 now
                 if found == (SPURIOUS,)
-                else judge(case.repair(biased, case.counterfactuals(found)), self.test)
+                else accuracies_of(case.repair(biased, case.counterfactuals(found)), self.test)
             )
             return {
                 "original_aga_098": original.aga,
@@ -186,13 +186,13 @@ class _Bench:
             wrong = repair_student(
                 replace(components, dictionary=other), *data, (SPURIOUS,), RepairConfig()
             )
-            longer_aga = judge(longer, self.test).aga
+            longer_aga = accuracies_of(longer, self.test).aga
             return {
                 "longer_training_aga_098": longer_aga,
                 "control_nothing_marked_changed": float(not all(a.equal(b) for a, b in same)),
                 "control_inverted_accepted": float(inverted.decision.accepted),
                 "control_random_direction_accepted": float(wrong.decision.accepted),
-                "control_random_direction_gain": judge(random, self.test).aga - longer_aga,
+                "control_random_direction_gain": accuracies_of(random, self.test).aga - longer_aga,
             }
 
         self._add("controls", seed, run)
@@ -207,9 +207,9 @@ class _Bench:
             dictionary = SVD(4).fit(z, encoder_fingerprint=encoder.fingerprint)
             found = self._spurious(case, "svd", dictionary)
             if not found:
-                return {"svd_cfkd_aga_098": judge(case.student, self.test).aga}
+                return {"svd_cfkd_aga_098": accuracies_of(case.student, self.test).aga}
             repaired = case.repair(case.student, case.counterfactuals(found, dictionary))
-            return {"svd_cfkd_aga_098": judge(repaired, self.test).aga}
+            return {"svd_cfkd_aga_098": accuracies_of(repaired, self.test).aga}
 
         self._add("svd", seed, run)
 
@@ -218,8 +218,8 @@ class _Bench:
 
         def run() -> Measurement:
             case, name = self.case(seed, correlation), f"{round(100 * correlation):03d}"
-            before = judge(case.student, self.test).aga
-            after = judge(case.repair(case.student, case.counterfactuals()), self.test)
+            before = accuracies_of(case.student, self.test).aga
+            after = accuracies_of(case.repair(case.student, case.counterfactuals()), self.test)
             return {
                 f"original_aga_{name}": before,
                 f"cfkd_aga_{name}": after.aga,
@@ -248,7 +248,7 @@ class _Bench:
         """Repair with the methods that need group labels."""
 
         def aga(name: str, repaired: nn.Module) -> Measurement:
-            now = judge(repaired, self.test)
+            now = accuracies_of(repaired, self.test)
             return {f"{name}_aga_098": now.aga, f"{name}_wga_098": now.wga}
 
         case = self.case(seed)

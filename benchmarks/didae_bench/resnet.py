@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from didae.data.images import to_float
 from didae.randomness import seeded
-from didae.repair.base import Labelled, judge
+from didae.repair.base import Labelled, accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.cases import Case
@@ -45,7 +45,7 @@ def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
     train(student, loss, len(data), training, description="training a ResNet-18")
     config = CfkdConfig(training=REPAIR.model_copy(update={"seed": case.seed}))
     repaired = cfkd(student, data, case.counterfactuals(), config)
-    before, after = judge(student, test), judge(repaired, test)
+    before, after = accuracies_of(student, test), accuracies_of(repaired, test)
     return {
         "resnet18_original_aga_098": before.aga,
         "cfkd_resnet18_aga_098": after.aga,

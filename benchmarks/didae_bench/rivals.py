@@ -20,7 +20,7 @@ from didae.demo import (
     poisoned_split,
 )
 from didae.metrics.groups import gain
-from didae.repair.base import judge
+from didae.repair.base import accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.storage import fingerprint, load_tensors, save_tensors, write_json, write_text
 from didae.students import Probe, StudentNetwork
@@ -146,7 +146,10 @@ class _Bench:
                 lessons,
                 REPAIR.model_copy(update={"training": training}),
             )
-            before, after = judge(student, self.test).aga, judge(repaired, self.test).aga
+            before, after = (
+                accuracies_of(student, self.test).aga,
+                accuracies_of(repaired, self.test).aga,
+            )
             return {"gain": gain(before, after), "aga": after, "lessons": len(lessons)}
 
         return self.ledger.measure(f"gain-{self.few}-{self._name(method)}", seed, run)
@@ -155,7 +158,7 @@ class _Bench:
         """Judge the counterfactuals of a method."""
         images = self._images(seed, method)
         taught = self.gain(seed, method) if method in TAUGHT else {}
-        groups = judge(self.judges(seed)[0], self.test).accuracies
+        groups = accuracies_of(self.judges(seed)[0], self.test).accuracies
         costs = {**self.bill(seed, method), **taught}
         return self.jury(seed, len(images)).judge(images, costs, list(groups.values()))
 

@@ -6,7 +6,6 @@ from didae.data.square import Square
 from didae.errors import DidaeError
 from didae.teachers import (
     Answers,
-    NoisyOracle,
     Oracle,
     Pairs,
     Stop,
@@ -64,20 +63,10 @@ def test_the_majority_outvotes_single_mistakes():
     assert set(always) == {"causal"}
 
 
-def test_swapped_verdicts_come_at_their_rate_and_again():
-    pairs, oracle = flipped(1, n=3), Oracle(square_classes)
-    votes = [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(300)]
-    assert votes[:20] == [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(20)]
-    assert np.mean([vote == "causal" for vote in votes]) == pytest.approx(0.2, abs=0.06)
-    assert NoisyOracle(oracle, 1, 0).judge(flipped(1, n=1)) == "unclear"
-
-
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_an_error_rate_is_a_share(rate):
     with pytest.raises(DidaeError, match="give a share"):
         Oracle(square_classes, rate)
-    with pytest.raises(DidaeError, match="give a share"):
-        NoisyOracle(Oracle(square_classes), rate, 0)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.data.images import to_float
 from didae.errors import DidaeError
-from didae.repair.base import Labelled
-from didae.repair.layers import inputs_of
+from didae.repair.base import Labelled, inputs_of
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.baselines.selection import validation_aga
 

@@ -14,7 +14,7 @@ from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.repair.base import Labelled
 from didae.training import Forward, TrainingConfig, train
-from didae_bench.baselines.selection import best
+from didae_bench.baselines.selection import best, every_group_occurs
 
 
 class GroupDROConfig(Config):
@@ -63,7 +63,7 @@ def group_dro(
     seed: int,
 ) -> nn.Module:
     """Fine-tune a copy of a student on the worst group."""
-    if not train_data.every_group_occurs():
+    if not every_group_occurs(train_data):
         raise DidaeError(
             "group DRO: a group of label and attribute has no training image; use cfkd."
         )

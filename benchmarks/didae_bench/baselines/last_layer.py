@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.errors import DidaeError
 from didae.randomness import generator
-from didae.repair.base import Labelled
-from didae.repair.layers import inputs_of, last_linear, logistic
-from didae_bench.baselines.selection import best
+from didae.repair.base import Labelled, inputs_of, last_linear
+from didae_bench.baselines.selection import best, every_group_occurs
 
 
 class LastLayerConfig(Config):
@@ -43,7 +42,7 @@ def reweight_last_layer(
 ) -> nn.Module:
     """Refit the last layer so that every group counts the same (DFR, Kirichenko et al. 2023)."""
     groups = train_data.groups()
-    if not train_data.every_group_occurs():
+    if not every_group_occurs(train_data):
         raise DidaeError(
             "last layer: a group of label and attribute has no training image; "
             "no reweighting can help, use cfkd."
@@ -54,7 +53,7 @@ def reweight_last_layer(
 
     def refitted(penalty: float) -> nn.Module:
         fits = [
-            logistic(
+            _logistic(
                 standard[rows],
                 train_data.labels[rows],
                 last_linear(student).out_features,
@@ -84,3 +83,33 @@ def _balanced(groups: Tensor, seed: int, number: int) -> Tensor:
         members = (groups == group).nonzero()[:, 0]
         rows.append(members[torch.randperm(len(members), generator=random)[:smallest]])
     return torch.cat(rows)
+
+
+def _logistic(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    penalty: float,
+    steps: int,
+    share: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Fit a penalised logistic regression to features (n, d), float64, counted by their share."""
+    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64)
+    bias = torch.zeros(classes, dtype=torch.float64)
+    counts = torch.ones(len(labels), dtype=torch.float64) if share is None else share
+    optimiser = torch.optim.LBFGS(
+        [weight.requires_grad_(), bias.requires_grad_()],
+        max_iter=steps,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> float:
+        optimiser.zero_grad()
+        said = features @ weight.T + bias
+        value = nn.functional.cross_entropy(said, labels, reduction="none") @ counts / counts.sum()
+        value = value + penalty * weight.square().sum() / 2
+        value.backward()
+        return value.item()
+
+    optimiser.step(loss)
+    return weight.detach(), bias.detach()

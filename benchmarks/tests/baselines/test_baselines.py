@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from didae.errors import DidaeError
-from didae.repair.base import Labelled
-from didae.repair.layers import inputs_of, last_linear
+from didae.repair.base import Labelled, inputs_of, last_linear
 from didae.students import StudentConfig, build_student, train_student
 from didae.training import TrainingConfig
 from didae_bench.baselines.clarc import (

@@ -2,7 +2,6 @@
 
 from didae.teachers.judges import (
     Answers,
-    NoisyOracle,
     Oracle,
     Pairs,
     Stop,
@@ -19,7 +18,6 @@ __all__ = [
     "VERDICTS",
     "VERDICTS_FILE",
     "Answers",
-    "NoisyOracle",
     "Oracle",
     "Pairs",
     "Stop",

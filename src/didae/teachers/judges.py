@@ -141,24 +141,6 @@ class Oracle:
         return "causal" if 2 * changed > len(votes) else "spurious"
 
 
-class NoisyOracle:
-    """Swaps causal and spurious of another teacher now and then."""
-
-    name = "noisy oracle"
-
-    def __init__(self, teacher: Oracle, error_rate: float, seed: int) -> None:
-        if not 0 <= error_rate <= 1:
-            raise DidaeError(f"oracle: the error rate is {error_rate}; give a share in [0, 1].")
-        self.teacher, self.error_rate, self.seed = teacher, error_rate, seed
-
-    def judge(self, pairs: Pairs) -> Verdict:
-        """Judge a direction, wrongly at times."""
-        swaps: dict[Verdict, Verdict] = {"causal": "spurious", "spurious": "causal"}
-        verdict = self.teacher.judge(pairs)
-        draw = torch.rand(1, generator=generator(self.seed, "noisy oracle", pairs.direction))
-        return swaps.get(verdict, verdict) if draw.item() < self.error_rate else verdict
-
-
 def square_classes(images: UInt8[Tensor, "n 3 64 64"]) -> Int[Tensor, " n"]:
     """Read the true class off images of Square."""
     return torch.from_numpy(read_factors(images)[:, 0] > FACTOR_MEAN[0]).long()
