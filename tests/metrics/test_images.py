@@ -165,7 +165,7 @@ def test_feature_similarity_is_the_cosine() -> None:
 def test_neither_batches_nor_order_change_what_a_network_says(size: int) -> None:
     images, network = _pictures(10, count=7), _Vector()
     whole = outputs(network, images)
-    usual, module._BATCH = module.BATCH, size
+    usual, module._BATCH = module._BATCH, size
     try:
         assert torch.allclose(outputs(network, images), whole, atol=1e-5)
         assert torch.allclose(outputs(network, images.flip(0)), whole.flip(0), atol=1e-5)
