@@ -24,8 +24,7 @@ from didae.data.table import ImageSource
 from didae.decoders.base import Decoder
 from didae.demo import SURROGATES
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
-from didae.encoders.base import Encoder
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import Encoder, cached_embed
 from didae.explainer import Components
 from didae.repair.base import Labelled
 from didae.students import (

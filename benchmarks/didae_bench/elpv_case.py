@@ -19,7 +19,7 @@ from didae.repair.base import encode_images
 from didae.repair.cfkd import exchange
 from didae.repair.head import fit_head, project_head, repair_head
 from didae.students import LinearHead, Probe
-from didae.students.zero_shot import probe_of
+from didae.students.probe import probe_of
 from didae.training import TrainingConfig
 from didae_bench.confounded_case import BROAD, ConfoundedCase
 from didae_bench.confounded_measures import BEYOND_CODE, CONFOUNDER_CODE

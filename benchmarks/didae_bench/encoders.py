@@ -9,9 +9,8 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from didae.data.images import to_float
-from didae.encoders.base import Encoder
+from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.lite import LiteEncoder
-from didae.encoders.names import open_encoder
 from didae.randomness import seeded
 from didae.storage import write_json
 from didae_bench.confounded import Plan, measure_cases

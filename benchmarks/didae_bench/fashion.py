@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from didae.decoders.base import Decoder
-from didae.encoders.names import open_encoder
+from didae.encoders.base import open_encoder
 from didae.storage import write_json
 from didae_bench.confounded import Plan, Targets, measure_cases
 from didae_bench.confounded_measures import edits, flips, ranking, round_trips

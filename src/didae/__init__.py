@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from didae.editing import cross_boundary as cross_boundary
     from didae.editing import reflect as reflect
     from didae.encoders.base import Encoder as Encoder
+    from didae.encoders.base import ModuleEncoder as ModuleEncoder
     from didae.encoders.base import embed as embed
     from didae.encoders.factors import FactorEncoder as FactorEncoder
-    from didae.encoders.module import ModuleEncoder as ModuleEncoder
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
     from didae.explainer import Components as Components
@@ -74,7 +74,7 @@ else:
         "Encoder": "encoders.base",
         "embed": "encoders.base",
         "FactorEncoder": "encoders.factors",
-        "ModuleEncoder": "encoders.module",
+        "ModuleEncoder": "encoders.base",
         "DidaeError": "errors",
         "ImageReadError": "errors",
         "group_accuracies": "metrics.groups",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from didae.errors import DidaeError, visible
 
@@ -51,6 +51,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     if (device.index or 0) >= counts.get(device.type, 0):
         raise DidaeError(f"device '{name}' is not available on this machine: use auto or cpu")
     return device
+
+
+def weights_like(model: object, otherwise: Tensor) -> Tensor:
+    """Give a weight of a module, which has its device and its precision, else something else."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((weight for weight in weights if weight.is_floating_point()), otherwise)
 
 
 def progress(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:

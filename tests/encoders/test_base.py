@@ -8,9 +8,8 @@ from torch import nn
 
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
-from didae.encoders.base import Encoder, embed
+from didae.encoders.base import Encoder, ModuleEncoder, embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig
-from didae.encoders.module import ModuleEncoder
 from didae.randomness import seeded
 from failures import one_line, run_python
 
@@ -67,3 +66,17 @@ def test_other_images_are_refused(contract: type[EncoderContract]):
     encoder = contract().make()
     for shape in ((1, 3, 32, 32), (1, 1, 64, 64), (3, 64, 64)):
         assert "(b, 3, 64, 64)" in one_line(lambda shape=shape: encoder(torch.rand(shape)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_asked_in_it(dtype: torch.dtype):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 4))
+    expected = embed(ModuleEncoder(module, 4, "own", image_size=64), SQUARE, range(3))
+    encoder = ModuleEncoder(module.to(dtype), 4, "own", image_size=64)
+    z = embed(encoder, SQUARE, range(3))
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z, expected, rtol=0.05, atol=0.05)
+    image = to_float(SQUARE.images([0])).requires_grad_()
+    assert encoder(image).dtype == torch.float32
+    encoder(image).sum().backward()
+    assert image.grad is not None

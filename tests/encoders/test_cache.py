@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from didae.data.images import write_png
 from didae.data.square import Square
 from didae.data.table import ImageTable
-from didae.encoders.base import embed
-from didae.encoders.cache import cache_folder, cached_embed
-from didae.encoders.module import ModuleEncoder
+from didae.encoders.base import ModuleEncoder, cache_folder, cached_embed, embed
 from didae.randomness import seeded
 from didae.storage import load_tensors, save_tensors
 from failures import fail_at, one_line

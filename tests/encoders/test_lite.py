@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_the_network(variant: Variant):
 def test_the_name_says_everything(variant: Variant, side: int):
     encoder, default = open_lite(variant, "96"), open_lite(variant)
     name = f"lite{variant}@96"
-    assert (encoder.name, encoder.dim, encoder.licence) == (name, 1280, "Apache-2.0")
+    assert (encoder.name, encoder.dim, encoder.license) == (name, 1280, "Apache-2.0")
     assert (default.name, default.side) == (f"lite{variant}@{side}", side)
     assert open_lite(variant, "96").fingerprint == encoder.fingerprint != default.fingerprint
     assert encoder.image_size is None

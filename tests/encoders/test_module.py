@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from didae.encoders.module import ModuleEncoder
+from didae.encoders.base import ModuleEncoder
 from failures import one_line
 
 FLAT = nn.Flatten()
@@ -21,7 +21,7 @@ def test_the_preprocessing_travels_with_the_encoder():
     encoder = ModuleEncoder(FLAT, 12, "flat", image_size=2, preprocess=lambda images: 2 * images)
     images = torch.rand(3, 3, 2, 2)
     assert torch.equal(encoder(images), 2 * images.flatten(1))
-    assert encoder.licence == "unknown"
+    assert encoder.license == "unknown"
 
 
 def test_the_module_itself_is_frozen():

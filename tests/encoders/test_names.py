@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cli.parts import POOL, explain_flags, make_parts
 from didae.cli import main
@@ -16,18 +17,27 @@ from didae.data.square import Square
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig
 from didae.dictionaries import SVD
-from didae.encoders import names
-from didae.encoders.base import embed
+from didae.encoders.base import (
+    ENCODERS,
+    ModuleEncoder,
+    embed,
+    list_encoders,
+    open_encoder,
+    register,
+)
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig
-from didae.encoders.names import FORMS, open_encoder
 from didae.randomness import seeded
 from failures import one_line
 
 
 def test_each_form_is_opened_by_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     asked = []
-    for kind in ("timm", "open_clip", "onnx"):
-        monkeypatch.setitem(names._KINDS, kind, lambda rest, kind=kind: asked.append((kind, rest)))
+    for form in list_encoders():
+        kind, colon, _ = form.partition(":")
+        if colon:
+            monkeypatch.setitem(
+                ENCODERS, form, lambda rest, kind=kind: asked.append((kind, rest)) or True
+            )
     open_encoder("timm:resnet18.a1_in1k@96@a:b@c.pt")
     open_encoder("open_clip:hf-hub:laion/x")
     open_encoder("onnx:C:/x.onnx#z")
@@ -51,7 +61,7 @@ def test_each_form_is_opened_by_its_own(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_other_names_are_told_the_known_ones(name: str):
     message = one_line(lambda: open_encoder(name))
     assert repr(name) in message
-    assert all(form in message for form in FORMS)
+    assert all(form in message for form in list_encoders())
 
 
 def test_an_onnx_file_that_is_missing():
@@ -105,3 +115,17 @@ def test_a_run_with_a_named_encoder_is_opened_again(tmp_path: Path, capsys):
     other = [flag.replace(name, "lite0@40") for flag in flags if not flag.startswith("--folder")]
     assert main([*other, f"--folder={tmp_path / 'other'}"]) == 2
     assert "encoder" in capsys.readouterr().err
+
+
+def test_a_kind_of_encoder_is_one_registration(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("didae.encoders.base.ENCODERS", dict(ENCODERS))
+
+    @register("means:SIDE", "mean[@SIDE]")
+    def open_means(rest: str) -> ModuleEncoder:
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(int(rest or 1)), nn.Flatten())
+        return ModuleEncoder(pool, 3 * int(rest or 1) ** 2, "means")
+
+    assert [open_encoder(name).dim for name in ("means:2", "mean@2", "mean")] == [12, 12, 3]
+    assert {"means:SIDE", "mean[@SIDE]"} < {*list_encoders()}
+    for name in ("@2", "mean@", "means:", "mean2"):
+        assert "mean[@SIDE]" in one_line(lambda name=name: open_encoder(name))

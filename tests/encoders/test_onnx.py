@@ -15,8 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from didae.data.square import Square
-from didae.encoders.base import embed
-from didae.encoders.names import open_encoder
+from didae.encoders.base import embed, open_encoder
 from didae.encoders.onnx import OnnxEncoder
 from didae.encoders.onnx_file import serialised
 from didae.encoders.pretrained import Preprocessing
@@ -118,7 +117,7 @@ def test_mean_std_scale_and_order_of_the_colours(in_metadata: bool, file: Path):
     inputs = (255 * exact(IMAGES)[:, ::-1] - mean) / std
     encoder = OnnxEncoder(f"{file}#z")
     close(encoder(IMAGES), features(inputs, weights()))
-    assert encoder.licence == "MIT"
+    assert encoder.license == "MIT"
     with pytest.raises(AssertionError):
         close(encoder(IMAGES), features(exact(IMAGES), weights()))
 
@@ -128,7 +127,7 @@ def test_settings_beside_the_file_go_before_its_metadata(tmp_path: Path):
         tmp_path / "net.onnx"
     )
     close(OnnxEncoder(f"{path}#z")(IMAGES), features(2 * exact(IMAGES), weights()))
-    assert OnnxEncoder(str(path)).licence == "BSD"
+    assert OnnxEncoder(str(path)).license == "BSD"
     beside(path, scale=3)
     close(OnnxEncoder(f"{path}#z")(IMAGES), features(3 * exact(IMAGES), weights()))
 
@@ -158,7 +157,7 @@ def test_images_of_another_side_are_resized_to_the_graphs(tmp_path: Path):
 
 def test_it_keeps_the_contract_of_encoders(file: Path):
     encoder = open_encoder(f"onnx:{file}#z")
-    assert (encoder.name, encoder.licence) == (f"onnx:{file}#z", "unknown")
+    assert (encoder.name, encoder.license) == (f"onnx:{file}#z", "unknown")
     together = embed(encoder, SQUARE, range(8), batch_size=8)
     assert together.shape == (8, WIDTH)
     torch.testing.assert_close(embed(encoder, SQUARE, range(8), batch_size=3), together)

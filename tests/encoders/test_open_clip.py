@@ -14,9 +14,8 @@ from PIL import Image
 
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
-from didae.encoders.base import Encoder, embed
-from didae.encoders.names import open_encoder
-from didae.encoders.open_clip import Clip, image_encoder, load_clip, open_open_clip
+from didae.encoders.base import Encoder, embed, open_encoder
+from didae.encoders.pretrained import Clip, image_encoder, load_clip, open_open_clip
 from encoders.clips import NAMES, make_clip, shrunk
 from failures import one_line
 

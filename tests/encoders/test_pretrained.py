@@ -105,7 +105,7 @@ def test_the_fingerprint_knows_the_preprocessing():
     ]
     assert len({encoder.fingerprint for encoder in encoders}) == 4
     assert encoders[0].fingerprint == PretrainedEncoder(NETWORK, first, "own", "x").fingerprint
-    assert (encoders[0].dim, encoders[0].licence, encoders[0].image_size) == (12, "MIT", None)
+    assert (encoders[0].dim, encoders[0].license, encoders[0].image_size) == (12, "MIT", None)
 
 
 @pytest.mark.parametrize(("network", "found"), [

@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
-from didae.encoders.base import Encoder, embed
+from didae.encoders.base import Encoder, embed, open_encoder
 from didae.encoders.lite import open_lite
-from didae.encoders.names import open_encoder
-from didae.encoders.timm import open_timm, timm_encoder
+from didae.encoders.pretrained import open_timm, timm_encoder
 from didae.randomness import seeded
 from encoders.test_lite import VARIANTS, Variant, published
 from failures import one_line
@@ -128,7 +127,7 @@ def test_lite_is_that_of_timm(side: int, variant: Variant):
 
 def test_weights_from_a_file(file: Path, tmp_path: Path):
     encoder = open_encoder(f"timm:{TINY}@{file}")
-    assert (encoder.name, encoder.licence, encoder.dim) == (f"timm:{TINY}", "unknown", 64)
+    assert (encoder.name, encoder.license, encoder.dim) == (f"timm:{TINY}", "unknown", 64)
     model = build(TINY)
     model.load_state_dict(
         {key: value for key, value in tiny_weights().items() if not key.startswith("head.")}
@@ -191,7 +190,7 @@ def test_weights_in_the_cache_of_the_hub(tmp_path, monkeypatch):
     save_file(tiny_weights(), cached / "snapshots" / ("0" * 40) / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     encoder = open_timm(TINY)
-    assert encoder.licence == timm.get_pretrained_cfg(TINY).license == "apache-2.0"
+    assert encoder.license == timm.get_pretrained_cfg(TINY).license == "apache-2.0"
     save_file(tiny_weights(), tmp_path / "same.safetensors")
     same = open_timm(f"{TINY}@{tmp_path / 'same.safetensors'}")
     assert encoder.fingerprint == same.fingerprint

@@ -433,4 +433,4 @@ def test_a_run_names_its_encoder_and_the_licences(components: Components, tmp_pa
     source.license = "CC0"
     settings = explain(source, range(2), components, BOUNDARY, tmp_path).settings
     assert settings["encoder"] == components.encoder.name
-    assert settings["licences"] == {"encoder": components.encoder.licence, "data": "CC0"}
+    assert settings["licences"] == {"encoder": components.encoder.license, "data": "CC0"}

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from didae.encoders.base import ENCODERS
 from didae.encoders.lite import LiteEncoder
 from didae.errors import DidaeError
 from didae.students import LinearHead, StudentConfig, build_student, check_student
-from didae.students.names import FORMS, open_student
+from didae.students.names import list_students, open_student
 from didae.students.onnx import OnnxStudent
 from failures import one_line
 from onnx_files import CLASSES, Classifier
@@ -79,7 +80,7 @@ def test_torchscript_is_refused_by_its_name():
 @pytest.mark.parametrize("name", ["nothing", "", "onnx:", "timm:", "onxn:net", "nothing.tar"])
 def test_unknown_names_list_the_known_forms(name: str):
     message = one_line(lambda: open_student(name))
-    assert all(form in message for form in FORMS)
+    assert all(form in message for form in list_students())
 
 
 def test_timm_is_optional(monkeypatch):
@@ -136,7 +137,7 @@ def test_a_saved_head_is_opened_with_its_encoder(tmp_path, monkeypatch):
     head = LinearHead(encoder, torch.randn(2, 1280), torch.randn(2))
     head.save(tmp_path / "head")
     known = {"lite0@32": encoder}
-    monkeypatch.setattr("didae.students.names.open_encoder", known.__getitem__)
+    monkeypatch.setitem(ENCODERS, "lite0[@SIDE]", lambda side: known[f"lite0@{side}"])
     images = torch.rand(2, 3, 32, 32)
     found = open_student(str(tmp_path / "head"))
     with torch.no_grad():

@@ -22,7 +22,7 @@ from didae.repair.head import repair_head
 from didae.students import LinearHead, check_student, margin
 from didae.students import logits as ask
 from didae.students.onnx import OnnxStudent, onnx_head, write_onnx_head
-from didae.students.zero_shot import probe_of
+from didae.students.probe import probe_of
 from failures import one_line
 from onnx_files import CLASSES, WIDTH, Classifier, beside, features, logits, weights
 

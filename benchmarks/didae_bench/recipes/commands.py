@@ -7,7 +7,7 @@ from pathlib import Path
 
 from didae.cli.command import Command, console
 from didae.decoders.base import Decoder
-from didae.encoders.names import open_encoder
+from didae.encoders.base import open_encoder
 from didae.storage import prepare_run_folder
 from didae_bench.recipes import elpv, fashion
 

@@ -11,8 +11,7 @@ from didae.config import Config, save_yaml
 from didae.data.table import ImageSource
 from didae.decoders.base import Decoder
 from didae.decoders.training import fit_decoder, suited_config
-from didae.encoders.base import Encoder
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import Encoder, cached_embed
 from didae.training import TrainingConfig
 
 

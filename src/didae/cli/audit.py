@@ -19,8 +19,7 @@ from didae.cli.report import SUMMARY_FILE, finish
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.data.sampling import draw
 from didae.data.table import ImageSource
-from didae.encoders.base import Encoder
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import Encoder, cached_embed
 from didae.explainer import explain
 from didae.explainer.fit import AuditConfig, Sample, forecast, make_components
 from didae.explainer.run import few_images

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
-from didae.encoders.base import Encoder
-from didae.encoders.names import open_encoder
+from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError
 from didae.students import Probe, StudentLike, load_student

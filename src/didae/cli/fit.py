@@ -23,7 +23,7 @@ from didae.dictionaries.diagnostics import (
     separation,
     stability,
 )
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import cached_embed
 from didae.storage import write_json
 
 if TYPE_CHECKING:

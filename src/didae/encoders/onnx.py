@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from didae.config import Config, from_mapping
-from didae.encoders.base import Encoder, as_rows
+from didae.encoders.base import Encoder, as_rows, register
 from didae.encoders.onnx_file import (
     TRIAL_SIDE,
     is_out_of_memory,
@@ -304,6 +304,7 @@ class OnnxNetwork:
         return found[: len(rows)].float()
 
 
+@register("onnx:FILE[#OUTPUT]")
 class OnnxEncoder(Encoder):
     """A value of an ONNX graph, ``FILE`` or ``FILE#VALUE``, as z_sem without gradient."""
 

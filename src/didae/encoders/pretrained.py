@@ -1,12 +1,14 @@
-"""What all pretrained encoders share: preprocessing as tensor operations, and a frozen network."""
+"""Networks that others trained as encoders: those of timm, and image towers of open_clip."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -14,12 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from didae.config import Config
-from didae.encoders.base import Encoder
-from didae.errors import DidaeError, reason
+from didae.config import Config, from_mapping
+from didae.encoders.base import Encoder, register, shape_of
+from didae.errors import DidaeError, nearest, reason, require
 from didae.storage import fingerprint
 
 Triple = tuple[float, float, float]
+
+SOURCES = ("hf-hub:", "local-dir:")
 
 
 class Preprocessing(Config):
@@ -54,13 +58,6 @@ class Preprocessing(Config):
 
     def apply(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 side side"]:
         """Prepare images."""
-        images = self._resized(images)
-        top, left = (round((length - self.side) / 2) for length in images.shape[2:])
-        images = images[:, :, top : top + self.side, left : left + self.side]
-        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return (images - mean) / std
-
-    def _resized(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         if self.squash:
             size = (self.resize, self.resize)
@@ -76,14 +73,21 @@ class Preprocessing(Config):
                 # A bicubic curve overshoots at edges. Pillow cuts that off after the rows and
                 # again after the columns, for its values have 8 bits.
                 images = images.clamp(0, 1)
-        return images
+        top, left = (round((length - self.side) / 2) for length in images.shape[2:])
+        images = images[:, :, top : top + self.side, left : left + self.side]
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (images - mean) / std
 
 
 class PretrainedEncoder(Encoder):
     """A network that others trained, with their preprocessing."""
 
     def __init__(
-        self, network: nn.Module, preprocessing: Preprocessing, name: str, licence: str
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        name: str,
+        license: str,  # noqa: A002
     ) -> None:
         network.eval()
         black = torch.zeros(1, 3, preprocessing.side, preprocessing.side)
@@ -96,12 +100,11 @@ class PretrainedEncoder(Encoder):
                 f"{preprocessing.side} pixels ({reason(error)}); choose another side or network."
             ) from error
         if not isinstance(z, Tensor) or z.ndim != 2:
-            found = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"a {type(z).__name__}"
             raise DidaeError(
-                f"encoder {name}: the network gives {found}, not one vector for an image; "
+                f"encoder {name}: the network gives {shape_of(z)}, not one vector for an image; "
                 "choose another."
             )
-        super().__init__(name, z.shape[1], None, licence)
+        super().__init__(name, z.shape[1], None, license)
         self.network, self.preprocessing = network, preprocessing
         self.freeze()
 
@@ -117,15 +120,191 @@ class PretrainedEncoder(Encoder):
         return self.network(self.preprocessing.apply(images))
 
 
-def require_file(file: str, name: str) -> None:
+@register("timm:NAME[@SIDE][@FILE]")
+def open_timm(spec: str) -> PretrainedEncoder:
+    """Load a network of timm, without its classifier and with its own preprocessing."""
+    name, _, rest = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
+    first, _, second = rest.partition("@")
+    side, file = (int(first), second) if first.isdecimal() else (None, rest)
+    model = create_timm(f"encoder timm:{spec}", name, file, _load_headless, num_classes=0)
+    label = f"timm:{name}" if side is None else f"timm:{name}@{side}"
+    return timm_encoder(model, label, side, "unknown" if file else None)
+
+
+def create_timm(
+    who: str, name: str, file: str, load: Callable[[Any, dict[str, Tensor]], None], **options: Any
+) -> Any:
+    """Build a network of timm, with the weights of the hub, or of a file where one is given."""
+    timm = require("timm", "real", who)
+    if not name.startswith(SOURCES) and not timm.is_model(name.partition(".")[0]):
+        advice = nearest(name, timm.list_models(), "see timm.list_models()")
+        raise DidaeError(f"{who}: timm knows no network {name!r}; {advice}")
+    _require_file(file, who)
+    with _told(who, f"a file with timm:{name}@FILE"):
+        model = timm.create_model(name, pretrained=not file, **options)
+    try:
+        if file:
+            load(model, timm.models.load_state_dict(file, weights_only=True))
+    # A file may hold anything.
+    except Exception as error:
+        raise DidaeError(
+            f"{who}: {file} does not give its weights ({reason(error)}); "
+            "give a safetensors file or a state dict that timm saved for this network."
+        ) from error
+    return model
+
+
+def _load_headless(model: Any, tensors: dict[str, Tensor]) -> None:
+    """Put the weights of a classifier into a network that has none."""
+    heads = model.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    model.load_state_dict({k: value for k, value in tensors.items() if not k.startswith(prefixes)})
+
+
+def timm_encoder(
+    model: Any,
+    name: str,
+    side: int | None = None,
+    license: str | None = None,  # noqa: A002
+) -> PretrainedEncoder:
+    """Make an encoder of a network that timm built: what its evaluation transform does, and it."""
+    if side is not None and hasattr(model, "set_input_size"):
+        try:
+            model.set_input_size(img_size=(side, side))
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise DidaeError(
+                f"encoder {name}: it cannot take images of side {side} ({reason(error)}); "
+                "choose another side."
+            ) from error
+    timm = require("timm", "real", f"encoder {name}")
+    wanted = {} if side is None else {"input_size": (3, side, side)}
+    settings: dict[str, Any] = timm.data.resolve_model_data_config(model, wanted)
+    sides, mode = settings["input_size"][1:], settings["crop_mode"]
+    resize = math.floor(sides[0] / settings["crop_pct"])
+    preprocessing = _preprocessing(name, mode, sides, resize, settings)
+    license = license or str(model.pretrained_cfg.get("license") or "unknown")  # noqa: A001
+    return PretrainedEncoder(model, preprocessing, name, license)
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A CLIP model, what it is called, and by what open_clip knows its tokenizer."""
+
+    model: nn.Module
+    name: str
+    architecture: str
+
+
+@register("open_clip:MODEL/PRETRAINED", "open_clip:MODEL@FILE")
+def open_open_clip(spec: str) -> PretrainedEncoder:
+    """Load the image tower of a CLIP model."""
+    return image_encoder(load_clip(spec))
+
+
+def load_clip(spec: str) -> Clip:
+    """Load a CLIP model, both towers."""
+    name = f"open_clip:{spec}"
+    who = f"encoder {name}"
+    open_clip = require("open_clip", "real", who)
+    separator = "@" if "@" in spec else "/"
+    architecture, weights = spec, None
+    if not spec.startswith(SOURCES):
+        architecture, _, weights = spec.partition(separator)
+        models: list[str] = open_clip.list_models()
+        if architecture not in models:
+            advice = nearest(architecture, models, "see open_clip.list_models()")
+            raise DidaeError(f"{who}: open_clip knows no model {architecture!r}; {advice}")
+        tags: list[str] = open_clip.list_pretrained_tags_by_model(architecture)
+        if separator == "@":
+            _require_file(weights or " ", who)
+            name = f"open_clip:{architecture}"
+        elif weights not in tags:
+            raise DidaeError(
+                f"{who}: no weights {weights!r} of {architecture}; known are "
+                f"{', '.join(tags) or 'none'}. A file is given as open_clip:{architecture}@FILE."
+            )
+    known: Mapping[str, Any] = open_clip.get_pretrained_cfg(architecture, weights or "")
+    with _told(who, "a file that fits with open_clip:MODEL@FILE"):
+        model = open_clip.create_model(
+            architecture,
+            pretrained=weights,
+            # Weights that were trained with this activation are wrong with another.
+            force_quick_gelu=bool(known.get("quick_gelu")),
+            require_pretrained=True,
+            weights_only=True,
+        )
+    return Clip(model.eval(), name, architecture)
+
+
+def image_encoder(clip: Clip) -> PretrainedEncoder:
+    """Take the image tower out of a CLIP model.
+
+    z_sem is the embedding at unit length, as the model's own training compares it: classifying by
+    text is then a linear function of z_sem.
+    """
+    tower: Any = clip.model.visual
+    settings: dict[str, Any] = dict(tower.preprocess_cfg)
+    size: int | tuple[int, int] = settings["size"]
+    sides = (size, size) if isinstance(size, int) else size
+    if settings["interpolation"] != "bilinear":
+        settings["interpolation"] = "bicubic"
+    mode = settings["resize_mode"]
+    preprocessing = _preprocessing(f"encoder {clip.name}", mode, sides, sides[0], settings)
+    return PretrainedEncoder(_UnitTower(tower), preprocessing, clip.name, "unknown")
+
+
+class _UnitTower(nn.Module):
+    """An image tower whose embedding is brought to unit length."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.tower(images)
+        # Towers that also caption give the embedding and one vector per token.
+        embedding = cast("Tensor", out[0]) if isinstance(out, tuple) else out
+        return functional.normalize(embedding, dim=-1)
+
+
+def _preprocessing(
+    name: str, mode: str, sides: Sequence[int], resize: int, settings: Mapping[str, Any]
+) -> Preprocessing:
+    """Take over what a library says of the images of a network."""
+    height, width = sides
+    if height != width or mode not in ("center", "shortest", "squash"):
+        raise DidaeError(
+            f"{name}: images of {width} x {height} pixels prepared by {mode!r} are not supported; "
+            "choose another network."
+        )
+    values = {key: settings[key] for key in ("interpolation", "mean", "std")}
+    values |= {"side": height, "resize": resize, "squash": mode == "squash"}
+    return from_mapping(Preprocessing, values, name)
+
+
+def _require_file(file: str, who: str) -> None:
     """Make sure that weights are there before a network is built for them."""
-    if not Path(file).is_file():
-        raise DidaeError(f"encoder {name}: there is no file {file!r}; give its path after the @.")
+    if file and not Path(file).is_file():
+        raise DidaeError(f"{who}: there is no file {file!r}; give its path after the @.")
+
+
+@contextmanager
+def _told(who: str, instead: str) -> Generator[None]:
+    """Load weights without a library's log: what goes wrong is told in one line."""
+    try:
+        with quiet():
+            yield
+    # What goes wrong on the way to a hub comes in exceptions of several libraries.
+    except Exception as error:
+        raise DidaeError(
+            f"{who}: its weights could not be loaded ({reason(error)}); connect to the network "
+            f"once, or give {instead}."
+        ) from error
 
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep the log of a library that is loading off the terminal: errors are told in one line."""
+    """Keep the log of a library that is loading off the terminal."""
     earlier = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -26,8 +26,7 @@ from didae.data.table import ImageSource, Unread, read_all
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, flow_loss, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_against_rest
-from didae.encoders.base import Encoder
-from didae.encoders.cache import cached_embed
+from didae.encoders.base import Encoder, cached_embed
 from didae.errors import DidaeError, ImageReadError
 from didae.explainer.didae import SURROGATES, Components, ExplainConfig
 from didae.explainer.summary import RUN_FILE
@@ -55,7 +54,7 @@ from didae.students import (
     train_surrogate,
     warn_of_constant,
 )
-from didae.students.zero_shot import probe_of
+from didae.students.probe import probe_of
 from didae.training import TrainingConfig
 
 FEWEST = 50

@@ -147,7 +147,7 @@ class _Run:
             "components": identities,
             "encoder": encoder.name,
             "licences": {
-                "encoder": encoder.licence or "unknown",
+                "encoder": encoder.license or "unknown",
                 "data": self.source.license or "unknown",
             },
         }

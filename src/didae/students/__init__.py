@@ -21,11 +21,12 @@ from didae.students.networks import (
     StudentConfig,
     StudentNetwork,
     build_student,
+    label_agreement,
     load_student,
     train_student,
+    train_surrogate,
 )
-from didae.students.probe import Probe, agreement, fit_probe
-from didae.students.surrogates import label_agreement, train_surrogate
+from didae.students.probe import Probe, agreement, fit_probe, probe_of
 
 __all__ = [
     "LinearHead",
@@ -49,6 +50,7 @@ __all__ = [
     "logits",
     "margin",
     "margins_of",
+    "probe_of",
     "read_student",
     "train_student",
     "train_surrogate",

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from didae.data.images import to_float
-from didae.encoders.base import Encoder, as_rows
+from didae.encoders.base import Encoder, as_rows, open_encoder
 from didae.errors import DidaeError, reason
 from didae.randomness import generator
 from didae.runtime import AutoBatch
@@ -29,6 +29,11 @@ StudentLike = Callable[[Tensor], Any]
 """Takes float images in [0, 1] of shape (b, 3, h, w) and gives logits of shape (b, classes), or one
 logit an image for two classes, (b,) or (b, 1); as a tensor, under ``logits``, or first in a tuple.
 """
+
+Opener = TypeVar("Opener", bound=Callable[[str], StudentLike])
+
+STUDENTS: dict[str, Callable[[str], StudentLike]] = {}
+"""What a name may look like, KIND:REST -> what opens it, which is given the rest."""
 
 Reading = Literal["logits", "probabilities", "probability"]
 """What the numbers are that a student gives; the last is one for an image, that of class 1."""
@@ -326,6 +331,16 @@ def accuracy_above_chance(judged: Tensor, labels: Tensor) -> float:
     return right
 
 
+def register(*forms: str) -> Callable[[Opener], Opener]:
+    """Make a kind of student known by what its names look like, such as ``onnx:FILE[#LOGITS]``."""
+
+    def add(opener: Opener) -> Opener:
+        STUDENTS.update(dict.fromkeys(forms, opener))
+        return opener
+
+    return add
+
+
 class LinearHead(nn.Module):
     """A student that is a linear read-out of z_sem.
 
@@ -382,7 +397,9 @@ class LinearHead(nn.Module):
         save_component(folder, HEAD, {"encoder": encoder}, {n: getattr(self, n) for n in _PARTS})
 
     @classmethod
-    def load(cls, folder: str | Path, open_encoder: Callable[[str], Encoder]) -> LinearHead:
+    def load(
+        cls, folder: str | Path, open_encoder: Callable[[str], Encoder] = open_encoder
+    ) -> LinearHead:
         """Read a head.
 
         Parameters
@@ -390,7 +407,7 @@ class LinearHead(nn.Module):
         folder : str or Path
             What `save` wrote.
         open_encoder : callable
-            Gives the encoder of a name.
+            Gives the encoder of a name; `didae.open_encoder` by default.
 
         Returns
         -------

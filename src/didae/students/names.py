@@ -1,57 +1,174 @@
-"""The names by which students are called for: a small language."""
+"""The names that open a student, and the students of timm and of CLIP."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from didae.encoders.names import open_encoder
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from didae.encoders.base import import_all, open_kind
 from didae.encoders.onnx_file import split_spec
-from didae.errors import DidaeError
+from didae.encoders.pretrained import (
+    SOURCES,
+    Clip,
+    Preprocessing,
+    create_timm,
+    image_encoder,
+    load_clip,
+    quiet,
+    timm_encoder,
+)
+from didae.errors import DidaeError, reason
 from didae.storage import read_json
 from didae.storage.components import CONFIG_FILE
-from didae.students.base import HEAD, LinearHead, StudentLike
+from didae.students.base import HEAD, STUDENTS, LinearHead, StudentLike, register
 from didae.students.networks import load_student
-from didae.students.onnx import OnnxStudent
-from didae.students.timm import open_timm_student
-from didae.students.zero_shot import open_zero_shot
-
-FORMS = (
-    "onnx:FILE[#LOGITS]",
-    "a file that ends in .onnx",
-    "timm:NAME[@FILE]",
-    "zero_shot:MODEL/PRETRAINED#TEXT|TEXT",
-    "the folder of a saved student",
-)
-"""What a name may look like."""
 
 _PROGRAMS = frozenset(
     (".bin", ".ckpt", ".jit", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".torchscript", ".ts")
 )
-_KINDS = {"onnx": OnnxStudent, "timm": open_timm_student, "zero_shot": open_zero_shot}
+
+
+def list_students() -> tuple[str, ...]:
+    """Say what the name of a student may look like.
+
+    Returns
+    -------
+    tuple of str
+        One form for each kind; capitals stand for what you fill in, brackets for what may be left
+        out.
+    """
+    import_all("didae.students")
+    return *STUDENTS, "a file that ends in .onnx", "the folder of a saved student"
 
 
 def open_student(name: str) -> StudentLike:
-    """Load the student of a name; nothing in its file is ever executed."""
+    """Load the student of a name; nothing in its file is ever executed.
+
+    Parameters
+    ----------
+    name : str
+        One of the forms that `list_students` gives. An existing folder is read as a saved student,
+        whatever its name.
+
+    Returns
+    -------
+    callable
+        The student, on the CPU; a module is in evaluation mode.
+
+    Raises
+    ------
+    DidaeError
+        If the name has none of these forms, or what it names cannot be loaded.
+    """
+    forms = ", ".join(list_students())
     if name and Path(name).is_dir():
         if not (Path(name) / CONFIG_FILE).exists():
             raise DidaeError(
                 f"{name} is a folder without {CONFIG_FILE}, so no saved student: give one of "
-                f"{', '.join(FORMS)}."
+                f"{forms}."
             )
         if read_json(Path(name) / CONFIG_FILE).get("kind") == HEAD:
-            return LinearHead.load(name, open_encoder)
+            return LinearHead.load(name)
         return load_student(name)
-    kind, _, rest = name.partition(":")
-    if rest and kind in _KINDS:
-        return _KINDS[kind](rest)
-    if split_spec(name)[0].suffix.lower() == ".onnx":
-        return OnnxStudent(name)
-    if kind == "torchscript" or Path(name).suffix.lower() in _PROGRAMS:
+    bare = split_spec(name)[0].suffix.lower() == ".onnx"
+    student = open_kind(name, STUDENTS) or (open_kind(f"onnx:{name}", STUDENTS) if bare else None)
+    if student is not None:
+        return student
+    if name.startswith("torchscript:") or Path(name).suffix.lower() in _PROGRAMS:
         raise DidaeError(
             f"{name} was not opened, for a pickle or TorchScript file can run any code: export the "
             "classifier to ONNX, or give weights of a timm network with timm:NAME@FILE."
         )
     raise DidaeError(
         f"there is no student {name!r}: no such folder, and no name of a known form, which are "
-        f"{', '.join(FORMS)}."
+        f"{forms}."
     )
+
+
+class TimmStudent(nn.Module):
+    """A classifier of timm with its own preprocessing; all of its weights can learn."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network, self.preprocessing = network, preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits, (b, classes), of images of any size."""
+        return self.network(self.preprocessing.apply(images))
+
+
+@register("timm:NAME[@FILE]")
+def open_timm_student(spec: str) -> TimmStudent:
+    """Load a classifier of timm; its name is that of `open_timm`, but for the side."""
+    name, _, file = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
+    who = f"student timm:{spec}"
+    network = create_timm(who, name, file, _load)
+    if network.num_classes < 2:
+        raise DidaeError(
+            f"{who}: the network has no classifier; give weights that have one with "
+            f"timm:{name}@FILE, or use it as an encoder."
+        )
+    preprocessing = timm_encoder(network, f"timm:{spec}").preprocessing
+    # An encoder is frozen; a student learns when it is repaired.
+    network.requires_grad_(True)
+    return TimmStudent(network, preprocessing).eval()
+
+
+def _load(network: Any, tensors: dict[str, Tensor]) -> None:
+    """Put weights into a network, with as many classes as they have."""
+    head = network.pretrained_cfg.get("classifier")
+    first = head if isinstance(head, str) else (head or ("",))[0]
+    if f"{first}.weight" in tensors:
+        network.reset_classifier(len(tensors[f"{first}.weight"]))
+    network.load_state_dict(tensors)
+
+
+@register("zero_shot:MODEL/PRETRAINED#TEXT|TEXT")
+def open_zero_shot(spec: str) -> LinearHead:
+    """Make the student that compares an image with texts, one a class, by a CLIP model."""
+    model, _, texts = spec.rpartition("#")
+    prompts = [text.strip() for text in texts.split("|")]
+    if not model or not all(prompts):
+        raise DidaeError(
+            f"zero-shot student {spec!r}: write MODEL/PRETRAINED#TEXT|TEXT, one text per class."
+        )
+    return text_head(load_clip(model), prompts)
+
+
+def text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
+    """Turn texts into the weights of a linear head on the image tower of the same model.
+
+    With unit vectors z of the image and t_k of the texts the model's logits are
+    exp(s) t_k · z + b (Radford et al. 2021, figure 3): linear in z.
+    """
+    if len(prompts) < 2:
+        raise DidaeError(
+            f"zero-shot student: {len(prompts)} texts; give one per class, at least two."
+        )
+    import open_clip  # pyright: ignore[reportMissingImports]
+
+    try:
+        with quiet():
+            tokens = cast("Tensor", open_clip.get_tokenizer(clip.architecture)(list(prompts)))
+    except ImportError as error:
+        raise DidaeError(
+            f"zero-shot student: the tokenizer of {clip.name} needs {error.name}: install it with "
+            f"`pip install {error.name}`."
+        ) from error
+    # Some tokenizers come from the hub, with exceptions of several libraries.
+    except Exception as error:
+        raise DidaeError(
+            f"zero-shot student: the tokenizer of {clip.name} could not be loaded "
+            f"({reason(error)}); connect to the network once, or choose another model."
+        ) from error
+    model: Any = clip.model
+    with torch.no_grad():
+        texts = functional.normalize(model.encode_text(tokens), dim=-1)
+        weight = model.logit_scale.exp() * texts
+    shift = torch.zeros(()) if model.logit_bias is None else model.logit_bias.detach()
+    return LinearHead(image_encoder(clip), weight, shift.reshape(()).expand(len(texts)))

@@ -26,7 +26,7 @@ from didae.encoders.onnx_file import TRIAL_SIDE, libraries, read_model, serialis
 from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.storage import write_bytes
-from didae.students.base import LinearHead, Reading, as_logits
+from didae.students.base import LinearHead, Reading, as_logits, register
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -48,6 +48,7 @@ _JOINED = "Add Sub Mul Div Max Min Sum Mean Concat"
 logger = logging.getLogger(__name__)
 
 
+@register("onnx:FILE[#LOGITS]")
 class OnnxStudent:
     """A classifier in an ONNX file, ``FILE`` or ``FILE#VALUE``, asked through onnxruntime.
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from didae.errors import DidaeError
 from didae.storage import load_component, save_component
-from didae.students.base import margin
+from didae.students.base import LinearHead, margin
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +217,12 @@ def fit_probe(
     # The read-out of class 0 is zero.
     first = functional.pad(weight.T, (0, 0, 1, 0)), functional.pad(bias, (1, 0))
     return Probe(*first, encoder_fingerprint)
+
+
+def probe_of(head: LinearHead) -> Probe:
+    """Give the probe of a student that is linear in z_sem: it is exact, nothing is fitted."""
+    weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
+    return Probe(weight - weight[:1], (bias - bias[:1]).double(), head.encoder.fingerprint)
 
 
 def agreement(probe: Probe, z: Float[Tensor, "n d"], margins: Float[Tensor, " n"]) -> float:
