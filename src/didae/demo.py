@@ -19,6 +19,7 @@ from didae.encoders.base import Encoder, embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig, fit_factor_encoder
 from didae.explainer import Components
 from didae.explainer.didae import SHIPPED, SURROGATES
+from didae.repair.measure import RepairData
 from didae.students import (
     Probe,
     StudentConfig,
@@ -238,6 +239,18 @@ def poisoned_split(
     rows = quota_subset(label, confounder, recipe.poisoned, recipe.correlation)
     train, validation = split_by_group(rows, 2 * label[rows] + confounder[rows], (0.8, 0.2))
     return order[train], order[validation]
+
+
+def square_repair_data(square: Square, recipe: SquareRecipe, draw: int = 0) -> RepairData:
+    """Draw the images that a student of Square was trained on, and those beside them."""
+    train, held_out = poisoned_split(square, recipe, draw)
+    origin = (
+        "drawn from Square as the training images are; the classifier has not seen them if it "
+        f"was trained on {recipe.poisoned:,} images at correlation {recipe.correlation:g}, "
+        f"draw {draw}"
+    )
+    splits = train, held_out, square.splits["test"]
+    return RepairData.read(square, splits, "background", origin)
 
 
 def broad_images(square: Square, recipe: SquareRecipe, seed: int) -> NDArray[np.int64]:

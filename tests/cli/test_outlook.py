@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from didae.cli.outlook import Outlook, tell_outlook
-from didae.cli.repaired import RepairData
+from didae.cli.outlook import tell_outlook
 from didae.repair.base import Labelled
 from didae.repair.gate import Ceiling
+from didae.repair.measure import Outlook, RepairData
 
 
 def by_red(images: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def test_the_accuracy_of_each_class_is_its_own() -> None:
         ("hen", 8, 0.75, 0.0),
     ]
     looked = known().looked()
-    assert looked.counts == {"cat": 10, "dog": 0, "hen": 8}
+    assert looked["counts"] == {"cat": 10, "dog": 0, "hen": 8}
 
 
 def said(capsys, ceiling: Ceiling | None, whole: bool = False) -> str:

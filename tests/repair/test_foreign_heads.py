@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from didae.cli.repaired import RepairData, repair_and_measure
 from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import Encoder
 from didae.repair.base import Labelled, accuracies_of, encode_images
 from didae.repair.head import fit_head
+from didae.repair.measure import ONNX_FILE, RepairData, repair_and_measure
 from didae.repair.run import RepairConfig, repair_student
-from didae.report.repair import ONNX_FILE
+from didae.report.repair import read_repair
 from didae.students import logits
 from didae.students.onnx import OnnxStudent
 from didae.teachers import Verdicts
@@ -70,7 +70,8 @@ def test_an_onnx_student_is_repaired_and_written_back(data, tmp_path: Path):
     verdicts = Verdicts(dictionary.fingerprint, names)
     verdicts.judge(BACKGROUND, "spurious", "test")
     repair_data = RepairData(*(part[torch.arange(40)] for part in data), ("a", "b"), ())
-    document = repair_and_measure(components, repair_data, verdicts, ONCE, tmp_path / "repair")
+    repair_and_measure(components, repair_data, verdicts, ONCE, tmp_path / "repair")
+    document = read_repair(tmp_path / "repair")
     written = OnnxStudent(str(tmp_path / "repair" / ONNX_FILE))
     done = repair_student(
         components, repair_data.train_data, repair_data.held_out, (BACKGROUND,), ONCE

@@ -21,9 +21,10 @@ from didae.app.runs import OWN_FOLDER, Runs
 from didae.app.state import Run
 from didae.app.uploads import unpack
 from didae.errors import DidaeError
+from didae.repair.measure import ONNX_FILE
 from didae.report import write_report
 from didae.report.html import REPORT_FILE
-from didae.report.repair import ONNX_FILE, REPAIR_FOLDER
+from didae.report.repair import REPAIR_FOLDER
 from didae.teachers import VERDICTS_FILE, Verdict
 from didae.teachers.verdicts import Event
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from didae.config import Config, from_mapping
 from didae.repair.gate import Outcome
-from didae.report.repair import ONNX_FILE, REPAIR_FOLDER, Figure, Preview
+from didae.repair.measure import ONNX_FILE
+from didae.report.repair import REPAIR_FOLDER, Figure, Preview
 from didae.storage import read_json, write_bytes, write_json
 
 RESULT_FILE = "result.json"

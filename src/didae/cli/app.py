@@ -18,13 +18,14 @@ from didae.cli.audit import Audit
 from didae.cli.command import RUN_FILE, Command, console
 from didae.cli.demo import Demo
 from didae.cli.repair import RepairRun
-from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import load_summary, require_finished
 from didae.cli.runs import load_run_components, lost, run_source
 from didae.config import load_yaml
 from didae.data.square import Square
+from didae.demo import square_repair_data
 from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError, require
+from didae.repair.measure import repair_and_measure
 from didae.repair.run import RepairConfig
 from didae.report import write_report
 from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
@@ -107,7 +108,7 @@ class App(Command):
         recipe = load_yaml(Demo, folder / RUN_FILE).recipe
         home.mkdir(exist_ok=True)
         with lock_folder(home):
-            data = RepairData.of_square(Square(recipe.size, recipe.seed), recipe)
+            data = square_repair_data(Square(recipe.size, recipe.seed), recipe)
             repair_and_measure(components, data, verdicts, self.repair, home)
 
 

@@ -9,13 +9,13 @@ import tyro
 from pydantic import Field
 
 from didae.cli.command import Command, console, open_run
-from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import publish, tell, tell_repair
 from didae.data.square import Square
-from didae.demo import SquareRecipe, load_components, train_components
+from didae.demo import SquareRecipe, load_components, square_repair_data, train_components
 from didae.explainer import Components, ExplainConfig, explain
+from didae.repair.measure import REPAIR_FILE, repair_and_measure
 from didae.repair.run import RepairConfig
-from didae.report.repair import ORACLE_FOLDER, REPAIR_FILE, RepairDocument, read_repair
+from didae.report.repair import ORACLE_FOLDER, RepairDocument, read_repair
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder
 from didae.teachers import VERDICTS_FILE, Oracle, Verdicts, judge_all, square_classes
@@ -83,6 +83,6 @@ class Demo(Command):
                 home / VERDICTS_FILE, dictionary.fingerprint, dictionary.names
             )
             judge_all(Oracle(square_classes), self.folder, verdicts)
-            data = RepairData.of_square(square, self.recipe)
+            data = square_repair_data(square, self.recipe)
             repair_and_measure(components, data, verdicts, self.repair, home)
         return read_repair(home)

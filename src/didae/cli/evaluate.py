@@ -16,11 +16,8 @@ from didae.cli.command import Command, console
 from didae.cli.components import SHIPPED_NAME, load_judges
 from didae.cli.sources import SourceConfig, rows
 from didae.data.sampling import draw
-from didae.data.square import Square
-from didae.data.table import ImageSource, Unread, read_all
-from didae.errors import DidaeError
 from didae.metrics.groups import GroupAccuracies, group_accuracies
-from didae.repair.base import Labelled
+from didae.repair.measure import read_labelled
 from didae.runtime import resolve_device
 from didae.storage import prepare_run_folder, write_json
 from didae.students import (
@@ -34,7 +31,6 @@ from didae.students import (
 Indices = NDArray[np.int64]
 
 BACKGROUND = "background"
-MOST_VALUES = 20
 
 
 class Evaluate(Command):
@@ -71,7 +67,7 @@ class Evaluate(Command):
             student.to(resolve_device(self.device))
         source = self.source.open()
         chosen = draw(source, source.labelled(rows(source, "test")), self.images, proportional=True)
-        data, chosen, _ = labelled(source, chosen, self.attribute)
+        data, chosen, _ = read_labelled(source, chosen, self.attribute)
         check_student(student, data.images)
         judged = logits(student, data.images)
         good = finite_rows(student, judged, [source.ids[int(row)] for row in chosen])
@@ -83,35 +79,6 @@ class Evaluate(Command):
         if self.json_file is not None:
             prepare_run_folder(self.json_file.parent)
             write_json(self.json_file, measured.to_json())
-
-
-def labelled(
-    source: ImageSource, chosen: Indices, attribute: str | None
-) -> tuple[Labelled, Indices, Unread | None]:
-    """Read images with their labels and the spurious attribute, all that can be read."""
-    if len(source.labelled(chosen)) < len(chosen):
-        raise DidaeError("not all of these images have labels: leave the others out.")
-    values = None
-    if attribute is not None:
-        if attribute not in source.attributes:
-            known = ", ".join(source.attributes) or "none"
-            raise DidaeError(f"the data has no attribute '{attribute}'; known are: {known}.")
-        values = source.attributes[attribute]
-        if isinstance(source, Square):
-            values = source.classes[:, list(source.attributes).index(attribute)]
-        kinds = np.unique(values[chosen])
-        if len(kinds) > MOST_VALUES:
-            raise DidaeError(
-                f"attribute '{attribute}' has {len(kinds)} values; groups need a column with at "
-                f"most {MOST_VALUES}."
-            )
-        values = np.searchsorted(kinds, values)
-    images, rows, unread = read_all(source, chosen)
-    if not len(rows):
-        raise DidaeError(f"no image can be read: {unread}.")
-    labels = torch.from_numpy(np.asarray(source.labels)[rows].astype(np.int64))
-    attributes = None if values is None else torch.from_numpy(values[rows].astype(np.int64))
-    return Labelled(images, labels, attributes), rows, unread
 
 
 def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:

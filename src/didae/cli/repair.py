@@ -15,20 +15,25 @@ from pydantic import Field
 from typing_extensions import override
 
 from didae.cli.command import RUN_FILE, Command, console, open_run
-from didae.cli.evaluate import Indices, labelled
 from didae.cli.outlook import tell_outlook
-from didae.cli.repaired import RepairData, repair_and_measure
 from didae.cli.report import load_summary, publish, require_finished, tell_repair
 from didae.cli.runs import load_run_components, require_found, run_recipe, run_source
 from didae.cli.sources import NONE, SourceConfig, rows
 from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
-from didae.demo import SquareRecipe
+from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError
 from didae.repair.base import Labelled, concatenate, without
+from didae.repair.measure import (
+    ONNX_FILE,
+    Indices,
+    RepairData,
+    read_labelled,
+    repair_and_measure,
+)
 from didae.repair.run import RepairConfig
-from didae.report.repair import ONNX_FILE
+from didae.report.repair import read_repair
 from didae.runtime import resolve_device
 from didae.teachers import VERDICTS_FILE, Verdicts
 
@@ -105,9 +110,8 @@ class RepairRun(Command):
         data = self._data(self.source, source)
         open_run(self, self.folder)
         judged = verdicts.limited(self.only)
-        document = repair_and_measure(
-            components, data, judged, self.repair, self.folder, tell_outlook
-        )
+        repair_and_measure(components, data, judged, self.repair, self.folder, tell_outlook)
+        document = read_repair(self.folder)
         tell_repair(document)
         saved = [self.folder / name for name in ("student", ONNX_FILE)]
         missing = "not saved, as it is neither didae's nor a linear head nor ONNX"
@@ -141,7 +145,7 @@ class RepairRun(Command):
         """Read the training images, the held-out ones, and those that tell of the repair."""
         if isinstance(source, Square):
             recipe = SquareRecipe(poisoned=self.poisoned, correlation=self.correlation)
-            data = RepairData.of_square(source, recipe, self.draw)
+            data = square_repair_data(source, recipe, self.draw)
         else:
             known, test = source.labelled(rows(source, "train")), rows(source, "test")
             test = test[np.asarray(source.labels)[test] >= 0]
@@ -189,7 +193,7 @@ class RepairRun(Command):
             )
         numbers = torch.tensor([data.class_names.index(name) for name in source.label_names])
         every = source.labelled(np.arange(len(source)))
-        found, _, unread = labelled(source, every, None)
+        found, _, unread = read_labelled(source, every, None)
         unseen = Labelled(found.images, numbers[found.labels])
         origin = f"of {folder}, given as images that the classifier has not seen"
         if len(unseen) < self.repair.gate.fewest:

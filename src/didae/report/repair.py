@@ -11,13 +11,12 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from didae.config import Config, from_mapping
 from didae.metrics.groups import GroupAccuracies
 from didae.repair.gate import Outcome
+from didae.repair.measure import REPAIR_FILE
 from didae.report.figures import data_uri, read_picture
 from didae.report.words import accuracy, percent
 from didae.storage import read_json
 from didae.teachers import Verdict
 
-REPAIR_FILE = "repair.json"
-ONNX_FILE = "student.onnx"
 REPAIR_FOLDER, ORACLE_FOLDER = "repair", "oracle"
 """Folders inside a run: the repair that a person asked for on the page, and that of the demo."""
 
@@ -75,10 +74,6 @@ class Figure(Config):
     before: float
     after: float
     detail: str = ""
-
-    def said(self) -> dict[str, Any]:
-        """Give plain values by field, for the document."""
-        return self.model_dump(exclude={"detail"})
 
 
 class Looked(Config):

@@ -1,4 +1,4 @@
-"""From verdicts to a repaired student and its figures, for `repair`, `demo` and `app` alike."""
+"""A repair with all that is measured before and after it, and the file that says so."""
 
 from __future__ import annotations
 
@@ -7,32 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
-from didae.cli.evaluate import BACKGROUND, Indices, labelled
-from didae.cli.outlook import Outlook
 from didae.data.images import write_png
 from didae.data.square import Square
-from didae.data.table import ImageSource, Unread
-from didae.demo import SquareRecipe, poisoned_split
+from didae.data.table import ImageSource, Unread, read_all
 from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.metrics.groups import GroupAccuracies, group_accuracies
 from didae.repair.base import Labelled, finite, predictions
-from didae.repair.gate import FEWEST_EXAMPLES, Cause
+from didae.repair.cfkd import cfkd, exchange
+from didae.repair.gate import FEWEST_EXAMPLES, Cause, Ceiling, ceiling
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable
-from didae.report.repair import (
-    ONNX_FILE,
-    REPAIR_FILE,
-    Figure,
-    Looked,
-    Preview,
-    RepairDocument,
-    read_repair,
-)
-from didae.runtime import planned
+from didae.runtime import planned, watched
 from didae.storage import write_json
 from didae.students import (
     LinearHead,
@@ -45,10 +37,31 @@ from didae.students import (
 from didae.students.onnx import OnnxStudent, write_onnx_head
 from didae.teachers import Verdicts
 
-PREVIEWS = 6
+REPAIR_FILE, ONNX_FILE = "repair.json", "student.onnx"
+
+_MOST_VALUES = 20
+_PREVIEWS = 6
 """Pairs on which the two students can be compared."""
 
+_DRAWING, _TRAINING = "counterfactuals to train on", "repairing the student"
+"""Parts of a repair, as its progress names them."""
+
+_FEW, _STEPS = 8, 2
+"""Images and steps that are timed."""
+
 _KINDS = {"train_data": "training", "held_out": "held-out", "test": "test"}
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy on the images of a class, before and after a repair."""
+
+    name: str
+    count: int
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +87,7 @@ class RepairData:
         """Read the images, all that can be read."""
         every = np.unique(np.concatenate(splits))
         # Read at once, so that an attribute's values have the same numbers everywhere.
-        data, found, unread = labelled(source, every, attribute)
+        data, found, unread = read_labelled(source, every, attribute)
         parts: list[Labelled] = []
         for split, kind in zip(splits, _KINDS.values(), strict=True):
             kept = split[np.isin(split, found)]
@@ -91,17 +104,6 @@ class RepairData:
         names, lost = tuple(source.label_names), () if unread is None else (unread,)
         return cls(parts[0], parts[1], parts[2], names, words, origin, lost)
 
-    @classmethod
-    def of_square(cls, square: Square, recipe: SquareRecipe, draw: int = 0) -> RepairData:
-        """Draw the images that a student of Square was trained on, and those beside them."""
-        train, held_out = poisoned_split(square, recipe, draw)
-        origin = (
-            "drawn from Square as the training images are; the classifier has not seen them if it "
-            f"was trained on {recipe.poisoned:,} images at correlation {recipe.correlation:g}, "
-            f"draw {draw}"
-        )
-        return cls.read(square, (train, held_out, square.splits["test"]), BACKGROUND, origin)
-
     def finite(self, student: StudentLike) -> RepairData:
         """Leave out the images for which a student gives no finite logits, and tell of them."""
         parts = {part: finite(student, getattr(self, part), _KINDS[part]) for part in _KINDS}
@@ -114,23 +116,50 @@ class RepairData:
         labels, attributes = self.test.labels, self.test.known_attributes()
         return group_accuracies(predictions(student, self.test.images), labels, attributes, counts)
 
-    def by_class(self, before: StudentLike, after: StudentLike) -> list[Figure]:
+    def by_class(self, before: StudentLike, after: StudentLike) -> list[ClassAccuracy]:
         """Measure the accuracy of both students on the test images of each class."""
         said = [predictions(student, self.test.images) for student in (before, after)]
-        found: list[Figure] = []
+        found: list[ClassAccuracy] = []
         for label, name in enumerate(self.class_names):
             members = self.test.labels == label
             if members.any():
                 shares = [float((p[members] == label).double().mean()) for p in said]
-                found.append(
-                    Figure(name=name, count=int(members.sum()), before=shares[0], after=shares[1])
-                )
+                found.append(ClassAccuracy(name, int(members.sum()), *shares))
         return found
 
-    def looked(self) -> Looked:
-        """Say which images the gate looks at."""
+    def looked(self) -> dict[str, Any]:
+        """Say which images the gate looks at: where they are from, and how many of each class."""
         counts = torch.bincount(self.held_out.labels, minlength=len(self.class_names)).tolist()
-        return Looked(origin=self.origin, counts=dict(zip(self.class_names, counts, strict=True)))
+        return {
+            "origin": self.origin,
+            "counts": dict(zip(self.class_names, counts, strict=True)),
+        }
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Before a repair: what a new last layer can win, whether more is trained, seconds by part."""
+
+    ceiling: Ceiling | None
+    whole_network: bool
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        components: Components,
+        student: nn.Module,
+        data: tuple[Labelled, Labelled, Labelled],
+        spurious: Sequence[int],
+        config: RepairConfig,
+    ) -> Outlook:
+        """Look at training, held-out and test images, and time a few steps of everything."""
+        _, held_out, test = data
+        more = held_out[torch.arange(0 if held_out is test else len(held_out))]
+        best = ceiling(student, test, more)
+        whole = not isinstance(student, LinearHead) and config.cfkd.scope == "all"
+        with watched(_unseen):
+            return cls(best, whole, _forecast(components, student, data, spurious, config))
 
 
 def repair_and_measure(
@@ -140,24 +169,28 @@ def repair_and_measure(
     config: RepairConfig,
     folder: Path,
     tell: Callable[[Outlook, RepairData, StudentLike], None] | None = None,
-) -> RepairDocument:
-    """Repair a student as the verdicts ask for, and measure it before and after."""
+) -> Repair:
+    """Repair a student as the verdicts ask for, and measure it before and after.
+
+    The folder gets ``student`` or ``student.onnx`` (the original where the gate refused), pictures
+    in ``preview`` and, last, ``repair.json``; an interrupted repair is continued. What is known
+    before anything takes minutes is told.
+    """
     start = time.monotonic()
     verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
     data = data.finite(components.student)
-    judged = logits(components.student, data.held_out.images)
-    warn_of_constant(judged.argmax(1).tolist(), data.class_names)
-    accuracy_above_chance(judged, data.held_out.labels)
+    asked = logits(components.student, data.held_out.images)
+    warn_of_constant(asked.argmax(1).tolist(), data.class_names)
+    accuracy_above_chance(asked, data.held_out.labels)
     spurious, student = verdicts.directions("spurious"), trainable(components.student)
-    parts = data.train_data, data.held_out, data.test
-    outlook = Outlook.of(components, student, parts, spurious, config)
-    if tell is not None:
+    parts = data.train_data, data.held_out
+    outlook = Outlook.of(components, student, (*parts, data.test), spurious, config)
+    if tell:
         tell(outlook, data, components.student)
     with planned(outlook.seconds):
         done = repair_student(
             components,
-            data.train_data,
-            data.held_out,
+            *parts,
             spurious,
             config,
             verdicts.directions("causal"),
@@ -168,32 +201,33 @@ def repair_and_measure(
     if data.attribute_names:
         students = {"original": components.student, "now": done.student}
         groups = {name: data.measure(student).to_json() for name, student in students.items()}
+    classes = data.by_class(components.student, done.student)
     preview = _previews(components.student, done, data.class_names, folder)
     if isinstance(components.student, OnnxStudent) and isinstance(done.student, LinearHead):
         write_onnx_head(components.student.spec, done.student, folder / ONNX_FILE)
     elif isinstance(done.student, (StudentNetwork, LinearHead)):
         done.student.save(folder / "student")
-    judged = [(name, verdicts[direction]) for direction, name in enumerate(verdicts.names)]
+    said = {name: verdict for k, name in enumerate(verdicts.names) if (verdict := verdicts[k])}
     document = {
         "schema_version": 1,
         "teachers": sorted({event.teacher for event in verdicts.events}),
-        "verdicts": {name: verdict for name, verdict in judged if verdict is not None},
+        "verdicts": said,
         "decision": done.decision.to_json(),
-        "advice": _advice(done, config, [name for name, said in judged if said == "spurious"]),
+        "advice": _advice(done, config, [verdicts.names[k] for k in spurious]),
         "counterfactuals": done.counterfactuals,
         "seconds": time.monotonic() - start,
         "labels": data.class_names,
         "attributes": data.attribute_names,
         "groups": groups,
-        "classes": [c.said() for c in data.by_class(components.student, done.student)],
-        "looked": data.looked().model_dump(),
+        "classes": [vars(found) for found in classes],
+        "looked": data.looked(),
         "unread": [str(unread) for unread in data.unread],
-        "ceiling": None if outlook.ceiling is None else vars(outlook.ceiling),
+        "ceiling": outlook.ceiling and vars(outlook.ceiling),
         "alone": {name: said.to_json() for name, said in done.alone.items()},
-        "preview": [pair.model_dump() for pair in preview],
+        "preview": preview,
     }
     write_json(folder / REPAIR_FILE, document)
-    return read_repair(folder)
+    return done
 
 
 def _advice(done: Repair, config: RepairConfig, spurious: Sequence[str]) -> str:
@@ -233,7 +267,7 @@ def _groups(data: Labelled) -> list[tuple[int, int]]:
 
 def _previews(
     original: StudentLike, done: Repair, labels: tuple[str, ...], folder: Path
-) -> list[Preview]:
+) -> list[dict[str, Any]]:
     """Save held-out pairs on which only the original changes its mind."""
     if not done.decision.accepted:
         return []
@@ -245,20 +279,87 @@ def _previews(
     flips = [classes[:, 0] != classes[:, 1] for classes in said]
     found = (flips[0] & ~flips[1]).nonzero()[:, 0].tolist()
     # Evenly spaced, for the images may be sorted by class.
-    count = min(PREVIEWS, len(found))
+    count = min(_PREVIEWS, len(found))
     chosen = [found[number * len(found) // count] for number in range(count)]
-    previews: list[Preview] = []
+    previews: list[dict[str, Any]] = []
     for number, row in enumerate(chosen):
         files = [f"preview/{number}_{side}.png" for side in ("factual", "counterfactual")]
         for image, file in zip(images[row], files, strict=True):
             write_png(image, folder / file)
         before, after = ([labels[c] for c in classes[row].tolist()] for classes in said)
-        previews.append(
-            Preview(
-                factual=files[0],
-                counterfactual=files[1],
-                before=(before[0], before[1]),
-                after=(after[0], after[1]),
-            )
-        )
+        pair = dict(zip(("factual", "counterfactual"), files, strict=True))
+        previews.append({**pair, "before": before, "after": after})
     return previews
+
+
+def _forecast(
+    components: Components,
+    student: nn.Module,
+    data: tuple[Labelled, Labelled, Labelled],
+    spurious: Sequence[int],
+    config: RepairConfig,
+) -> dict[str, float]:
+    """Forecast the seconds of each part that takes long."""
+    train_data, held_out, _ = data
+    if not spurious:
+        return {}
+    labels = train_data.labels
+    part = train_data[torch.cat([(labels == k).nonzero()[:_FEW, 0] for k in labels.unique()])]
+    drawn = _seconds(lambda: exchange(components, part, spurious[:1], 1, 0)) / len(part)
+    drawn *= len(spurious)
+    own = isinstance(student, LinearHead) and (
+        student.encoder.fingerprint == components.encoder.fingerprint
+    )
+    times = config.iterations if not isinstance(student, LinearHead) else 1
+    copies = config.copies * times * (1 + config.closed_loop)
+    parts = len(held_out) * drawn + (0 if own else len(train_data) * copies * drawn)
+    found = {_DRAWING: parts}
+    if not isinstance(student, LinearHead):
+        short = config.cfkd.training.model_copy(update={"steps": _STEPS})
+        brief = config.cfkd.model_copy(update={"training": short})
+        step = _seconds(lambda: cfkd(student, part, part, brief)) / _STEPS
+        found[_TRAINING] = times * config.cfkd.training.steps * step
+    return found
+
+
+def _unseen(share: float | None, words: str) -> None:
+    """Show nothing of the progress of what is timed."""
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Time work, the second of two times: the first warms up."""
+    times: list[float] = []
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return times[-1]
+
+
+def read_labelled(
+    source: ImageSource, chosen: Indices, attribute: str | None
+) -> tuple[Labelled, Indices, Unread | None]:
+    """Read images with their labels and the spurious attribute, all that can be read."""
+    if len(source.labelled(chosen)) < len(chosen):
+        raise DidaeError("not all of these images have labels: leave the others out.")
+    values = None
+    if attribute is not None:
+        if attribute not in source.attributes:
+            known = ", ".join(source.attributes) or "none"
+            raise DidaeError(f"the data has no attribute '{attribute}'; known are: {known}.")
+        values = source.attributes[attribute]
+        if isinstance(source, Square):
+            values = source.classes[:, list(source.attributes).index(attribute)]
+        kinds = np.unique(values[chosen])
+        if len(kinds) > _MOST_VALUES:
+            raise DidaeError(
+                f"attribute '{attribute}' has {len(kinds)} values; groups need a column with at "
+                f"most {_MOST_VALUES}."
+            )
+        values = np.searchsorted(kinds, values)
+    images, rows, unread = read_all(source, chosen)
+    if not len(rows):
+        raise DidaeError(f"no image can be read: {unread}.")
+    labels = torch.from_numpy(np.asarray(source.labels)[rows].astype(np.int64))
+    attributes = None if values is None else torch.from_numpy(values[rows].astype(np.int64))
+    return Labelled(images, labels, attributes), rows, unread
