@@ -149,7 +149,7 @@ def prose() -> tuple[float, int, int]:
         if "_build" in path.parts or "generated" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
-        wide += sum(len(line) > 120 and not line.startswith("|") for line in text.splitlines())
+        wide += sum(len(line) > 120 and line[:1] not in "|[" for line in text.splitlines())
         text = re.sub(r"^(```|~~~|:::).*?^(```|~~~|:::)\s*$", "", text, flags=re.S | re.M)
         text = re.sub(r"^(\||#|---|<|\$\$|!\[).*$", "", text, flags=re.M)
         text = re.sub(r"`[^`]*`", "x", re.sub(r"\]\([^)]*\)", "]", text))
