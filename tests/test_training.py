@@ -12,7 +12,7 @@ from torch import nn
 
 from didae.randomness import seeded
 from didae.storage import load_tensors
-from didae.training import TrainingConfig, _learning_rate, batch_indices, train, update_average
+from didae.training import TrainingConfig, _batch_indices, _learning_rate, _update_average, train
 from distributed_run import trained
 from failures import one_line, run_python
 
@@ -152,7 +152,7 @@ def test_the_average_against_a_written_out_one(decay: float):
         with torch.no_grad():
             network.weight.copy_(torch.tensor([1.0, -2.0, 0.5]) * (step + 1))
             network.running_mean.fill_(step)
-        update_average(average, network, decay, step)
+        _update_average(average, network, decay, step)
         used = min(decay, (1 + step) / (10 + step))
         expected = used * expected + (1 - used) * network.weight.detach().double()
     torch.testing.assert_close(average.weight.double(), expected, rtol=1e-5, atol=1e-6)
@@ -164,14 +164,14 @@ def test_the_average_against_a_written_out_one(decay: float):
 
 @pytest.mark.parametrize(("examples", "batch"), [(12, 5), (7, 7), (3, 8), (10, 1)])
 def test_every_epoch_has_every_example_once(examples: int, batch: int):
-    steps = [batch_indices(examples, batch, 0, step) for step in range(4 * examples)]
+    steps = [_batch_indices(examples, batch, 0, step) for step in range(4 * examples)]
     assert all(indices.shape == (batch,) for indices in steps)
     epochs = torch.cat(steps)[: 4 * examples].reshape(4, examples)
     for epoch in epochs:
         assert epoch.sort().values.tolist() == list(range(examples))
     if examples > 3:
         assert not torch.equal(epochs[0], epochs[1])
-        other = torch.cat([batch_indices(examples, batch, 1, step) for step in range(examples)])
+        other = torch.cat([_batch_indices(examples, batch, 1, step) for step in range(examples)])
         assert not torch.equal(other[:examples], epochs[0])
 
 

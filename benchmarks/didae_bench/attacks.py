@@ -71,7 +71,7 @@ def drawing(
     decoder: Decoder, z: Float[Tensor, "b d"], code: StochasticCode
 ) -> Float[Tensor, "b 3 h w"]:
     """Decode as `Decoder.decode` does with a flow and Euler's method, but with gradients."""
-    drawn = decoder.draw(z)
+    drawn = decoder.condition(z)
 
     def velocity(x: Tensor, time: float) -> Tensor:
         return decoder.network(x, x.new_full((len(x),), time), drawn)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import pydantic
 import yaml
 
-from didae.errors import DidaeError, nearest
+from didae.errors import DidaeError, nearest, reason
 from didae.storage import read_bytes, write_text
 
 
@@ -20,11 +20,15 @@ class Config(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-ConfigT = TypeVar("ConfigT", bound=Config)
+_Config = TypeVar("_Config", bound=Config)
 
 
-def from_mapping(cls: type[ConfigT], values: Mapping[str, Any], where: str | Path) -> ConfigT:
-    """Build a configuration from values that a user or a file named."""
+def from_mapping(cls: type[_Config], values: Mapping[str, Any], where: str | Path) -> _Config:
+    """Build a configuration from values, nested as its fields are; `where` they stand is told.
+
+    A missing field takes its default. Unknown keys, with the nearest valid one, and wrong values
+    are refused.
+    """
     try:
         return cls.model_validate(dict(values))
     except pydantic.ValidationError as error:
@@ -32,13 +36,14 @@ def from_mapping(cls: type[ConfigT], values: Mapping[str, Any], where: str | Pat
         raise DidaeError(f"{where}: {problems}") from error
 
 
-def load_yaml(cls: type[ConfigT], path: str | Path) -> ConfigT:
+def load_yaml(cls: type[_Config], path: str | Path) -> _Config:
     """Read a configuration from a YAML file; nothing in it is ever executed."""
     try:
         values = yaml.safe_load(read_bytes(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise DidaeError(f"{path} is not valid YAML ({reason}): correct that place") from error
+        raise DidaeError(
+            f"{path} is not valid YAML ({reason(error)}): correct that place"
+        ) from error
     if values is None:
         values = {}
     if not isinstance(values, dict):

@@ -7,12 +7,13 @@ embeddings. The functions take any floating dtype and treat every image on its o
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 _SMALLEST_SLOPE = 1e-6
 
 
-def reflect(codes: Tensor, strength: float = 1.0) -> Tensor:
+def reflect(codes: Float[Tensor, "b k"], strength: float = 1.0) -> Float[Tensor, "b k"]:
     """Mirror every code at the mean (Algorithm 1: c → -c, z' = z - 2 c ω).
 
     Parameters
@@ -30,7 +31,9 @@ def reflect(codes: Tensor, strength: float = 1.0) -> Tensor:
     return -2 * strength * codes
 
 
-def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tuple[Tensor, Tensor]:
+def cross_boundary(
+    margin: Float[Tensor, " b"], slope: Float[Tensor, "*b k"], strength: float = 2.0
+) -> tuple[Float[Tensor, "b k"], Bool[Tensor, "b k"]]:
     """Move along each direction until the probe's margin is (1 - strength) times what it was.
 
     This is the component-wise step of Algorithm 2, with the sign of the slope kept.
@@ -60,16 +63,27 @@ def cross_boundary(margin: Tensor, slope: Tensor, strength: float = 2.0) -> tupl
     return torch.where(feasible, change, torch.zeros_like(change)), feasible
 
 
-def cross_jointly(margin: Tensor, slope: Tensor, spread: Tensor, strength: float = 2.0) -> Tensor:
+def cross_jointly(
+    margin: Float[Tensor, " b"],
+    slope: Float[Tensor, " k"],
+    spread: Float[Tensor, " k"],
+    strength: float = 2.0,
+) -> Float[Tensor, "b k"]:
     """Move along all directions together until the margin is (1 - strength) times what it was.
 
-    Of all such changes this is the shortest where each code is measured in its spread.
+    Of all such changes, -strength · margin · slope·σ² / Σ (slope·σ)², this is the shortest where
+    each code is measured in its spread σ. The slopes are not all 0.
     """
     share = slope * spread**2 / (slope * spread).pow(2).sum()
     return -strength * margin[:, None] * share
 
 
-def clamp(codes: Tensor, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def clamp(
+    codes: Float[Tensor, "b k"],
+    change: Float[Tensor, "b k"],
+    low: Float[Tensor, " k"],
+    high: Float[Tensor, " k"],
+) -> Float[Tensor, "b k"]:
     """Shorten changes so that the new codes stay in the range seen in data.
 
     Parameters
@@ -92,12 +106,17 @@ def clamp(codes: Tensor, change: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return change.clamp(down, up)
 
 
-def apply(z: Tensor, change: Tensor, atoms: Tensor) -> Tensor:
+def apply(
+    z: Float[Tensor, "b d"], change: Float[Tensor, "b k"], atoms: Float[Tensor, "k d"]
+) -> Float[Tensor, "b k d"]:
     """Edit every image along every direction, z' = z + change·ω, in one operation."""
     return torch.addcmul(z[:, None, :], change[:, :, None], atoms)
 
 
 def amplification(asked: Tensor, seen: Tensor, most: float = 2.0) -> Tensor:
-    """Say how many times more to ask for where less than asked was drawn."""
+    """Say how many times more to ask for where less was drawn: clamp(asked / seen, 1, most).
+
+    ``most`` where the code did not move or moved the wrong way, 1 where nothing was asked.
+    """
     share = seen / asked
     return torch.where(share > 0, 1 / share, most).clamp(1, most).where(asked != 0, 1)

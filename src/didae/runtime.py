@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from didae.errors import DidaeError, visible
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 Watcher = Callable[[float | None, str], None]
 """Called with the share that is done, in [0, 1] or None where unknown, and with how far it is."""
@@ -26,7 +26,7 @@ Watcher = Callable[[float | None, str], None]
 logger = logging.getLogger(__name__)
 
 _watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
-_plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
+_plan: ContextVar[_Plan | None] = ContextVar("plan", default=None)
 _FIRST_LINE, _SECONDS_BETWEEN_LINES = 5.0, 60.0
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h; the last at the most it may be.
 _MALLOC_OPTIONS = {-1: 1 << 30, -2: 64 << 20, -3: 32 << 20}
@@ -34,7 +34,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Find the device to compute on."""
+    """Find a device that is there: auto (CUDA, else MPS, else the CPU) or PyTorch's name of it."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -59,7 +59,7 @@ def weights_like(model: object, otherwise: Tensor) -> Tensor:
     return next((weight for weight in weights if weight.is_floating_point()), otherwise)
 
 
-def progress(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def progress(iterable: Iterable[_T], description: str, total: int | None = None) -> Iterator[_T]:
     """Go through something and show on stderr how far it is, and how long it still takes.
 
     A bar on a terminal; else a line after five seconds, and one a minute from then on; nothing
@@ -70,12 +70,12 @@ def progress(iterable: Iterable[T], description: str, total: int | None = None) 
         total = len(iterable)
     watcher = _watcher.get()
     if watcher is not None:
-        return _followed(iterable, description, total, watcher)
+        return _follow(iterable, description, total, watcher)
     if os.environ.get("DIDAE_PROGRESS") == "0":
         return iter(iterable)
     if sys.stderr.isatty():
         return _bar(iterable, description, total)
-    return _followed(iterable, description, total, _line_a_minute())
+    return _follow(iterable, description, total, _line_a_minute())
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def watched(watcher: Watcher) -> Generator[None]:
 
 
 @dataclass
-class Plan:
+class _Plan:
     """Seconds that the parts of a job should take, corrected by the parts that are done."""
 
     parts: dict[str, float]
@@ -108,9 +108,9 @@ class Plan:
 
 
 @contextmanager
-def planned(parts: Mapping[str, float]) -> Generator[Plan]:
+def planned(parts: Mapping[str, float]) -> Generator[_Plan]:
     """Let `progress` say what follows: description of a part -> seconds it should take."""
-    token = _plan.set(plan := Plan(dict(parts)))
+    token = _plan.set(plan := _Plan(dict(parts)))
     try:
         yield plan
     finally:
@@ -124,9 +124,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _followed(
-    iterable: Iterable[T], description: str, total: int | None, watcher: Watcher
-) -> Iterator[T]:
+def _follow(
+    iterable: Iterable[_T], description: str, total: int | None, watcher: Watcher
+) -> Iterator[_T]:
     plan, start = _plan.get(), time.monotonic()
     for done, item in enumerate(iterable):
         passed = time.monotonic() - start
@@ -141,7 +141,7 @@ def _followed(
         plan.close(description, time.monotonic() - start)
 
 
-def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+def _bar(iterable: Iterable[_T], description: str, total: int | None) -> Iterator[_T]:
     # Rich is slow to import, and most processes have no terminal.
     import rich.console
     import rich.progress as shown
@@ -154,7 +154,7 @@ def _bar(iterable: Iterable[T], description: str, total: int | None) -> Iterator
         def move(share: float | None, words: str) -> None:
             bar.update(task, completed=share or 0, description=visible(words))
 
-        yield from _followed(iterable, description, total, move)
+        yield from _follow(iterable, description, total, move)
         bar.update(task, completed=1, description=visible(description))
 
 
@@ -173,7 +173,10 @@ def _line_a_minute() -> Watcher:
 
 
 class AutoBatch:
-    """Run a function over tensors in batches, in smaller ones when memory does not suffice."""
+    """Run a function over tensors in batches, in smaller ones when memory does not suffice.
+
+    ``size`` is the items in a batch now; it is halved at every out-of-memory and kept.
+    """
 
     def __init__(self, size: int = 64) -> None:
         if size < 1:
@@ -189,7 +192,11 @@ class AutoBatch:
     def map(
         self, function: Callable[..., Tensor | tuple[Tensor, ...]], *tensors: Tensor
     ) -> Tensor | tuple[Tensor, ...]:
-        """Apply a function to slices of the tensors and join what it returns."""
+        """Apply a function to slices of the tensors and join what it returns, a row an item.
+
+        It is called again for the same items after an out-of-memory, so it must have no effect but
+        its result. Without items it is called once with empty slices.
+        """
         count = len(tensors[0])
         if any(len(tensor) != count for tensor in tensors):
             raise ValueError(f"tensors of different length: {[len(tensor) for tensor in tensors]}")
@@ -212,7 +219,8 @@ class AutoBatch:
         try:
             return function(*batch)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+            if not known and not any(words in str(error).lower() for words in _OUT_OF_MEMORY):
                 raise
             length = len(batch[0])
             if length <= 1:
@@ -227,12 +235,6 @@ class AutoBatch:
             torch.cuda.empty_cache()
         logger.warning("out of memory: going on with batches of %d", self.size)
         return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return any(phrase in str(error).lower() for phrase in _OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> None:

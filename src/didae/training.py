@@ -25,9 +25,9 @@ from didae.storage import fingerprint, load_tensors, save_tensors
 
 Forward = Callable[..., Tensor]
 Loss = Callable[[Forward, Tensor, torch.Generator], Tensor]
-Model = TypeVar("Model", bound=nn.Module)
+_Model = TypeVar("_Model", bound=nn.Module)
 
-CHECKPOINT = "checkpoint.safetensors"
+_CHECKPOINT = "checkpoint.safetensors"
 
 
 class TrainingConfig(Config):
@@ -71,23 +71,31 @@ class TrainingConfig(Config):
 
 
 def train(
-    model: Model,
+    model: _Model,
     loss: Loss,
     examples: int,
     config: TrainingConfig,
     folder: Path | None = None,
     description: str = "training",
-    watch: Callable[[int, Model], None] | None = None,
+    watch: Callable[[int, _Model], None] | None = None,
     data: str = "",
 ) -> list[float]:
-    """Fit a model in place and leave the averaged weights in it, on the CPU."""
+    """Fit a model in place, leave its averaged weights in it, on the CPU, and give all losses.
+
+    ``loss(forward, indices, generator)`` gives the scalar loss of these examples and draws random
+    numbers from ``generator`` alone; ``forward`` is the model with tensors of the CPU, wherever it
+    is trained. A checkpoint in ``folder`` is continued, but not if it learned from other ``data``
+    (a hash). ``watch(steps, average)`` looks at the averaged weights where they are trained, in
+    evaluation mode, at every checkpoint and after the last step. It must change neither them nor
+    the global generators.
+    """
     accelerator, rank, world, device = _place(config)
     model.to(device)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     average = copy.deepcopy(model).requires_grad_(False).eval()
-    path, run = folder and folder / CHECKPOINT, _identity(model, examples, config, world, data)
+    path, run = folder and folder / _CHECKPOINT, _identity(model, examples, config, world, data)
     history = _restore(path, model, average, optimiser, run)
     network: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
 
@@ -105,9 +113,13 @@ def train(
         for step in progress(range(len(history), config.steps), description):
             for group in optimiser.param_groups:
                 group["lr"] = _learning_rate(config, step)
-            indices = batch_indices(examples, config.batch_size, config.seed, step)[rank::world]
+            indices = _batch_indices(examples, config.batch_size, config.seed, step)[rank::world]
             value = loss(forward, indices, generator(config.seed, "step", step, rank))
-            _require_finite(value.item(), description, step)
+            if not value.isfinite():
+                raise DidaeError(
+                    f"{description}: the loss is {value.item()} at step {step}; "
+                    "lower the learning rate or look for broken images."
+                )
             optimiser.zero_grad(set_to_none=True)
             if accelerator is None:
                 value.backward()
@@ -116,7 +128,7 @@ def train(
             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
             consistent = False
             optimiser.step()
-            update_average(average, model, config.ema_decay, step)
+            _update_average(average, model, config.ema_decay, step)
             history.append(value.item())
             consistent = True
             due = len(history) % config.checkpoint_every == 0
@@ -132,7 +144,7 @@ def train(
     return history
 
 
-def batch_indices(
+def _batch_indices(
     examples: int, batch_size: int, seed: int, step: int
 ) -> Int[Tensor, " batch_size"]:
     """Give the examples of a step: consecutive pieces of one permutation per epoch."""
@@ -147,7 +159,7 @@ def batch_indices(
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def _update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the averaged weights towards the model's, with warm-up."""
     weight = 1 - min(decay, (1 + step) / (10 + step)) if decay else 1.0
     for mean, value in zip(average.parameters(), model.parameters(), strict=True):
@@ -162,14 +174,6 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(1, config.steps - warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _require_finite(loss: float, description: str, step: int) -> None:
-    if not math.isfinite(loss):
-        raise DidaeError(
-            f"{description}: the loss is {loss} at step {step}; "
-            "lower the learning rate or look for broken images."
-        )
 
 
 def _place(config: TrainingConfig) -> tuple[Any, int, int, torch.device]:

@@ -104,7 +104,7 @@ def test_a_second_call_trains_nothing_and_gives_the_same(folder, run, tmp_path):
 
 def test_its_components_can_be_judged_and_repaired(run):
     components = load_run_components(run)
-    assert components.decoder.z_width == components.encoder.dim
+    assert components.decoder.condition_dim == components.encoder.dim
     assert components.decoder.config.network.dim == 8
     assert components.probe is not None
     assert len(components.surrogates) == 2

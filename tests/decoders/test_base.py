@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,19 +54,19 @@ def test_the_same_codes_give_the_image_back(method: str, steps: int):
 @pytest.mark.parametrize("corrections", [0, 2])
 def test_evaluations_are_counted(method: str, steps: int, corrections: int):
     built, calls = decoder(method, steps), []
-    built.sampler = built.sampler.model_copy(update={"corrections": corrections})
+    sampler = SamplerConfig(method=method, steps=steps, corrections=corrections)
     built.network.register_forward_hook(lambda *_: calls.append(1))
     if method.startswith("ddim") and corrections:
-        assert "takes no corrections" in one_line(lambda: built.invert(IMAGES, Z))
+        assert "takes no corrections" in one_line(lambda: built.invert(IMAGES, Z, sampler))
         return
-    code = built.invert(IMAGES, Z)
+    code = built.invert(IMAGES, Z, sampler)
     # The residual costs a decoding of its own.
-    rounds = 0 if built.sampler.evaluations == 1 else 1 + corrections
-    assert built.sampler.inversion_evaluations == rounds * built.sampler.evaluations
-    assert len(calls) == built.sampler.inversion_evaluations + built.sampler.evaluations
+    rounds = 0 if sampler.evaluations == 1 else 1 + corrections
+    assert sampler.inversion_evaluations == rounds * sampler.evaluations
+    assert len(calls) == sampler.inversion_evaluations + sampler.evaluations
     calls.clear()
-    built.decode(Z, code)
-    assert len(calls) == built.sampler.evaluations
+    built.decode(Z, code, sampler=sampler)
+    assert len(calls) == sampler.evaluations
 
 
 @pytest.mark.parametrize(("inverts", "steps"), [(False, 1), (True, 2)])
@@ -74,13 +75,16 @@ def test_a_single_step_of_a_trained_flow_draws_the_same_from_any_noise(inverts: 
     shipped, square = load_components(), Square()
     rows = square.splits["validation"][:8]
     images, z = to_float(square.images(rows)), embed(shipped.encoder, square, rows)
-    built = shipped.sampling(SamplerConfig(method="euler", steps=steps))
-    assert built.sampler.inverts is inverts
-    code = built.invert(images, z)
+    sampler = SamplerConfig(method="euler", steps=steps)
+    assert sampler.inverts is inverts
+    code = shipped.decoder.invert(images, z, sampler)
     assert bool(code.noise.any()) is inverts
     other = torch.randn(code.noise.shape, generator=torch.Generator().manual_seed(2))
     bare = torch.zeros_like(code.residual)
-    drawn, again = (255 * built.decode(z, StochasticCode(x, bare)) for x in (code.noise, other))
+    drawn, again = (
+        255 * shipped.decoder.decode(z, StochasticCode(x, bare), sampler=sampler)
+        for x in (code.noise, other)
+    )
     assert (float(psnr(drawn, again).min()) > 38) is not inverts
 
 
@@ -150,8 +154,8 @@ def test_z_is_normalised():
 def test_samplers_of_another_objective_are_refused():
     flow, noise = decoder("euler"), decoder("ddim")
     for built, method in ((flow, "ddim"), (flow, "ddim-clipped"), (noise, "heun")):
-        built.sampler = SamplerConfig(method=method, steps=2)
-        message = one_line(lambda built=built: built.invert(IMAGES, Z))
+        invert = partial(built.invert, IMAGES, Z, SamplerConfig(method=method, steps=2))
+        message = one_line(invert)
         assert f"{method} does not fit" in message
 
 

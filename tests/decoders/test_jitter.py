@@ -32,10 +32,10 @@ def given(jitter: float, width: int, monkeypatch: pytest.MonkeyPatch) -> torch.T
     decoder = fit_decoder(images, z, config, STEPS, "f", jitter=jitter)
     monkeypatch.undo()
     inputs: list[torch.Tensor] = []
-    decoder.network.draw = inputs.append
+    decoder.network.condition = inputs.append
     for part in seen:
-        Decoder.draw(decoder, part)
-    Decoder.draw(decoder, z)
+        Decoder.condition(decoder, part)
+    Decoder.condition(decoder, z)
     clean = inputs.pop()
     # Every noisy input belongs to the clean one that is nearest, as the noise is small.
     noisy = torch.cat(inputs)

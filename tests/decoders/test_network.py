@@ -31,7 +31,7 @@ def network() -> Network:
 
 def test_every_parameter_gets_a_gradient():
     built = network()
-    built(X, T, built.draw(Z)).pow(2).sum().backward()
+    built(X, T, built.condition(Z)).pow(2).sum().backward()
     for name, parameter in built.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -39,13 +39,13 @@ def test_every_parameter_gets_a_gradient():
 
 def test_every_input_has_an_effect():
     built = network()
-    drawing = built.draw(Z)
-    first = built(X, T, drawing)
+    condition = built.condition(Z)
+    first = built(X, T, condition)
     assert first.shape == X.shape
     for other in (
-        built(X, T, built.draw(Z + 0.1)),
-        built(X, T + 0.1, drawing),
-        built(X + 0.1, T, drawing),
+        built(X, T, built.condition(Z + 0.1)),
+        built(X, T + 0.1, condition),
+        built(X + 0.1, T, condition),
     ):
         assert ((other - first).flatten(1).abs().amax(1) > 1e-4).all()
 
@@ -54,17 +54,17 @@ def test_the_condition_has_an_effect_after_one_step():
     with seeded(0):
         built = Network(TINY)
     optimiser = torch.optim.SGD(built.parameters(), lr=0.1)
-    (built(X, T, built.draw(Z)) - X).pow(2).mean().backward()
+    (built(X, T, built.condition(Z)) - X).pow(2).mean().backward()
     optimiser.step()
-    assert (built(X, T, built.draw(Z)) - built(X, T, built.draw(-Z))).abs().max() > 1e-5
+    assert (built(X, T, built.condition(Z)) - built(X, T, built.condition(-Z))).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_batch_changes_nothing(size: int):
     built = network()
-    together = built(X, T, built.draw(Z))
+    together = built(X, T, built.condition(Z))
     parts = [
-        built(x, t, built.draw(z))
+        built(x, t, built.condition(z))
         for x, t, z in zip(X.split(size), T.split(size), Z.split(size), strict=True)
     ]
     torch.testing.assert_close(torch.cat(parts), together, rtol=1e-5, atol=1e-5)
@@ -123,15 +123,15 @@ def test_a_pixel_by_pixel_reference_agrees(cached: int, monkeypatch: pytest.Monk
     """With the batch in parts and as a whole; from images, and from none where they are 0."""
     monkeypatch.setattr("didae.decoders.pixels._CACHED", cached)
     built = network()
-    assert len(built.draw(Z).canvas) == (8 if cached == 1 else 1)
+    assert len(built.condition(Z).canvas) == (8 if cached == 1 else 1)
     with torch.no_grad():
         for x, given in ((X, X), (torch.zeros_like(X), None)):
             expected = reference(built, x.double().numpy(), T.double().numpy(), Z.double().numpy())
-            found = built(given, T, built.draw(Z)).double().numpy()
+            found = built(given, T, built.condition(Z)).double().numpy()
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-        one = built.draw(Z[:1])
+        one = built.condition(Z[:1])
         shared = built(X, T, one)
-        torch.testing.assert_close(shared, built(X, T, built.draw(Z[:1].expand(8, -1))))
+        torch.testing.assert_close(shared, built(X, T, built.condition(Z[:1].expand(8, -1))))
 
 
 @pytest.mark.parametrize("change", [
@@ -142,12 +142,12 @@ def test_other_shapes(change: dict):
     config = TINY.model_copy(update=change)
     built = Network(config)
     x = torch.rand(2, config.channels, config.image_size, config.image_size)
-    assert built(x, T[:2], built.draw(Z[:2])).shape == x.shape
+    assert built(x, T[:2], built.condition(Z[:2])).shape == x.shape
 
 
 def test_no_images_are_drawn_as_none():
     built = network()
-    assert built(X[:0], T[:0], built.draw(Z[:0])).shape == (0, 3, 16, 16)
+    assert built(X[:0], T[:0], built.condition(Z[:0])).shape == (0, 3, 16, 16)
 
 
 def test_a_size_that_does_not_fit_is_one_line():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from didae.decoders.pixels import by_cell, by_place, parts, patches, raised
+from didae.decoders.pixels import by_cell, by_place, maximum, parts, patches
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(3, 5, 8, 8, generator=GENERATOR, dtype=torch.float64)
@@ -32,13 +32,13 @@ def test_the_floor_has_the_gradient_of_a_maximum(own: bool):
     h = torch.randn(shape, generator=GENERATOR, dtype=torch.float64, requires_grad=True)
     floor = torch.randn(3, 1, 4, generator=GENERATOR, dtype=torch.float64, requires_grad=True)
     expected = torch.maximum(h, floor)
-    found = raised(1 * h, floor)
+    found = maximum(1 * h, floor)
     assert torch.equal(found, expected)
     assert (found == floor).any()
     assert (found > floor).any()
-    assert torch.autograd.gradcheck(lambda h, floor: raised(1 * h, floor), (h, floor))
+    assert torch.autograd.gradcheck(lambda h, floor: maximum(1 * h, floor), (h, floor))
     with torch.no_grad():
-        assert torch.equal(raised(h.clone(), floor), expected)
+        assert torch.equal(maximum(h.clone(), floor), expected)
 
 
 def test_parts_fill_the_caches_and_cover_the_batch(monkeypatch: pytest.MonkeyPatch):

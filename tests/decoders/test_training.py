@@ -101,8 +101,8 @@ def test_a_wide_z_is_whitened_and_cut():
     config = DecoderConfig(network=TINY, z_dim=12)
     decoder = fit_decoder(images, z, config, TrainingConfig(steps=1), "f")
     seen = []
-    decoder.network.draw = seen.append
-    decoder.draw(z)
+    decoder.network.condition = seen.append
+    decoder.condition(z)
     given = seen[0].double().numpy()
     assert given.shape == (200, TINY.dim)
     np.testing.assert_allclose(given.T @ given / 200, np.eye(TINY.dim), atol=1e-4)

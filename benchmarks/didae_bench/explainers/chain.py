@@ -50,7 +50,7 @@ class Chain:
         self.network = denoiser.network
         # The same z for every image at every step: drawn once, it costs next to nothing.
         with torch.no_grad():
-            self.drawing = denoiser.draw(torch.zeros_like(denoiser.z_mean)[None])
+            self.condition = denoiser.condition(torch.zeros_like(denoiser.z_mean)[None])
 
     def noised(self, work: Work, x: Float[Tensor, "b c h w"], i: int) -> Float[Tensor, "b c h w"]:
         """Noise images to step i with fresh noise."""
@@ -59,7 +59,7 @@ class Chain:
     def estimate(self, work: Work, z: Float[Tensor, "b c h w"], i: int) -> tuple[Tensor, Tensor]:
         """Evaluate the denoiser at step i."""
         time = z.new_full((len(z),), self.schedule.times[i])
-        epsilon = work.drawing.count(self.network(z, time, self.drawing), work.rows)
+        epsilon = work.drawing.count(self.network(z, time, self.condition), work.rows)
         image = self.schedule.image(z, epsilon, i)
         return image, self.schedule.mean(z, image, i)
 

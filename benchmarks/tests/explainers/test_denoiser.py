@@ -50,7 +50,7 @@ def test_nothing_is_normalised_and_z_is_the_same_for_all(world: World):
     x, t = torch.randn(3, 3, 16, 16, generator=generator(1)), torch.full((3,), 0.3)
     chain = Chain(world.denoiser, ChainConfig())
     expected = world.denoiser(x, t, torch.zeros(3, NETWORK.dim))
-    torch.testing.assert_close(chain.network(x, t, chain.drawing), expected)
+    torch.testing.assert_close(chain.network(x, t, chain.condition), expected)
 
 
 def test_training_is_a_function_of_the_seed_resumes_and_loads(tmp_path: Path):

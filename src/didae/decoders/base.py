@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from didae.config import Config, from_mapping
 from didae.decoders import sampling
-from didae.decoders.network import Drawing, Network, NetworkConfig
+from didae.decoders.network import Condition, Network, NetworkConfig
 from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
 from didae.errors import DidaeError
 from didae.storage import fingerprint, load_component, load_module, save_component
@@ -114,13 +115,6 @@ class Decoder(nn.Module):
         What the decoder is.
     encoder_fingerprint : str
         The encoder whose z_sem it was trained on.
-
-    Attributes
-    ----------
-    sampler : SamplerConfig
-        In use; may be exchanged at any time.
-    z_width : int
-        Width d of z_sem.
     """
 
     z_mean: Tensor
@@ -132,20 +126,41 @@ class Decoder(nn.Module):
         self.config, self.encoder_fingerprint = config, encoder_fingerprint
         self.sampler = config.sampler
         self.network = Network(config.network)
-        width = self.z_width = config.z_dim or config.network.dim
-        self.register_buffer("z_mean", torch.zeros(width))
+        self.register_buffer("z_mean", torch.zeros(self.condition_dim))
         self.register_buffer("z_scale", torch.ones(()))
         basis = None
         if config.z_dim is not None:
-            basis = torch.zeros(config.network.dim, width).fill_diagonal_(1)
+            basis = torch.zeros(config.network.dim, config.z_dim).fill_diagonal_(1)
         self.register_buffer("z_basis", basis)
+
+    @property
+    def device(self) -> torch.device:
+        """torch.device: where it computes, and where its inputs must be."""
+        return self.z_mean.device
+
+    @property
+    def image_size(self) -> int:
+        """int: side of the images, in pixels."""
+        return self.config.network.image_size
+
+    @property
+    def channels(self) -> int:
+        """int: colours that it draws; with 1 the images are grey, and the residual has colours."""
+        return self.config.network.channels
+
+    @property
+    def condition_dim(self) -> int:
+        """int: width d of z_sem."""
+        return self.config.z_dim or self.config.network.dim
 
     @property
     def fingerprint(self) -> str:
         """str: changes with the configuration and with any bit of the weights."""
         return fingerprint(self.config.model_dump(), dict(self.state_dict()))
 
-    def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], z: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b c h w"]:
         """Predict velocity or noise, the quantity that is trained.
 
         Parameters
@@ -162,9 +177,9 @@ class Decoder(nn.Module):
         Tensor, shape (b, c, h, w)
             The prediction.
         """
-        return self.network(x, t, self.draw(z))
+        return self.network(x, t, self.condition(z))
 
-    def draw(self, z: Tensor) -> Drawing:
+    def condition(self, z: Float[Tensor, "b d"]) -> Condition:
         """Compute what depends on z_sem alone, once for all steps.
 
         Parameters
@@ -174,24 +189,15 @@ class Decoder(nn.Module):
 
         Returns
         -------
-        Drawing
+        Condition
             For the network.
         """
         standard = (z.to(self.z_mean.dtype) - self.z_mean) / self.z_scale
-        return self.network.draw(standard if self.z_basis is None else standard @ self.z_basis.T)
+        return self.network.condition(
+            standard if self.z_basis is None else standard @ self.z_basis.T
+        )
 
-    def times(self) -> list[float]:
-        """Give the times at which the sampler asks the network.
-
-        Returns
-        -------
-        list of float
-            From data to noise, as `flow_times` or `ddim_times` gives them.
-        """
-        method, steps = self.sampler.method, self.sampler.steps
-        return ddim_times(steps) if method.startswith("ddim") else flow_times(steps)
-
-    def pixels(self, images: Tensor) -> Tensor:
+    def pixels(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b channels h w"]:
         """Turn images into what the network draws.
 
         Parameters
@@ -205,10 +211,15 @@ class Decoder(nn.Module):
             In [-1, 1]; the mean of the colours where the network has one channel.
         """
         x = images * 2 - 1
-        return x.mean(1, keepdim=True) if self.config.network.channels == 1 else x
+        return x.mean(1, keepdim=True) if self.channels == 1 else x
 
     @torch.no_grad()
-    def invert(self, images: Tensor, z: Tensor) -> StochasticCode:
+    def invert(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        z: Float[Tensor, "b d"],
+        sampler: SamplerConfig | None = None,
+    ) -> StochasticCode:
         """Find the stochastic code with which ``z`` gives the images back exactly.
 
         Parameters
@@ -217,6 +228,8 @@ class Decoder(nn.Module):
             Images in [0, 1].
         z : Tensor, shape (b, d)
             Their own z_sem.
+        sampler : SamplerConfig, optional
+            How; the one of the decoder's configuration if left out.
 
         Returns
         -------
@@ -229,15 +242,22 @@ class Decoder(nn.Module):
             If the images or z_sem have the wrong shape.
         """
         self._check(images, z, 3)
-        drawing, x = self.draw(z), self.pixels(images)
-        inverts = self.sampler.inverts
-        noise = self._integrate(x, drawing, invert=True) if inverts else torch.zeros_like(x)
+        sampler = sampler or self.sampler
+        condition, x = self.condition(z), self.pixels(images)
+        inverts = sampler.inverts
+        noise = self._integrate(x, condition, sampler, True) if inverts else torch.zeros_like(x)
         # Of a grey decoder the residual holds the colours.
-        residual = images * 2 - 1 - self._integrate(noise, drawing, invert=False)
+        residual = images * 2 - 1 - self._integrate(noise, condition, sampler, invert=False)
         return StochasticCode(noise, residual)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, code: StochasticCode, fidelity: float = 1.0) -> Tensor:
+    def decode(
+        self,
+        z: Float[Tensor, "b d"],
+        code: StochasticCode,
+        fidelity: float = 1.0,
+        sampler: SamplerConfig | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
         """Draw images from semantic and stochastic codes.
 
         Parameters
@@ -249,60 +269,65 @@ class Decoder(nn.Module):
         fidelity : float
             Share of the residual that is added, in [0, 1]. 1 gives the unedited image back
             exactly; 0 is the network's own drawing, freer to follow an edit.
+        sampler : SamplerConfig, optional
+            The one of the inversion; that of the decoder's configuration if left out.
 
         Returns
         -------
         Tensor, shape (b, 3, h, w)
             Images in [0, 1], clipped.
         """
-        self._check(code.noise, z, self.config.network.channels)
-        x = self._integrate(code.noise, self.draw(z), invert=False)
+        self._check(code.noise, z, self.channels)
+        sampler = sampler or self.sampler
+        x = self._integrate(code.noise, self.condition(z), sampler, invert=False)
         return torch.add(x, code.residual, alpha=fidelity).add_(1).div_(2).clamp_(0, 1)
 
-    def _integrate(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
+    def _integrate(
+        self, images: Tensor, condition: Condition, sampler: SamplerConfig, invert: bool
+    ) -> Tensor:
         """Draw in the precision of the weights, and give the precision of the images back."""
-        return self._steps(x.to(self.z_mean.dtype), drawing, invert).to(x.dtype)
-
-    def _steps(self, x: Tensor, drawing: Drawing, invert: bool) -> Tensor:
-        method, times = self.sampler.method, self.times()
-        if method.startswith("ddim") and self.sampler.corrections:
+        method, x = sampler.method, images.to(self.z_mean.dtype)
+        diffuses = method.startswith("ddim")
+        if diffuses and sampler.corrections:
             raise DidaeError(f"decoder: sampler {method} takes no corrections; set them to 0.")
-        if method.startswith("ddim") != (self.config.objective == "noise"):
+        if diffuses != (self.config.objective == "noise"):
             raise DidaeError(
                 f"decoder: sampler {method} does not fit objective {self.config.objective}; "
                 "use euler or heun with flow, ddim with noise."
             )
 
-        if not (self.sampler.inverts or x.any()):
-            # From x_T = 0 the image foreseen is minus the velocity.
-            return self.network(None, x.new_ones(len(x)), drawing).neg().clamp_(-1, 1)
-
         def predict(state: Tensor, time: float) -> Tensor:
-            return self.network(state, state.new_full((len(state),), time), drawing)
+            return self.network(state, state.new_full((len(state),), time), condition)
 
         def velocity(state: Tensor, time: float) -> Tensor:
             # The image foreseen is kept in [-1, 1]: else an edit far from the data can run away.
             ahead = predict(state, time)
             return (state - (state - time * ahead).clamp(-1, 1)) / time if time else ahead
 
-        if method.startswith("ddim"):
-            return ddim(predict, x, times, invert, clip=method == "ddim-clipped")
-        integrate = heun if method == "heun" else euler
-        if invert:
-            return sampling.invert(integrate, velocity, x, times, self.sampler.corrections)
-        return integrate(velocity, x, times[::-1])
+        if not (sampler.inverts or x.any()):
+            # From x_T = 0 the image foreseen is minus the velocity.
+            x = self.network(None, x.new_ones(len(x)), condition).neg().clamp_(-1, 1)
+        elif diffuses:
+            x = ddim(predict, x, ddim_times(sampler.steps), invert, method == "ddim-clipped")
+        else:
+            times, integrate = flow_times(sampler.steps), heun if method == "heun" else euler
+            if invert:
+                x = sampling.invert(integrate, velocity, x, times, sampler.corrections)
+            else:
+                x = integrate(velocity, x, times[::-1])
+        return x.to(images.dtype)
 
     def _check(self, images: Tensor, z: Tensor, channels: int) -> None:
-        side = self.config.network.image_size
-        expected = (channels, side, side)
+        expected = (channels, self.image_size, self.image_size)
         if tuple(images.shape[1:]) != expected:
             raise DidaeError(
                 f"decoder: images have shape {tuple(images.shape[1:])}, not {expected}; "
                 "read them with the size the decoder was trained on."
             )
-        if z.shape != (len(images), self.z_width):
+        wanted = (len(images), self.condition_dim)
+        if z.shape != wanted:
             raise DidaeError(
-                f"decoder: z_sem has shape {tuple(z.shape)}, not ({len(images)}, {self.z_width}); "
+                f"decoder: z_sem has shape {tuple(z.shape)}, not {wanted}; "
                 "use the encoder the decoder was trained with."
             )
 

@@ -1,4 +1,4 @@
-"""The conditional network: what z_sem draws is computed once, what depends on x_t every step."""
+"""The conditional network: what z_sem gives is computed once, what depends on x_t every step."""
 
 from __future__ import annotations
 
@@ -51,12 +51,14 @@ class NetworkConfig(Config):
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Condition:
     """What a z_sem asks for, shared by all steps of a sampler and, where b is 1, by all images."""
 
-    canvas: tuple[Tensor, ...]
+    canvas: tuple[Float[Tensor, "images pixels canvas"], ...]
+    """The map at full resolution less `bias`, its pixels cell by cell, the batch in parts."""
     bias: Float[Tensor, "b 1 canvas"]
-    cells: Tensor
+    cells: Float[Tensor, "b width s s"]
+    """What the U-Net takes from the map."""
     vector: Float[Tensor, "b e"]
 
 
@@ -95,30 +97,30 @@ class Network(nn.Module):
         self.unet = UNet(config.width, config.multipliers, embedding)
         self.head = PixelHead(config, embedding)
 
-    def draw(self, z: Float[Tensor, "b d"]) -> Drawing:
-        """Compute what depends on z_sem alone."""
+    def condition(self, z: Float[Tensor, "b d"]) -> Condition:
+        """Compute what depends on z_sem alone, which `forward` takes at every step."""
         canvas, bias = self.canvas(z)
         # What the bias, the same in all pixels, gives to every cell.
         shared = bias[:, 0].repeat(1, self.config.patch**2) @ patches(self.canvas_to_cells).T
         cells = self._to_cells(self.canvas_to_cells, canvas) + shared[:, :, None, None]
-        return Drawing(canvas, bias, cells, self.z_embedding(z))
+        return Condition(canvas, bias, cells, self.z_embedding(z))
 
     def forward(
         self,
         x: Float[Tensor, "b channels size size"] | None,
         t: Float[Tensor, " b"],
-        drawing: Drawing,
+        condition: Condition,
     ) -> Float[Tensor, "b channels size size"]:
-        """Predict at ``x_t``."""
+        """Predict at ``x_t``, where t = 1 is noise; x is None where it is 0, which costs less."""
         times = self.t_embedding(_time_features(t).to(t.dtype))
-        condition = functional.silu(drawing.vector + times)
+        vector = functional.silu(condition.vector + times)
         if x is None:
             pixels, start = None, cast("Tensor", self.image_to_cells.bias)[:, None, None]
         else:
             pixels = by_cell(x, self.config.patch)
             start = self._to_cells(self.image_to_cells, (pixels,))
-        cells = self.unet(start + drawing.cells, condition)
-        drawn = self.head(pixels, drawing, self.canvas_to_pixels, cells, condition)
+        cells = self.unet(start + condition.cells, vector)
+        drawn = self.head(pixels, condition, self.canvas_to_pixels, cells, vector)
         if x is None:
             return drawn
         gain, offset = drawn.chunk(2, dim=1)
@@ -146,11 +148,11 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(
-        self, h: Float[Tensor, "b inputs s s"], condition: Float[Tensor, "b embedding"]
+        self, h: Float[Tensor, "b inputs s s"], vector: Float[Tensor, "b embedding"]
     ) -> Float[Tensor, "b outputs s s"]:
-        """Apply the block."""
+        """Apply the block; `vector` is the embedding of (t, z_sem)."""
         residual = self.conv1(functional.silu(self.norm1(h)))
-        scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulation(vector)[:, :, None, None].chunk(2, dim=1)
         residual = torch.addcmul(shift, self.norm2(residual), 1 + scale)
         return self.skip(h) + self.conv2(functional.silu(residual))
 
@@ -171,16 +173,16 @@ class UNet(nn.Module):
         )
 
     def forward(
-        self, h: Float[Tensor, "b width s s"], condition: Float[Tensor, "b embedding"]
+        self, h: Float[Tensor, "b width s s"], vector: Float[Tensor, "b embedding"]
     ) -> Float[Tensor, "b width s s"]:
-        """Apply the U-Net."""
+        """Apply the U-Net; `vector` is the embedding of (t, z_sem)."""
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
-            h = block(functional.avg_pool2d(h, 2) if level else h, condition)
+            h = block(functional.avg_pool2d(h, 2) if level else h, vector)
             skips.append(h)
         for level, block in enumerate(self.up):
             h = functional.interpolate(h, scale_factor=2.0) if level else h
-            h = block(torch.cat([h, skips.pop()], dim=1), condition)
+            h = block(torch.cat([h, skips.pop()], dim=1), vector)
         return h
 
 
@@ -201,19 +203,19 @@ class PixelHead(nn.Module):
     def forward(
         self,
         pixels: Tensor | None,
-        drawing: Drawing,
+        condition: Condition,
         from_canvas: nn.Linear,
         cells: Tensor,
-        condition: Float[Tensor, "b embedding"],
+        vector: Float[Tensor, "b embedding"],
     ) -> Tensor:
-        """Apply the head.
+        """Give a and b of every pixel, in 2 · channels; b alone where there are no noisy pixels.
 
-        Its first layer is the sum of three maps, scaled and shifted: as each scales its own weights
+        The first layer is the sum of three maps, scaled and shifted: as each scales its own weights
         instead, the sum is made by products that add to each other, in one pass each.
         """
-        scale, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
+        scale, shift = self.modulation(vector)[:, None].chunk(2, dim=-1)
         scale = 1 + scale
-        from_canvas_bias = functional.linear(drawing.bias, from_canvas.weight, from_canvas.bias)
+        from_canvas_bias = functional.linear(condition.bias, from_canvas.weight, from_canvas.bias)
         # What cells give to their pixels, from (channel, pixel) to (pixel, channel).
         shape = (scale.shape[2], self.patch**2)
         to_pixels = self.from_cells.weight.flatten(1).unflatten(0, shape).permute(2, 1, 0)
@@ -226,7 +228,7 @@ class PixelHead(nn.Module):
         )
         outputs = slice(self.output.out_features // 2 if pixels is None else 0, None)
 
-        def drawn(part: slice, canvas: Tensor) -> Tensor:
+        def draw(part: slice, canvas: Tensor) -> Tensor:
             h = torch.baddbmm(bias[part], near[part], weight[part])
             h = h.reshape(len(h), canvas.shape[1], scale.shape[2])
             h = h.baddbmm_(canvas.expand(len(h), -1, -1), canvas_weight[part])
@@ -235,10 +237,10 @@ class PixelHead(nn.Module):
             h = self.hidden(h.relu_()).relu_()
             return functional.linear(h, self.output.weight[outputs])
 
-        canvas = drawing.canvas
+        canvas = condition.canvas
         chosen = parts(len(cells), canvas[0])
         canvas = canvas * (len(chosen) // len(canvas))
-        drawings = [drawn(*pair) for pair in zip(chosen, canvas, strict=True)]
+        drawings = [draw(*pair) for pair in zip(chosen, canvas, strict=True)]
         images = by_place(torch.cat(drawings), self.patch)
         return images + self.output.bias[outputs, None, None]
 

@@ -36,7 +36,11 @@ class Canvas(nn.Module):
         self.modulations = nn.ModuleList(modulations)
 
     def forward(self, z: Float[Tensor, "b d"]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Draw."""
+        """Draw the canvas (images, size², width), in parts of the batch, and what to add to it.
+
+        Its pixels are ordered cell by cell; what is the same in all of them, (b, 1, width), comes
+        apart.
+        """
         # relu(h + b) = max(h, -b) + b: the bias passes by the pixels and joins the next layer's.
         bias = self.code(z)[:, None]
         place, floors, weights = self.place(self.grid), [-bias], list[Tensor]()
@@ -47,13 +51,13 @@ class Canvas(nn.Module):
             bias = torch.baddbmm(torch.addcmul(shift, layer.bias, 1 + scale), bias, weights[-1])
             floors.append(-bias)
 
-        def drawn(part: slice) -> Tensor:
-            h = raised(place, floors[0][part])
+        def draw(part: slice) -> Tensor:
+            h = maximum(place, floors[0][part])
             for weight, floor in zip(weights, floors[1:], strict=True):
-                h = raised(torch.bmm(h, weight[part]), floor[part])
+                h = maximum(torch.bmm(h, weight[part]), floor[part])
             return h
 
-        return tuple(map(drawn, parts(len(z), place))), bias
+        return tuple(map(draw, parts(len(z), place))), bias
 
 
 def parts(images: int, pixels: Float[Tensor, "... pixels channels"]) -> list[slice]:
@@ -85,7 +89,7 @@ def _maximum(h: Tensor, floor: Tensor) -> Tensor:
     return h.clamp_min_(floor) if h.ndim == floor.ndim else torch.maximum(h, floor)
 
 
-class _Raised(torch.autograd.Function):
+class _Maximum(torch.autograd.Function):
     """max(h, floor); PyTorch's own gradient takes eight passes."""
 
     @staticmethod
@@ -105,8 +109,8 @@ class _Raised(torch.autograd.Function):
         return passed.sum_to_size(ctx.shape), stopped
 
 
-def raised(h: Float[Tensor, "b p c"], floor: Float[Tensor, "b 1 c"]) -> Float[Tensor, "b p c"]:
-    """Give max(h, floor)."""
+def maximum(h: Float[Tensor, "b p c"], floor: Float[Tensor, "b 1 c"]) -> Float[Tensor, "b p c"]:
+    """Give max(h, floor), in place where it can be; of equals, the floor gets the gradient."""
     # To ask for a gradient takes as long as the maximum of an image.
     given = torch.is_grad_enabled()
-    return cast("Tensor", _Raised.apply(h, floor)) if given else _maximum(h, floor)
+    return cast("Tensor", _Maximum.apply(h, floor)) if given else _maximum(h, floor)

@@ -30,7 +30,12 @@ def suited_config(
     width: int = 48,
     canvas: int = 32,
 ) -> DecoderConfig:
-    """Choose the shape of a decoder for images and an encoder."""
+    """Choose the shape of a decoder for images and an encoder.
+
+    Grey where all images are, with larger patches for larger images, and inverted exactly. The
+    network gets at most so many principal components of z_sem: no more than the directions in which
+    it varies.
+    """
     height, side = images.shape[2:]
     if height != side or side % SIDE_STEP:
         raise DidaeError(
@@ -60,7 +65,12 @@ def fit_decoder(
     watch: Callable[[int, Decoder], None] | None = None,
     jitter: float = 0.0,
 ) -> Decoder:
-    """Train a decoder."""
+    """Train a decoder; give it in evaluation mode.
+
+    ``watch`` gets the number of steps and the decoder as it is then, as for `train`. ``jitter`` is
+    the standard deviation of noise on what the network gets of z_sem, in that of the images: it
+    keeps a long training on few images from learning by heart which z_sem is whose.
+    """
     with seeded(training.seed):
         decoder = Decoder(config, encoder_fingerprint)
     spread = _normalise(decoder, z)

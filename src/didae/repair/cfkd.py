@@ -97,7 +97,7 @@ def exchange(
     Gives them with the position of the image that each shows; what could not be decoded is left
     out. What shows less of the exchange than was asked for is drawn again, `further` times at most.
     """
-    z = encode_images(components.encoder, data.images).to(components.decoder.z_mean.device)
+    z = encode_images(components.encoder, data.images).to(components.decoder.device)
     own, asked, donors = exchanges(z, data.labels, components.dictionary, directions, copies, seed)
     drawn: list[tuple[Tensor, ...]] = []
     for start in progress(range(0, len(data), _CHUNK), "counterfactuals to train on"):
