@@ -115,11 +115,7 @@ def train(
                 group["lr"] = _learning_rate(config, step)
             indices = _batch_indices(examples, config.batch_size, config.seed, step)[rank::world]
             value = loss(forward, indices, generator(config.seed, "step", step, rank))
-            if not value.isfinite():
-                raise DidaeError(
-                    f"{description}: the loss is {value.item()} at step {step}; "
-                    "lower the learning rate or look for broken images."
-                )
+            _require_finite(value.item(), description, step)
             optimiser.zero_grad(set_to_none=True)
             if accelerator is None:
                 value.backward()
@@ -174,6 +170,14 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / warmup
     share = (step - warmup) / max(1, config.steps - warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _require_finite(loss: float, description: str, step: int) -> None:
+    if not math.isfinite(loss):
+        raise DidaeError(
+            f"{description}: the loss is {loss} at step {step}; "
+            "lower the learning rate or look for broken images."
+        )
 
 
 def _place(config: TrainingConfig) -> tuple[Any, int, int, torch.device]:

@@ -208,7 +208,7 @@ def draw_samples(
     decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
 ) -> UInt8[Tensor, "3 n 3 h w"]:
     """Give images, drawn anew from z_sem and noise that is always the same, and taken round."""
-    device = decoder.z_mean.device
+    device = decoder.device
     pixels, z = to_float(images).to(device), z.to(device)
     shape = (decoder.config.network.channels, *images.shape[2:])
     noise = standard_normal(shape, 0, [str(row) for row in range(len(images))]).to(device)
