@@ -4,46 +4,75 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
-from didae.app.results import Actions, Progress, RepairResult
-from didae.report.repair import Figure, Preview
+import numpy as np
+
+from didae.app.desk import Actions
+from didae.app.run import Progress
+from didae.metrics.groups import group_accuracies
 from didae.storage import read_json, write_bytes, write_json
-from report.run_folder import NAMES, make_run
+from didae.teachers import Verdicts
+from report.run_folder import NAMES, make_run, save
 
 DICTIONARY = "f00d"
 
-RESULT = RepairResult(
-    outcome="accepted",
-    reason="On held-out pairs the consistency rises from 5 % to 97 %, and no accuracy is lost.",
-    counterfactuals=3200,
-    seconds=94,
-    figures=(
-        Figure(name="Mean of the groups (AGA)", before=0.513, after=0.957),
-        Figure(name="Worst group (WGA)", before=0.031, after=0.93, detail="n = 400"),
-        Figure(name="Mean of the images", before=0.513, after=0.957),
-    ),
-    groups=(
-        Figure(name="dark, dark background", count=400, before=0.99, after=0.98),
-        Figure(name="dark, bright background", count=400, before=0.03, after=0.93),
-        Figure(name="bright, dark background", count=400, before=0.06, after=0.95),
-        Figure(name="bright, bright background", count=400, before=0.97, after=0.97),
-    ),
-    classes=(
-        Figure(name="dark square", count=800, before=0.51, after=0.955),
-        Figure(name="bright square", count=800, before=0.515, after=0.96),
-    ),
-    preview=tuple(
-        Preview(
-            factual=f"images/test/{number:05d}.png",
-            counterfactual=f"images/test/{number:05d}__round_trip.png",
-            before=("dark square", "bright square"),
-            after=("dark square", "dark square"),
-        )
-        for number in range(3)
-    ),
-)
+GROUPS = [(label, attribute) for label in (0, 1) for attribute in (0, 1)]
 
-REFUSED = RepairResult(outcome="refused", reason="Accuracy on held-out images fell by 7 points.")
+
+def measured(right: tuple[int, ...]) -> dict[str, object]:
+    """Measure a student that is right so often in each group of a hundred."""
+    labels, attributes = np.repeat(GROUPS, 100, axis=0).T
+    wrong = np.concatenate([np.arange(100) >= count for count in right])
+    return group_accuracies(labels ^ wrong, labels, attributes).to_json()
+
+
+def repaired(**other: Any) -> dict[str, Any]:
+    """Make a repair.json that was accepted, unless keywords say otherwise."""
+    pair = {
+        "factual": "preview/0_factual.png", "counterfactual": "preview/0_counterfactual.png",
+        "before": ["dark square", "bright square"], "after": ["dark square", "dark square"],
+    }  # fmt: skip
+    decision = {
+        "outcome": "accepted",
+        "reason": "On held-out pairs the consistency rises from 5 % to 97 %, and nothing is lost.",
+        "pairs": {"before": 0.05, "after": 0.97, "low": 0.88, "n": 400},
+        "held_out": {"before": 0.97, "after": 0.96, "low": -0.03, "n": 400},
+    }
+    return {
+        "schema_version": 1,
+        "teachers": ["ada"],
+        "verdicts": {"background": "spurious"},
+        "decision": decision,
+        "counterfactuals": 3200,
+        "seconds": 94.0,
+        "labels": ["dark square", "bright square"],
+        "attributes": ["dark background", "bright background"],
+        "groups": {"original": measured((99, 3, 6, 97)), "now": measured((98, 93, 95, 97))},
+        "classes": [{"name": "dark square", "count": 200, "before": 0.51, "after": 0.955}],
+        "preview": [pair] * 3,
+        **other,
+    }
+
+
+REASON = "Accuracy on held-out images fell by 7 points."
+
+
+def refused() -> dict[str, Any]:
+    """Make a repair.json that was refused."""
+    decision = {**repaired()["decision"], "outcome": "refused", "reason": REASON}
+    return repaired(decision=decision, groups=None, attributes=[], classes=[], preview=[])
+
+
+def write_repair(folder: Path, document: dict[str, Any], names: tuple[str, ...] = NAMES) -> None:
+    """Write a repair into a run, with the verdicts that it has, as `didae repair` does."""
+    home = folder / "repair"
+    for side, value in (("factual", 60), ("counterfactual", 200)):
+        save(np.full((8, 8, 3), value, np.uint8), home / "preview" / f"0_{side}.png")
+    verdicts = Verdicts.open_file(folder / "verdicts.json", DICTIONARY, names)
+    said = {name: verdicts[direction] for direction, name in enumerate(names)}
+    document = {**document, "verdicts": {name: said[name] for name in names if said[name]}}
+    write_json(home / "repair.json", document)
 
 
 def make_folder(folder: Path, images: int = 12, names: tuple[str, ...] = NAMES) -> Path:
@@ -58,8 +87,8 @@ def make_folder(folder: Path, images: int = 12, names: tuple[str, ...] = NAMES) 
 class Work:
     """Actions that wait until the test lets them go on, and then do next to nothing."""
 
-    def __init__(self, result: RepairResult = RESULT) -> None:
-        self.result = result
+    def __init__(self, result: dict[str, Any] | None = None) -> None:
+        self.result = repaired() if result is None else result
         self.reason = ""
         self.failure: Exception | None = None
         self.go_on = threading.Event()
@@ -69,13 +98,13 @@ class Work:
     def actions(self) -> Actions:
         return Actions(lambda _: self.reason, self.repair, self.audit)
 
-    def repair(self, folder: Path, progress: Progress) -> RepairResult:
+    def repair(self, folder: Path, progress: Progress) -> None:
         self.calls.append(("repair", str(folder)))
         progress(0.4, "Training")
         self._wait()
         write_bytes(folder / "repair" / "student" / "config.json", b"{}")
         write_bytes(folder / "repair" / "student" / "model.safetensors", b"weights")
-        return self.result
+        write_repair(folder, self.result)
 
     def audit(self, images: Path, student: str, folder: Path, progress: Progress) -> None:
         self.calls.append(("audit", str(images), student))

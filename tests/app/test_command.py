@@ -16,7 +16,7 @@ import torch
 
 from app.client import Client
 from cli.parts import explain_flags, make_parts
-from didae.app.limits import UploadLimits
+from didae.app.uploads import UploadLimits
 from didae.cli import main
 from didae.cli.app import App, obstacle
 from didae.demo import load_components
@@ -58,7 +58,7 @@ def run(demo, tmp_path) -> Path:
 
 
 def judge(run: Path) -> None:
-    from didae.app.state import Run
+    from didae.app.run import Run
 
     opened = Run(run)
     opened.verdicts().judge(opened.summary.names.index("background"), "spurious", "ada")
@@ -71,20 +71,20 @@ def test_a_run_of_the_demo_is_repaired_with_its_own_images(run, steps, accepted)
     said: list[tuple[object, ...]] = []
     app = App(folder=run, device="cpu", repair=quick(steps))
     result = app.repair_run(run, lambda *values: said.append(values))
-    assert result.accepted == accepted, result.reason
-    assert result.reason
+    assert result.decision.accepted == accepted, result.decision.reason
+    assert result.decision.reason
     assert result.counterfactuals > 300
     assert len(said) >= 2
-    assert [group.count for group in result.groups] == [25, 25, 25, 25]
-    assert [figure.name for figure in result.figures] == [
+    assert [group.count for group in result.by_group()] == [25, 25, 25, 25]
+    assert [figure.name for figure in result.figures()] == [
         "Mean of the groups (AGA)",
         "Worst group (WGA)",
         "Mean of the images",
         "Mean of the groups, weighted as in training",
     ]
-    assert "n = 25" in result.figures[1].detail
+    assert "n = 25" in result.figures()[1].detail
     # The weights of the poisoned images make the shortcut look good.
-    assert result.figures[3].before > result.figures[0].before + 0.3
+    assert result.figures()[3].before > result.figures()[0].before + 0.3
     student = load_student(run / REPAIR_FOLDER / "student")
     original = load_components().student
     assert isinstance(original, StudentNetwork)
@@ -95,7 +95,7 @@ def test_a_run_of_the_demo_is_repaired_with_its_own_images(run, steps, accepted)
         first = result.preview[0]
         assert first.before[0] != first.before[1]
         assert first.after[0] == first.after[1]
-        assert result.figures[1].after > result.figures[1].before + 0.5
+        assert result.figures()[1].after > result.figures()[1].before + 0.5
     again = app.repair_run(run, silent)
     timeless = {"seconds": 0.0}
     assert again.model_copy(update=timeless) == result.model_copy(update=timeless)
@@ -180,4 +180,4 @@ def test_the_limits_are_those_of_the_design() -> None:
 def test_a_command_that_is_shown_is_quoted_for_the_shell(tmp_path):
     (tmp_path / "my run").mkdir()
     (tmp_path / "my run" / "run.yaml").write_text("data: square\nstudent: x\n")
-    assert f"didae repair '{tmp_path / 'my run'}' --data" in obstacle(tmp_path / "my run")
+    assert f"`didae repair '{tmp_path / 'my run'}'`" in obstacle(tmp_path / "my run")

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from app.folder import REFUSED, RESULT, Work, events, make_folder
+from app.folder import REASON, Work, events, make_folder, refused, repaired
 from app.test_views import HOSTILE
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'didae[app]'")
 
 from didae.app.desk import Desk
-from didae.app.limits import UploadLimits
 from didae.app.page import serve
+from didae.app.uploads import UploadLimits
 from didae.errors import DidaeError
 
 pytestmark = [pytest.mark.browser, pytest.mark.allow_hosts(["127.0.0.1"])]
@@ -145,8 +145,8 @@ def test_open_judge_undo_reload_repair_download(visit, folder, work, size, tmp_p
     visitor.sees("Training")
     work.go_on.set()
     visitor.sees("Result of the repair")
-    visitor.sees(RESULT.reason)
-    visitor.sees("bright, dark background")
+    visitor.sees(repaired()["decision"]["reason"])
+    visitor.sees("bright square, dark background")
     visitor.photograph("5_repaired")
     assert work.calls == [("repair", str(folder))]
 
@@ -251,11 +251,11 @@ def test_a_refused_repair_and_a_failed_one(visit, work, size) -> None:
     visitor.click("verdict-spurious")
     visitor.sees("1 judged")
     visitor.open("Repair")
-    work.result = REFUSED
+    work.result = refused()
     work.go_on.set()
     visitor.click("repair")
     visitor.sees("Not repaired: the original stays")
-    visitor.sees(REFUSED.reason)
+    visitor.sees(REASON)
     visitor.expect(visitor.page.locator("#download-model")).to_be_hidden()
     visitor.photograph("6_refused")
     work.failure = DidaeError(f"the disk is full; {HOSTILE}")

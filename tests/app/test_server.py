@@ -18,8 +18,8 @@ from app.folder import Work, make_folder
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'didae[app]'")
 
 from didae.app.desk import Desk
-from didae.app.limits import UploadLimits
 from didae.app.page import serve
+from didae.app.uploads import UploadLimits
 from didae.errors import DidaeError
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])

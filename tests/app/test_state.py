@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import zipfile
@@ -9,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from app.folder import DICTIONARY, REFUSED, RESULT, Work, make_folder
+from app.folder import DICTIONARY, Work, make_folder, refused, repaired
 from didae.app.desk import WINDOWS, Desk
-from didae.app.jobs import Jobs
-from didae.app.limits import UploadLimits
-from didae.app.results import SavedResult, load_result
-from didae.app.state import PAIRS, Run
+from didae.app.run import PAIRS, Jobs, Run
+from didae.app.uploads import UploadLimits
+from didae.app.views import judge_view
 from didae.errors import DidaeError
 from didae.storage import read_json, read_table, write_json
 from didae.teachers import Verdicts
@@ -55,10 +55,11 @@ def test_screens_follow_the_ranking_of_the_report(folder) -> None:
     run = Run(folder)
     assert run.order == tuple(direction.index for direction in run.summary.directions)
     assert run.order[0] == 1
-    screens = [run.screen(direction) for direction in run.order]
-    assert [screen.place for screen in screens] == [1, 2, 3, 4]
-    assert all(len(screen.strip) == 4 for screen in screens)
-    assert [mark.here for mark in screens[2].strip] == [False, False, True, False]
+    for place, direction in enumerate(run.order):
+        page = judge_view(run, direction)
+        assert f"Direction {place + 1} of 4" in page
+        strip = re.findall(r'<i class="open( here)?"', page)
+        assert strip == [" here" if at == place else "" for at in range(4)]
 
 
 def test_the_strongest_pairs_come_first(folder) -> None:
@@ -67,9 +68,9 @@ def test_the_strongest_pairs_come_first(folder) -> None:
         for row in read_table(folder / "table").to_pylist()
         if row["direction"] == 1 and row["file"]
     ]
-    screen = Run(folder).screen(1)
-    assert screen.delivered == len(rows)
-    pairs = screen.drawn["pairs"]
+    run = Run(folder)
+    assert run.delivered[1] == len(rows)
+    pairs = run.drawn(1)["pairs"]
     assert len(pairs) == PAIRS < len(rows)
     # By sorting in plain sight: stages first, then what the first class lost.
     expected = sorted(
@@ -109,7 +110,7 @@ def test_an_image_outside_of_the_folder_is_not_shown(folder, monkeypatch) -> Non
     row = dict(run._strongest[1][0], file="../../secret.png")
     monkeypatch.setitem(run._strongest, 1, [row])
     with pytest.raises(DidaeError, match="no file inside"):
-        run.screen(1)
+        run.drawn(1)
 
 
 def test_verdicts_of_another_dictionary_are_refused_at_once(folder, work) -> None:
@@ -213,7 +214,10 @@ def test_a_repair_is_kept_with_its_verdicts_and_becomes_stale(folder, desk) -> N
     desk.start_repair(place)
     finish(desk)
     run = desk.run("main")
-    assert desk.result(run) == (SavedResult(verdicts={"1": "spurious"}, result=RESULT), False)
+    document, stale = desk.result(run)
+    assert document is not None
+    assert (document.verdicts, stale) == ({"background": "spurious"}, False)
+    assert document.decision.reason == repaired()["decision"]["reason"]
     files = desk.downloads(run)
     assert set(files) == {"model", "verdicts", "report"}
     with zipfile.ZipFile(files["model"]) as archive:
@@ -238,11 +242,11 @@ def test_a_repaired_onnx_file_can_be_taken_home(folder, desk) -> None:
 def test_a_refused_repair_takes_the_earlier_model_away(desk, work) -> None:
     place = desk.first("main")
     desk.judge(place, "spurious")
-    for work.result in (RESULT, REFUSED):
+    for work.result in (repaired(), refused()):
         desk.start_repair(place)
         finish(desk)
     run = desk.run("main")
-    assert not desk.result(run)[0].result.accepted
+    assert not desk.result(run)[0].decision.accepted
     assert "model" not in desk.downloads(run)
 
 
@@ -260,7 +264,7 @@ def test_a_failed_repair_says_why_and_leaves_no_result(desk, work, failure, word
     desk.start_repair(place)
     finish(desk)
     assert words in desk.jobs.status.error
-    assert load_result(desk.home) is None
+    assert desk.result(desk.run("main")) == (None, False)
 
 
 def test_one_piece_of_work_at_a_time(desk, work) -> None:

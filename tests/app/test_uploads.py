@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from didae.app.limits import UploadLimits
-from didae.app.uploads import unpack
+from didae.app.uploads import UploadLimits, unpack
 from didae.data.table import ImageTable
 from didae.errors import DidaeError
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from app.folder import REFUSED, RESULT, Work, make_folder
+from app.folder import Work, make_folder, refused, repaired, write_repair
 from didae.app import views
 from didae.app.desk import Desk
-from didae.app.jobs import Status
-from didae.app.limits import UploadLimits
-from didae.app.results import save_result
+from didae.app.run import Status
+from didae.app.uploads import UploadLimits
 from didae.dictionaries.procrustes import CLASS
+from didae.report import write_report
 from didae.report.trust import JUDGE_LABELS, trust
 from didae.storage import read_json, write_json
 
@@ -70,7 +70,7 @@ def parse(html: str) -> _Parser:
 
 def test_a_screen_shows_pairs_funnel_and_what_the_code_follows(desk) -> None:
     page = parse(views.judge_view(desk.run("main"), 1))
-    pairs = len(desk.run("main").screen(1).drawn["pairs"])
+    pairs = len(desk.run("main").drawn(1)["pairs"])
     assert page.tags.count("img") == 3 * pairs > 0
     for words in (
         "background",
@@ -85,7 +85,7 @@ def test_a_screen_shows_pairs_funnel_and_what_the_code_follows(desk) -> None:
 
 def test_trust_is_that_of_the_report(desk) -> None:
     run = desk.run("main")
-    found = trust(run.summary, run.screen(1).direction)
+    found = trust(run.summary, run.directions[1])
     page = parse(views.judge_view(run, 1))
     assert all(words in page.text for words in (found.word.capitalize(), *found.parts))
     assert ("class", f"trust {found.grade}") in page.attributes
@@ -126,37 +126,49 @@ def test_a_result_is_shown(desk, accepted: bool) -> None:
     run = desk.run("main")
     before = parse(views.repair_view(desk, run, "main")).text
     assert "gate" in before
-    model = run.folder / "repair" / "student"
-    model.mkdir(parents=True)
-    result = RESULT if accepted else REFUSED
-    save_result(run.folder, {"1": "spurious"}, result)
+    result = repaired() if accepted else refused()
+    write_repair(run.folder, result, NAMES)
     page = parse(views.repair_view(desk, run, "main"))
-    assert result.reason in page.text
+    assert result["decision"]["reason"] in page.text
     assert ("Repaired" if accepted else "Not repaired: the original stays") in page.text
-    assert page.tags.count("img") == 2 * len(result.preview)
-    assert all(group.name in page.text for group in result.groups)
+    assert page.tags.count("img") == 2 * len(result["preview"])
+    assert ("bright square, dark background" in page.text) == accepted
     assert ("+90.0" in page.text) == accepted
+    assert ("n = 100, 95\u202f% interval" in page.text) == accepted
     desk.judge("main:1", "causal")
     assert "verdicts have changed" in parse(views.repair_view(desk, run, "main")).text
 
 
+def test_numbers_are_written_as_in_the_report(desk) -> None:
+    """One way of writing for one number, such as an accuracy."""
+    folder = desk.run("main").folder
+    write_repair(folder, repaired(), NAMES)
+    on_page = parse(views.repair_view(desk, desk.run("main"), "main")).text
+    report = write_report(folder, desk.run("main").summary).read_text(encoding="utf-8")
+    for words in ("51.0\u202f%", "95.5\u202f%", "+44.5"):
+        assert words in on_page
+        assert words in report
+
+
+def test_what_to_do_and_what_was_left_out_is_said(desk) -> None:
+    told = {"advice": "Look again.", "unread": ["3 of 9 images cannot be read"]}
+    write_repair(desk.run("main").folder, refused() | told, NAMES)
+    page = parse(views.repair_view(desk, desk.run("main"), "main")).text
+    assert "fell by 7 points. Look again. Left out: 3 of 9 images cannot be read." in page
+
+
 def test_names_are_never_markup(desk) -> None:
     run = desk.run("main")
-    folder = run.folder
     hostile = run.summary.names.index(HOSTILE)
     assert HOSTILE in parse(views.judge_view(run, hostile)).text
     assert HOSTILE in parse(views.verdicts_view(run)).text
-    result = RESULT.model_copy(
-        update={
-            "outcome": "refused",
-            "reason": HOSTILE,
-            "groups": (RESULT.groups[0].model_copy(update={"name": HOSTILE}),),
-            "figures": (RESULT.figures[0].model_copy(update={"name": HOSTILE}),),
-            "preview": (RESULT.preview[0].model_copy(update={"before": (HOSTILE, HOSTILE)}),),
-        }
-    )
-    save_result(folder, {}, result)
-    assert parse(views.repair_view(desk, run, "main")).text.count(HOSTILE) == 5
+    result = repaired()
+    result["decision"]["reason"] = HOSTILE
+    result["labels"] = [HOSTILE, "bright square"]
+    result["preview"][0]["before"] = [HOSTILE, HOSTILE]
+    write_repair(run.folder, result | {"advice": HOSTILE, "unread": [HOSTILE]}, NAMES)
+    # Two groups of the label; the one preview is there three times.
+    assert parse(views.repair_view(desk, run, "main")).text.count(HOSTILE) == 3 + 2 + 3 * 2
     for status in (
         Status("repair", "main", words=HOSTILE),
         Status("repair", "main", running=False, error=HOSTILE),
@@ -189,8 +201,7 @@ def test_a_run_without_counterfactuals_says_so(tmp_path) -> None:
 
 
 def test_the_assets_name_no_address() -> None:
-    for name in ("page.css", "page.js"):
-        text = views.asset(name)
+    for text in (views.style(), views.asset("page.js")):
         assert "http" not in text
         assert "url(" not in text
         assert "@import" not in text

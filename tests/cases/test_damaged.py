@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.parts import explain_flags, make_parts
-from didae.app.state import Run
+from didae.app.run import Run
 from didae.cli import main
 from didae.explainer import explain
 from didae.storage import lock_folder, shard_files
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Damage, str]] = {
 def look() -> None:
     opened = Run("run")
     for direction in opened.order:
-        opened.screen(direction)
+        opened.drawn(direction)
 
 
 def outcomes(run: Path, capsys) -> None:

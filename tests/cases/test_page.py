@@ -12,7 +12,7 @@ import pytest
 
 from app.folder import make_folder
 from cases.inputs import AUDIT
-from didae.app.state import Run
+from didae.app.run import Run
 from didae.cli import main
 from didae.cli.app import App, audit_own, obstacle
 from didae.errors import DidaeError
@@ -34,7 +34,7 @@ def report(folder: Path) -> None:
 def page(folder: Path) -> None:
     run = Run(folder)
     for direction in run.order:
-        run.screen(direction)
+        run.drawn(direction)
 
 
 def label(folder: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_table_names_a_picture_outside_of_the_run(tmp_path, reader, column, wa
 
 SERVE = (
     "import sys, urllib.request as u; sys.path.insert(0, 'tests')\n"
-    "from didae.app.desk import Desk; from didae.app.limits import UploadLimits\n"
+    "from didae.app.desk import Desk; from didae.app.uploads import UploadLimits\n"
     "from didae.app.page import serve; from app.folder import Work\n"
     "o = u.build_opener(u.ProxyHandler({}), u.HTTPCookieProcessor())\n"
     "with serve(Desk(sys.argv[1], Work().actions, UploadLimits())) as address:\n"
@@ -83,8 +83,8 @@ SERVE = (
 )
 PROXIES = [
     (SERVE, {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}),
-    ("import didae.app.toolkit; print(200)", {"ALL_PROXY": "socks5://127.0.0.1:9"}),
-    ("import didae.app.toolkit; print(200)", {"https_proxy": "odd://x", "no_proxy": "[::1],*.x:1"}),
+    ("import didae.app.page; print(200)", {"ALL_PROXY": "socks5://127.0.0.1:9"}),
+    ("import didae.app.page; print(200)", {"https_proxy": "odd://x", "no_proxy": "[::1],*.x:1"}),
 ]
 
 
@@ -112,7 +112,7 @@ def test_an_audit_is_judged_and_repaired_on_the_page(case, monkeypatch) -> None:
     assert obstacle(Path("run")) == ""
     said: list[str] = []
     result = app.repair_run(Path("run"), lambda _, words: said.append(words))
-    assert result.reason
+    assert result.decision.reason
     assert any("left" in words for words in said)
     Path("data").rename("gone")
     assert "not found from here" in obstacle(Path("run"))

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from didae.app import results
-from didae.app.state import Run
+from didae.app.run import Run
 from didae.cli import main
 from didae.report.repair import REPAIR_FOLDER, read_repair
 from didae.students import load_student
@@ -61,12 +60,10 @@ def test_the_oracle_judges_and_the_report_ends_with_the_repair(run) -> None:
 
 def test_what_belongs_to_a_person_is_left_alone(run) -> None:
     assert not (run / "verdicts.json").exists()
-    assert not (run / results.REPAIR_FOLDER).exists()
-    assert results.REPAIR_FOLDER == REPAIR_FOLDER
+    assert not (run / REPAIR_FOLDER).exists()
     opened = Run(run)
     assert opened.verdicts().open() == (0, 1, 2, 3)
-    assert opened.screen(opened.order[0]).judged == 0
-    assert results.load_result(run) is None
+    assert opened.judged() == {}
 
 
 def test_the_same_command_again_gives_the_same(run, capsys) -> None:

@@ -17,16 +17,41 @@ from fastapi.responses import FileResponse
 from markupsafe import escape
 
 from didae.app import views
-from didae.app.controls import JUDGE, REPAIR, Controls
 from didae.app.desk import Desk
 from didae.app.server import HOST, Guard, bound, listening
-from didae.app.toolkit import Base, gr
 from didae.errors import DidaeError
-from didae.teachers import Verdict
+from didae.teachers import VERDICTS, Verdict
+
+
+@contextmanager
+def _settings() -> Generator[None]:
+    """Set what Gradio reads when it is imported; a download of weights may need a proxy later.
+
+    Its client is set up then and refuses proxies of kinds that it does not know, though it is
+    never used: the page is served on this machine.
+    """
+    asked = {"GRADIO_ANALYTICS_ENABLED": "False", "no_proxy": "*"}
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+with _settings():
+    import gradio as gr
+    from gradio.themes import Base
 
 logger = logging.getLogger(__name__)
 
-TITLE = "didae"
+_POLL_SECONDS = 0.5
+
+_JUDGE, _REPAIR = "judge", "repair"
+
 _FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 
 _WINDOW = "() => (sessionStorage.window ??= crypto.randomUUID())"
@@ -56,7 +81,7 @@ def serve(desk: Desk, port: int = 0, browser: bool = False) -> Generator[str]:
 
 def mounted(desk: Desk) -> FastAPI:
     """Lay the page out, connect it, and set it beside the files to take home."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(title="didae", analytics_enabled=False, fill_width=True) as page:
         _Page(desk).connect(page)
     # More clicks cannot be waiting.
     page.queue(max_size=64, api_open=False)
@@ -85,17 +110,80 @@ def mounted(desk: Desk) -> FastAPI:
         max_file_size=desk.limits.archive_bytes,
         # The system's fonts, so that nothing is fetched from the network.
         theme=Base(font=_FONTS, font_mono=_FONTS),
-        css=views.asset(views.SHARED_STYLE) + views.asset("page.css"),
+        css=views.style(),
         js=views.asset("page.js"),
     )
 
 
-class _Page(Controls):
-    """What the controls do."""
+class _Page:
+    """The controls, laid out when this is made inside `gr.Blocks`, and what they do."""
 
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk.limits)
         self.desk = desk
+        with gr.Row(elem_id="top"):
+            gr.HTML("<h1>didae</h1>", elem_id="brand")
+            self.runs = gr.Dropdown(
+                label="Run", show_label=False, container=False, elem_id="runs", filterable=False
+            )
+        # What is on this screen: sent along with every click.
+        self.place = gr.Textbox(visible="hidden", elem_id="place")
+        self.window = gr.Textbox(visible="hidden", elem_id="window")
+        self.clock = gr.Timer(_POLL_SECONDS, active=False)
+        with gr.Tabs(elem_id="tabs") as self.tabs:
+            with gr.Tab("Judge", id=_JUDGE, elem_id="tab-judge") as self.judge_tab:
+                self._lay_out_judge()
+            with gr.Tab("Repair", id=_REPAIR, elem_id="tab-repair") as self.repair_tab:
+                self._lay_out_repair()
+            with gr.Tab("Own images", id="own"):
+                self._lay_out_own()
+
+    def _lay_out_judge(self) -> None:
+        self.screen = gr.HTML(elem_id="screen")
+        with gr.Column(elem_id="controls"):
+            with gr.Row(elem_id="verdicts"):
+                self.verdicts: dict[Verdict, gr.Button] = {
+                    verdict: gr.Button(
+                        f"{verdict.capitalize()}\n{views.MEANINGS[verdict]}",
+                        elem_id=f"verdict-{verdict}",
+                    )
+                    for verdict in VERDICTS
+                }
+            with gr.Row(elem_id="walk"):
+                self.previous = gr.Button("Previous", elem_id="previous", size="md")
+                self.undo = gr.Button("Undo", elem_id="undo", size="md")
+                self.next = gr.Button("Next", elem_id="next", size="md")
+                self.onward = gr.Button(
+                    "Continue to repair", elem_id="onward", size="md", variant="primary"
+                )
+
+    def _lay_out_repair(self) -> None:
+        with gr.Column(elem_id="repairing"):
+            self.judged = gr.HTML()
+            self.repair = gr.Button("Repair the classifier", elem_id="repair", variant="primary")
+            self.outcome = gr.HTML(elem_id="outcome")
+            self.downloads = gr.HTML(elem_id="downloads")
+
+    def _lay_out_own(self) -> None:
+        with gr.Column(elem_id="own"):
+            gr.HTML(views.own_intro(self.desk.limits))
+            self.archive = gr.File(
+                label="Images: a zip file", file_types=[".zip"], elem_id="archive", height=140
+            )
+            self.folder = gr.Textbox(
+                label="… or a folder on this computer",
+                placeholder="/home/me/photos",
+                elem_id="path",
+            )
+            self.model = gr.File(
+                label="Classifier: an ONNX file", file_types=[".onnx"], elem_id="model", height=140
+            )
+            self.student = gr.Textbox(
+                label="… or where it is on this computer",
+                placeholder="/home/me/classifier.onnx, timm:NAME, or a folder that didae wrote",
+                elem_id="student",
+            )
+            self.audit = gr.Button("Start the audit", elem_id="audit", variant="primary")
+            self.auditing = gr.HTML(elem_id="auditing")
 
     def connect(self, page: gr.Blocks) -> None:
         judge = [self.place, self.screen, *self.verdicts.values(), self.onward]
@@ -142,7 +230,7 @@ class _Page(Controls):
         return self._judging(self.desk.step(place, by))
 
     def _to_repair(self, _: str) -> _Updates:
-        return {self.tabs: gr.Tabs(selected=REPAIR)}
+        return {self.tabs: gr.Tabs(selected=_REPAIR)}
 
     def _repair(self, place: str) -> _Updates:
         self.desk.start_repair(place)
@@ -198,7 +286,7 @@ class _Page(Controls):
                 self.runs: gr.Dropdown(
                     choices, value=place.rpartition(":")[0], visible=len(names) > 1
                 ),
-                self.tabs: gr.Tabs(selected=REPAIR if finished else JUDGE),
+                self.tabs: gr.Tabs(selected=_REPAIR if finished else _JUDGE),
             }
         )
 

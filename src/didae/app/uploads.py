@@ -9,21 +9,16 @@ import stat
 import struct
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import Final
 
-from didae.app.limits import (
-    Accepted,
-    UploadLimits,
-    at_most,
-    check_images,
-    check_size,
-    is_hidden,
-    is_image,
-    is_wanted,
-    refused,
-)
-from didae.errors import DidaeError
+from pydantic import Field
+
+from didae.config import Config
+from didae.data.folder import is_hidden, is_image
+from didae.data.images import IMAGE_SUFFIXES, check_image
+from didae.errors import DidaeError, ImageReadError
 
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error)
 _CHUNK: Final = 1 << 20
@@ -33,6 +28,26 @@ _END, _END_SIZE, _LONGEST_COMMENT = b"PK\x05\x06", 22, 0xFFFF
 _ZIP64, _ZIP64_SIZE = b"PK\x06\x07", 20
 _ENTRY_BYTES: Final = 1024
 _NAME_BYTES: Final = 255
+_METADATA: Final = frozenset({"metadata.csv", "metadata.jsonl"})
+
+
+class UploadLimits(Config):
+    """How much a user may hand in at once: of a zip file, of its files, and of each of these."""
+
+    archive_bytes: int = Field(default=200 << 20, ge=1)
+    entries: int = Field(default=5_000, ge=1, lt=0xFFFF)
+    files: int = Field(default=2_000, ge=1)
+    file_bytes: int = Field(default=20 << 20, ge=1)
+    total_bytes: int = Field(default=500 << 20, ge=1)
+    pixels: int = Field(default=25_000_000, ge=1)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was taken of an upload."""
+
+    images: int
+    ignored: tuple[str, ...] = ()
 
 
 def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Accepted:
@@ -49,7 +64,12 @@ def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Acc
             wanted, ignored = _sort(opened.infolist(), limits)
             temporary.mkdir(parents=True)
             _write(opened, wanted, temporary, limits)
-        images = check_images(temporary, [path for _, path in wanted], limits)
+        images = [path for _, path in wanted if is_image(path.name)]
+        if not images:
+            endings = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise DidaeError(f"there is no image: give files that end in {endings}.")
+        for path in images:
+            _check_image(temporary, path, limits)
         temporary.rename(folder)
     except (*_DAMAGE, EOFError, NotImplementedError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -58,7 +78,7 @@ def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Acc
         raise DidaeError(f"the zip file cannot be unpacked: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Accepted(images, ignored)
+    return Accepted(len(images), ignored)
 
 
 def _check_end(archive: Path, limits: UploadLimits) -> None:
@@ -82,15 +102,15 @@ def _check_end(archive: Path, limits: UploadLimits) -> None:
     # Within the limits no archive needs the 64-bit variant, which could contradict these numbers.
     if tail[max(0, end - _ZIP64_SIZE) : end].startswith(_ZIP64) or entries == 0xFFFF:
         raise DidaeError(f"the zip file is in ZIP64 form: give at most {limits.entries:,} entries.")
-    at_most("entries", entries, limits.entries)
-    at_most("bytes of directory", directory, limits.entries * _ENTRY_BYTES)
+    _at_most("entries", entries, limits.entries)
+    _at_most("bytes of directory", directory, limits.entries * _ENTRY_BYTES)
 
 
 def _sort(
     entries: list[zipfile.ZipInfo], limits: UploadLimits
 ) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], tuple[str, ...]]:
     """Separate what is to be unpacked from what is left out; refuse what is neither."""
-    at_most("entries", len(entries), limits.entries)
+    _at_most("entries", len(entries), limits.entries)
     wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]] = []
     ignored: list[str] = []
     seen: set[str] = set()
@@ -99,20 +119,20 @@ def _sort(
         if entry.is_dir():
             continue
         if str(path).casefold() in seen:
-            raise refused(path, "it is there twice")
+            raise _refused(path, "it is there twice")
         seen.add(str(path).casefold())
-        if not is_wanted(path):
-            if not is_hidden(path):
-                ignored.append(str(path))
+        hidden = any(is_hidden(part) for part in path.parts)
+        if hidden or not (is_image(path.name) or path.name in _METADATA):
+            ignored += [] if hidden else [str(path)]
             continue
         if entry.flag_bits & 0x1:
-            raise refused(path, "it is encrypted")
+            raise _refused(path, "it is encrypted")
         if entry.compress_type not in _METHODS:
-            raise refused(path, "its compression is not deflate")
-        check_size(path, entry.file_size, limits)
+            raise _refused(path, "its compression is not deflate")
+        _check_size(path, entry.file_size, limits)
         wanted.append((entry, path))
-    at_most("images", sum(is_image(path) for _, path in wanted), limits.files)
-    at_most("bytes", sum(entry.file_size for entry, _ in wanted), limits.total_bytes)
+    _at_most("images", sum(is_image(path.name) for _, path in wanted), limits.files)
+    _at_most("bytes", sum(entry.file_size for entry, _ in wanted), limits.total_bytes)
     return wanted, tuple(sorted(ignored))
 
 
@@ -128,9 +148,9 @@ def _safe_path(entry: zipfile.ZipInfo) -> PurePosixPath:
         or any(part in ("", ".", "..") or len(os.fsencode(part)) > _NAME_BYTES for part in parts)
         or len(parts) > 32
     ):
-        raise refused(name, "its name is not a plain path inside the zip file")
+        raise _refused(name, "its name is not a plain path inside the zip file")
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise refused(name, "it is a link or a special file")
+        raise _refused(name, "it is a link or a special file")
     return PurePosixPath(*parts)
 
 
@@ -140,26 +160,45 @@ def _write(
     folder: Path,
     limits: UploadLimits,
 ) -> None:
+    """Copy in pieces and count; whatever the archive declared, no more than allowed is written."""
     total = 0
     for entry, path in wanted:
-        goal = folder / path
+        goal, size = folder / path, 0
         goal.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(entry) as source, goal.open("xb") as file:
-            total += _copy(source, file, path, limits, limits.total_bytes - total)
+            while piece := source.read(_CHUNK):
+                size += len(piece)
+                total += len(piece)
+                _check_size(path, size, limits)
+                if total > limits.total_bytes:
+                    raise DidaeError(
+                        f"too many bytes: the files unpack to more than {limits.total_bytes:,}; "
+                        "give fewer or smaller ones."
+                    )
+                file.write(piece)
 
 
-def _copy(
-    source: IO[bytes], goal: IO[bytes], path: PurePosixPath, limits: UploadLimits, left: int
-) -> int:
-    """Copy in pieces and count; whatever the archive declared, no more than allowed is written."""
-    written = 0
-    while piece := source.read(_CHUNK):
-        written += len(piece)
-        check_size(path, written, limits)
-        if written > left:
-            raise DidaeError(
-                f"too many bytes: the files unpack to more than {limits.total_bytes:,}; "
-                "give fewer or smaller ones."
-            )
-        goal.write(piece)
-    return written
+def _check_image(folder: Path, path: PurePosixPath, limits: UploadLimits) -> None:
+    """Hold an image to the limits by its header."""
+    try:
+        check_image(folder / path, limits.pixels)
+    except ImageReadError as error:
+        reason = str(error).removeprefix(f"cannot read image {folder / path}: ")
+        raise _refused(path, reason) from error
+
+
+def _check_size(path: PurePosixPath, size: int, limits: UploadLimits) -> None:
+    if size > limits.file_bytes:
+        raise _refused(path, f"it has more than {limits.file_bytes:,} bytes")
+
+
+def _at_most(what: str, found: int, limit: int) -> None:
+    if found > limit:
+        raise DidaeError(
+            f"too many {what}: {found:,}, at most {limit:,} are allowed; "
+            "give fewer or smaller ones."
+        )
+
+
+def _refused(path: PurePosixPath | str, reason: str) -> DidaeError:
+    return DidaeError(f"{str(path)!r} is refused: {reason}; leave it out or replace it.")

@@ -7,20 +7,12 @@ import shlex
 from typing import Any
 
 from didae.app.desk import Desk
-from didae.app.jobs import Status
-from didae.app.limits import UploadLimits
-from didae.app.state import Run
-from didae.report.figures import data_uri, read_picture
+from didae.app.run import Run, Status
+from didae.app.uploads import UploadLimits
 from didae.report.html import templates
-from didae.report.repair import Preview
+from didae.report.repair import REPAIR_FOLDER, drawn_preview
 from didae.report.trust import how_many_verified, label_hint, remedy, trust
 from didae.teachers import VERDICTS
-
-SHARED_STYLE = "parts.css"
-"""How pairs, funnels and verdict words look, in the report and on the page."""
-
-FACTORS = 4
-"""Factors that a screen lists."""
 
 MEANINGS = {
     "causal": "the thing itself",
@@ -30,28 +22,38 @@ MEANINGS = {
 }
 """Verdict -> its answer to the question what has changed."""
 
+_FACTORS = 4
+"""Factors that a screen lists."""
+
+
+def style() -> str:
+    """Read how the page looks: what it shares with the report, and its own."""
+    shared = importlib.resources.files("didae.report") / "parts.css"
+    return shared.read_text(encoding="utf-8") + asset("page.css")
+
 
 def asset(name: str) -> str:
-    """Read a file that comes with the page, or that it shares with the report."""
-    home = "didae.report" if name == SHARED_STYLE else "didae.app"
-    return importlib.resources.files(home).joinpath(name).read_text(encoding="utf-8")
+    """Read a file that comes with the page."""
+    return (importlib.resources.files("didae.app") / name).read_text(encoding="utf-8")
 
 
 def judge_view(run: Run, direction: int) -> str:
-    """Draw the screen of one direction."""
+    """Draw the screen of one direction; -1 is that of a run without any."""
     if direction < 0:
         return _render("empty.html.jinja", run=run)
-    screen = run.screen(direction)
-    found = trust(run.summary, screen.direction)
+    shown, verdicts = run.directions[direction], run.verdicts()
+    found = trust(run.summary, shown)
     return _render(
         "judge.html.jinja",
-        screen=screen,
-        **screen.drawn,
+        run=run,
+        direction=shown,
+        verdicts={index: verdicts[index] for index in run.order},
+        **run.drawn(direction),
         trust=found,
         advice=remedy(run.folder, found.remedy),
-        verified=how_many_verified(screen.direction),
-        hint=label_hint(screen.direction.name),
-        factors=FACTORS,
+        verified=how_many_verified(shown),
+        hint=label_hint(shown.name),
+        factors=_FACTORS,
     )
 
 
@@ -60,7 +62,7 @@ def verdicts_view(run: Run) -> str:
     verdicts = run.verdicts()
     names: dict[str, list[str]] = {verdict: [] for verdict in (*VERDICTS, "open")}
     for direction in run.order:
-        names[verdicts[direction] or "open"].append(run.name(direction))
+        names[verdicts[direction] or "open"].append(run.directions[direction].name)
     return _render("verdicts.html.jinja", names=names, run=run)
 
 
@@ -70,28 +72,27 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
     mine = status if status is not None and (status.kind, status.run) == ("repair", name) else None
     if mine is not None and mine.running:
         return job_view(mine)
-    saved, stale = desk.result(run)
-    result = saved.result if saved else None
+    document, stale = desk.result(run)
     return _render(
         "repair.html.jinja",
         error=mine.error if mine is not None else "",
-        result=result,
+        document=document,
         stale=stale,
         folder=shlex.quote(str(run.folder)),
         obstacle=desk.obstacle(run),
-        preview=[_preview(run, preview) for preview in result.preview] if result else [],
+        preview=drawn_preview(run.folder / REPAIR_FOLDER, document) if document else [],
     )
 
 
 def job_view(status: Status | None) -> str:
-    """Draw how far the long work is, or why it failed."""
+    """Draw how far the long work is, or why it failed; nothing where there is none."""
     return _render("job.html.jinja", status=status) if status is not None else ""
 
 
 def own_view(desk: Desk) -> str:
     """Draw the progress of a user's own images."""
     status = desk.jobs.status
-    return job_view(status) if status is not None and status.kind == "audit" else ""
+    return job_view(status if status is not None and status.kind == "audit" else None)
 
 
 def own_intro(limits: UploadLimits) -> str:
@@ -102,14 +103,6 @@ def own_intro(limits: UploadLimits) -> str:
 def downloads_view(desk: Desk, name: str) -> str:
     """Draw the links to the files of a run that can be taken home."""
     return _render("downloads.html.jinja", run=name, files=desk.downloads(desk.run(name)))
-
-
-def _preview(run: Run, preview: Preview) -> dict[str, Any]:
-    return {
-        "said": preview,
-        "factual": data_uri(read_picture(run.folder, preview.factual)),
-        "counterfactual": data_uri(read_picture(run.folder, preview.counterfactual)),
-    }
 
 
 def _render(template: str, **values: Any) -> str:

@@ -34,8 +34,7 @@ from didae.storage import lock_folder
 from didae.teachers import VERDICTS_FILE, Verdicts
 
 if TYPE_CHECKING:
-    from didae.app.jobs import Jobs
-    from didae.app.results import Progress, RepairResult
+    from didae.app.run import Jobs, Progress
 
 
 class App(Command):
@@ -69,10 +68,9 @@ class App(Command):
     def run(self) -> None:
         """Serve until interrupted."""
         require("didae.app.page", "app", "didae app")
-        from didae.app.desk import Desk
-        from didae.app.limits import UploadLimits
+        from didae.app.desk import Actions, Desk
         from didae.app.page import serve
-        from didae.app.results import Actions
+        from didae.app.uploads import UploadLimits
 
         require_finished(self.folder)
         actions = Actions(obstacle, self.repair_run, audit_own)
@@ -84,7 +82,7 @@ class App(Command):
         finally:
             _end(desk.jobs)
 
-    def repair_run(self, folder: Path, progress: Progress) -> RepairResult:
+    def repair_run(self, folder: Path, progress: Progress) -> RepairDocument:
         """Repair the student of a run as its verdicts ask for; the run gets its report again."""
         progress(None, "Reading what the run used")
         home = folder / REPAIR_FOLDER
@@ -100,7 +98,7 @@ class App(Command):
             else:
                 self._repair_demo(folder, home)
         write_report(folder, load_summary(folder))
-        return _result(read_repair(home))
+        return read_repair(home)
 
     def _repair_demo(self, folder: Path, home: Path) -> None:
         components = load_run_components(folder).to(resolve_device(self.device))
@@ -132,9 +130,9 @@ def obstacle(folder: Path) -> str:
         load_yaml(Audit, folder / RUN_FILE)
     except DidaeError:
         return (
-            "The images that this classifier was trained on are not known here: "
-            f"repair it with `didae repair {shlex.quote(str(folder))} --data FOLDER`, "
-            "which follows these verdicts."
+            "The page does not know whether this classifier was trained on the images of this run. "
+            f"If it was, `didae repair {shlex.quote(str(folder))}` repairs it as these verdicts "
+            "ask for; its help says how to name other images."
         )
     for part, name in lost(folder).items():
         return (
@@ -159,31 +157,3 @@ def audit_own(images: Path, student: str, folder: Path, progress: Progress) -> N
         try_file(file)
     with watched(progress):
         Audit(images=str(images), student=student, folder=folder).execute()
-
-
-def _result(document: RepairDocument) -> RepairResult:
-    from didae.app.results import RepairResult
-
-    def inside(file: str) -> str:
-        return f"{REPAIR_FOLDER}/{file}"
-
-    left_out = [f"Left out: {unread}." for unread in document.unread]
-    said = (document.decision.reason, document.advice, *left_out)
-    return RepairResult(
-        outcome=document.decision.outcome,
-        reason=" ".join(filter(None, said)),
-        counterfactuals=document.counterfactuals,
-        seconds=document.seconds,
-        figures=document.figures(),
-        groups=document.by_group(),
-        classes=document.classes,
-        preview=tuple(
-            pair.model_copy(
-                update={
-                    "factual": inside(pair.factual),
-                    "counterfactual": inside(pair.counterfactual),
-                }
-            )
-            for pair in document.preview
-        ),
-    )
