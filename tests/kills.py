@@ -47,7 +47,7 @@ class Killer:
 
     def __init__(self, prepare: Callable[[Path], object], arguments: list[str], home: Path) -> None:
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["didae.cli.demo", "didae.cli.repair"])
+        self.context.set_forkserver_preload(["didae.cli.study", "didae.cli.verdicts"])
         self.arguments, self.home = arguments, home
         prepare(home / "inputs")
         self._finish(self._start("warm"))

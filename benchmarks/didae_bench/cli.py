@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from didae.cli.audit import Audit
-from didae.cli.command import Command, console
+from didae.cli.command import Command
+from didae.cli.console import console
 from didae.cli.sources import SourceConfig
+from didae.cli.study import Audit
 from didae.explainer.fit import AuditConfig
 from didae.storage import prepare_run_folder, write_text
 from didae_bench.ablations import bench_ablations

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from didae.cli.audit import Audit
 from didae.cli.sources import SourceConfig
+from didae.cli.study import Audit
 from didae.data.images import write_png
 from didae.data.square import Square
 from didae.explainer.fit import AuditConfig

@@ -12,7 +12,7 @@ import pytest
 from rich.table import Table
 
 from didae.cli import commands, main
-from didae.cli.command import console
+from didae.cli.console import console
 from didae.errors import visible
 
 DIDAE = f"{sys.executable} -c 'import didae.cli as c, sys; sys.exit(c.main())'"

@@ -13,8 +13,8 @@ from PIL import Image
 from cases.inputs import AUDIT, network
 from didae.cli import main
 from didae.cli.app import App, obstacle
-from didae.cli.repair import RepairRun
 from didae.cli.runs import run_source
+from didae.cli.verdicts import RepairRun
 from didae.repair.run import RepairConfig
 from didae.report.repair import read_repair
 from didae.teachers import Verdicts
@@ -54,7 +54,7 @@ def audited(folder: Path, classes: int) -> Path:
 
 
 def judged_names(run: Path) -> tuple[str, ...]:
-    from didae.cli.label import open_verdicts
+    from didae.cli.verdicts import open_verdicts
 
     return open_verdicts(run).names
 

@@ -18,9 +18,8 @@ from torch import nn
 from cases.inputs import AUDIT, classes, network, picture
 from cli.parts import complaint
 from didae.cli import main
-from didae.cli.audit import Audit
-from didae.cli.explain import Explain
 from didae.cli.sources import SourceConfig, rows
+from didae.cli.study import Audit, Explain
 from didae.data.images import read_image
 from didae.data.sampling import draw
 from didae.data.square import Square

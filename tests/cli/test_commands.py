@@ -13,7 +13,7 @@ import torch
 import didae
 from cli.parts import explain_flags, make_parts
 from didae.cli import COMMANDS, main
-from didae.cli import train as train_module
+from didae.cli import make as make_module
 from didae.data.square import Square
 from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
@@ -109,13 +109,13 @@ def test_training_and_fitting_on_a_folder(tmp_path, capsys) -> None:
 def test_mirror_images_and_jitter_reach_the_training_of_a_decoder(
     tmp_path, capsys, monkeypatch
 ) -> None:
-    fit, seen = train_module.fit_decoder, []
+    fit, seen = make_module.fit_decoder, []
 
     def watched(images, z, *others):
         seen.append((images, others[-1]))
         return fit(images, z, *others)
 
-    monkeypatch.setattr(train_module, "fit_decoder", watched)
+    monkeypatch.setattr(make_module, "fit_decoder", watched)
     home, folder = make_parts(tmp_path / "parts"), tmp_path / "decoder"
     flags = ["--pool=20", "--steps=2", "--batch-size=4", "--canvas=4", "--width=8"]
     flags += [f"--encoder={home / 'encoder'}", f"--folder={folder}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from didae.cli.outlook import tell_outlook
+from didae.cli.console import tell_outlook
 from didae.repair.base import Labelled
 from didae.repair.gate import Ceiling
 from didae.repair.measure import Outlook, RepairData

@@ -11,7 +11,8 @@ from cli.parts import complaint
 from didae.cli import main
 
 MODULE = """
-from didae.cli.command import Command, console
+from didae.cli.command import Command
+from didae.cli.console import console
 
 class Hello(Command):
     \"\"\"Greet somebody.

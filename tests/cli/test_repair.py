@@ -5,8 +5,8 @@ import pytest
 
 from cli.parts import complaint
 from didae.cli import main
-from didae.cli.demo import Demo
-from didae.cli.repair import RepairRun
+from didae.cli.study import Demo
+from didae.cli.verdicts import RepairRun
 from didae.config import save_yaml
 from didae.data.images import write_png
 from didae.data.square import Square

@@ -11,8 +11,8 @@ from torch import nn
 
 from cli.parts import POOL, explain_flags, make_parts
 from didae.cli import main
-from didae.cli.components import load_encoder
 from didae.cli.runs import load_run_components
+from didae.cli.sources import load_encoder
 from didae.data.square import Square
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig

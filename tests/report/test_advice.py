@@ -9,13 +9,10 @@ from typing import get_args
 import pytest
 
 from didae.cli.app import App
-from didae.cli.audit import Audit
 from didae.cli.command import Command
-from didae.cli.demo import Demo
-from didae.cli.explain import Explain
-from didae.cli.label import Label
-from didae.cli.repair import RepairRun
 from didae.cli.sources import SourceConfig
+from didae.cli.study import Audit, Demo, Explain
+from didae.cli.verdicts import Label, RepairRun
 from didae.config import save_yaml
 from didae.report.trust import Remedy, onward, remedy
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from didae.cli.report import tell
+from didae.cli.console import tell
 from didae.report import write_report
 from report.run_folder import make_run
 from report.test_html import Page

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 
-from didae.cli.command import Command, console
+from didae.cli.command import Command
+from didae.cli.console import console
 from didae.decoders.base import Decoder
 from didae.encoders.base import open_encoder
 from didae.storage import prepare_run_folder

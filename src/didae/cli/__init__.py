@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from didae.cli.command import Command
 
 COMMANDS = {
-    "demo": ("demo", "Demo", "explain and repair a biased classifier on Square"),
-    "audit": ("audit", "Audit", "find what a classifier looks at, in a folder of images"),
-    "data square": ("data", "DataSquare", "write Square as PNG files and metadata.csv"),
-    "train encoder": ("train", "TrainEncoder", "train Φ on known factors"),
-    "train decoder": ("train", "TrainDecoder", "train the decoder of an encoder"),
-    "train student": ("student", "TrainStudent", "train a student, its probe and surrogates"),
-    "fit": ("fit", "Fit", "fit a dictionary of directions"),
-    "explain": ("explain", "Explain", "make counterfactuals and a report"),
-    "label": ("label", "Label", "judge the directions of a run"),
+    "demo": ("study", "Demo", "explain and repair a biased classifier on Square"),
+    "audit": ("study", "Audit", "find what a classifier looks at, in a folder of images"),
+    "data square": ("make", "DataSquare", "write Square as PNG files and metadata.csv"),
+    "train encoder": ("make", "TrainEncoder", "train Φ on known factors"),
+    "train decoder": ("make", "TrainDecoder", "train the decoder of an encoder"),
+    "train student": ("make", "TrainStudent", "train a student, its probe and surrogates"),
+    "fit": ("make", "Fit", "fit a dictionary of directions"),
+    "explain": ("study", "Explain", "make counterfactuals and a report"),
+    "label": ("verdicts", "Label", "judge the directions of a run"),
     "app": ("app", "App", "judge and repair a run on a page"),
-    "repair": ("repair", "RepairRun", "repair the student of a judged run"),
-    "evaluate": ("evaluate", "Evaluate", "measure a student's group accuracies"),
-    "report": ("report", "Report", "write the report of a run again"),
+    "repair": ("verdicts", "RepairRun", "repair the student of a judged run"),
+    "evaluate": ("verdicts", "Evaluate", "measure a student's group accuracies"),
+    "report": ("study", "Report", "write the report of a run again"),
 }
 """Command -> module, class and one line of help."""
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from didae.cli.audit import Audit
-from didae.cli.command import RUN_FILE, Command, console
-from didae.cli.demo import Demo
-from didae.cli.repair import RepairRun
-from didae.cli.report import load_summary, require_finished
+from didae.cli.command import RUN_FILE, Command
+from didae.cli.console import console
 from didae.cli.runs import load_run_components, lost, run_source
+from didae.cli.study import Audit, Demo, load_summary, require_finished
+from didae.cli.verdicts import RepairRun
 from didae.config import load_yaml
 from didae.data.square import Square
 from didae.demo import square_repair_data

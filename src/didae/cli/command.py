@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pydantic
-import rich.console
 import tyro
-from rich.text import Text
-from typing_extensions import override
 
 from didae.cli import EXIT_CODES
 from didae.config import Config, load_yaml, save_yaml
-from didae.errors import DidaeError, ImageReadError, visible
+from didae.errors import DidaeError, ImageReadError
 from didae.storage import lock_folder, prepare_run_folder
 
 if TYPE_CHECKING:
@@ -136,17 +133,6 @@ def open_run(command: Command, folder: Path) -> None:
     require_own(command, folder)
     if not (folder / RUN_FILE).exists():
         save_yaml(command, folder / RUN_FILE)
-
-
-class _Console(rich.console.Console):
-    @override
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(visible(text), **options)
-
-
-def console() -> rich.console.Console:
-    """Give standard output, where what users wrote is shown and never obeyed."""
-    return _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def _refuse_values(end: SystemExit, flags: list[str]) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from didae.cli.audit import COMPONENTS, Audit
 from didae.cli.command import RUN_FILE
-from didae.cli.components import (
+from didae.cli.sources import (
     SHIPPED_NAME,
+    SourceConfig,
     load_decoder,
     load_dictionary,
     load_encoder,
     load_judges,
+    place,
 )
-from didae.cli.demo import Demo
-from didae.cli.explain import Explain
-from didae.cli.sources import SourceConfig, place
+from didae.cli.study import COMPONENTS, Audit, Demo, Explain
 from didae.config import load_yaml
 from didae.demo import SURROGATES, load_components
 from didae.encoders.onnx_file import split_spec

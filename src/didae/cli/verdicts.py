@@ -1,4 +1,4 @@
-"""`didae repair`: from the verdicts on a run to a student without the shortcut."""
+"""Commands on the directions of a run: `didae label`, `repair` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ import numpy as np
 import torch
 import tyro
 from pydantic import Field
+from rich.table import Table
 from typing_extensions import override
 
-from didae.cli.command import RUN_FILE, Command, console, open_run
-from didae.cli.outlook import tell_outlook
-from didae.cli.report import load_summary, publish, require_finished, tell_repair
+from didae.cli.command import RUN_FILE, Command, open_run
+from didae.cli.console import console, groups_table, tell_outlook, tell_repair
 from didae.cli.runs import load_run_components, require_found, run_recipe, run_source
 from didae.cli.sources import NONE, SourceConfig, rows
+from didae.cli.study import load_summary, publish, require_finished
 from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError
+from didae.explainer.summary import read_manifest
 from didae.repair.base import Labelled, concatenate, without
 from didae.repair.measure import (
     ONNX_FILE,
@@ -35,10 +37,120 @@ from didae.repair.measure import (
 from didae.repair.run import RepairConfig
 from didae.report.repair import read_repair
 from didae.runtime import resolve_device
-from didae.teachers import VERDICTS_FILE, Verdicts
+from didae.teachers import (
+    VERDICTS_FILE,
+    Answers,
+    Oracle,
+    Pairs,
+    Stop,
+    Teacher,
+    Terminal,
+    Undo,
+    Verdicts,
+    judge_all,
+    read_pairs,
+    square_classes,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+from didae.cli.sources import SHIPPED_NAME, load_judges
+from didae.metrics.groups import group_accuracies
+from didae.storage import prepare_run_folder, write_json
+from didae.students import (
+    accuracy_above_chance,
+    check_student,
+    finite_rows,
+    logits,
+    warn_of_constant,
+)
+
+TERMINAL, SQUARE_ORACLE = "terminal", "square-oracle"
+
+
+class Label(Command):
+    """Judge the directions of a run: causal, spurious, unclear or broken.
+
+    The verdicts go to verdicts.json in the run folder, each at once; directions that have one are
+    not asked about again.
+
+    Attributes
+    ----------
+    explained : Path
+        What didae explain or didae demo wrote.
+    teacher : str
+        terminal (you), square-oracle (knows the classes of Square), or a file of answers, JSON or
+        CSV, which name directions; those that it does not name stay open.
+    who : str
+        Your name, for the record.
+    again : bool
+        Judge the directions that others have judged as well: a second opinion, which the gate of
+        didae repair asks for where images cannot tell a right verdict from an inverted one.
+    pairs : int
+        Images and counterfactuals shown per direction.
+    """
+
+    explained: Annotated[Path, tyro.conf.Positional]
+    teacher: str = TERMINAL
+    who: str = TERMINAL
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    pairs: int = Field(default=12, ge=1)
+
+    def run(self) -> None:
+        """Judge."""
+        verdicts = open_verdicts(self.explained)
+        if self.teacher == TERMINAL:
+            self._ask(verdicts)
+        else:
+            teacher = self._known(verdicts.names)
+            if self.who != TERMINAL:
+                teacher.name = self.who
+            judge_all(teacher, self.explained, verdicts, self.pairs, self.again)
+        table = Table("direction", "verdict")
+        for direction, name in enumerate(verdicts.names):
+            table.add_row(name, verdicts[direction] or "")
+        console().print(table)
+        waiting = len(verdicts.open())
+        if waiting:
+            again = shlex.join(["didae", "label", str(self.explained)])
+            console().print(f"{waiting} not judged yet, which a repair leaves alone: {again}")
+        console().print(f"verdicts: {self.explained / VERDICTS_FILE}")
+
+    def _known(self, names: tuple[str, ...]) -> Teacher:
+        if self.teacher == SQUARE_ORACLE:
+            return Oracle(square_classes)
+        return Answers.from_file(self.teacher, names)
+
+    def _ask(self, verdicts: Verdicts) -> None:
+        person = Terminal(self.explained / "sheets", self.who)
+        pairs = read_pairs(self.explained, self.pairs)
+        while self._next(verdicts, person, pairs):
+            pass
+
+    def _next(self, verdicts: Verdicts, person: Terminal, pairs: Sequence[Pairs]) -> bool:
+        """Ask one question; say whether there is more to ask."""
+        try:
+            unjudged = verdicts.open(self.who if self.again else None)
+            if not unjudged:
+                person.confirm()
+                return False
+            direction = unjudged[0]
+            verdicts.judge(direction, person.judge(pairs[direction]), self.who)
+        except Undo:
+            verdicts.undo(self.who)
+        except Stop:
+            return False
+        return True
+
+
+def open_verdicts(folder: Path) -> Verdicts:
+    """Read the verdicts on a run, or begin."""
+    require_finished(folder)
+    dictionary = read_manifest(folder).settings.components.dictionary
+    names = [pairs.name for pairs in read_pairs(folder, 0)]
+    return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)
+
 
 NOT_REPAIRED = 3
 """Exit code where the gate refused the repair or left it undecided: the student is the original."""
@@ -201,3 +313,54 @@ class RepairRun(Command):
             unseen = concatenate(unseen, data.held_out)
         lost = data.unread if unread is None else (*data.unread, unread)
         return replace(data, held_out=unseen, origin=origin, unread=lost)
+
+
+BACKGROUND = "background"
+
+
+class Evaluate(Command):
+    """Measure a student's accuracy in every group of label and spurious attribute.
+
+    Attributes
+    ----------
+    student : str
+        square (shipped), what `didae train student` or `didae repair` wrote, or the folder of a
+        student alone.
+    source : SourceConfig
+        Which images: the test split of Square, or a folder.
+    attribute : str
+        The spurious attribute: a numeric column of metadata.csv with few values.
+    images : int
+        How many at most, drawn so that every group keeps its share.
+    json_file : Path
+        Gets the same as JSON.
+    device : str
+        auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
+    """
+
+    student: str = SHIPPED_NAME
+    source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
+    attribute: str = BACKGROUND
+    images: int = Field(default=10_000, ge=1)
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    device: str = "auto"
+
+    def run(self) -> None:
+        """Measure."""
+        student = load_judges(self.student)[0]
+        if isinstance(student, torch.nn.Module):
+            student.to(resolve_device(self.device))
+        source = self.source.open()
+        chosen = draw(source, source.labelled(rows(source, "test")), self.images, proportional=True)
+        data, chosen, _ = read_labelled(source, chosen, self.attribute)
+        check_student(student, data.images)
+        judged = logits(student, data.images)
+        good = finite_rows(student, judged, [source.ids[int(row)] for row in chosen])
+        predictions, attributes = judged[good].argmax(1), data[good].known_attributes()
+        warn_of_constant(predictions.tolist(), source.label_names)
+        accuracy_above_chance(judged[good], data[good].labels)
+        measured = group_accuracies(predictions, data[good].labels, attributes)
+        console().print(groups_table({"student": measured}, self.attribute))
+        if self.json_file is not None:
+            prepare_run_folder(self.json_file.parent)
+            write_json(self.json_file, measured.to_json())
