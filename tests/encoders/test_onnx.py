@@ -321,7 +321,7 @@ def test_settings_that_are_wrong(file: Path):
 
 def test_too_little_memory_calls_for_smaller_batches(file: Path, monkeypatch):
     encoder = OnnxEncoder(f"{file}#z")
-    session = encoder.network._session
+    session = encoder._session
 
     class Narrow:
         def run(self, outputs, inputs):
@@ -330,7 +330,7 @@ def test_too_little_memory_calls_for_smaller_batches(file: Path, monkeypatch):
             return session.run(outputs, inputs)
 
     expected = embed(encoder, SQUARE, range(8))
-    monkeypatch.setattr(encoder.network, "_session", Narrow())
+    monkeypatch.setattr(encoder, "_session", Narrow())
     torch.testing.assert_close(embed(encoder, SQUARE, range(8)), expected)
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from didae.encoders import onnx_file
-from didae.encoders.onnx import OnnxNetwork
+from didae.encoders.onnx import OnnxEncoder
 from didae.encoders.onnx_file import read_model, try_file
 from failures import one_line
 from onnx_files import Classifier
@@ -75,10 +75,10 @@ def test_a_good_file_is_asked_once(tmp_path: Path, monkeypatch):
 def test_a_file_that_is_only_wrong_is_left_to_say_so_itself(tmp_path: Path):
     path = Classifier(relu="Nonsense").save(tmp_path / "net.onnx")
     try_file(path)
-    assert "Nonsense" in one_line(lambda: OnnxNetwork(str(path)))
+    assert "Nonsense" in one_line(lambda: OnnxEncoder(str(path)))
     path.write_bytes(b"no model")
     try_file(path)
-    assert "is not an ONNX file" in one_line(lambda: OnnxNetwork(str(path)))
+    assert "is not an ONNX file" in one_line(lambda: OnnxEncoder(str(path)))
 
 
 @pytest.mark.parametrize("how", ["constant", "expand", "reshape"])

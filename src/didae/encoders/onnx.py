@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -164,8 +165,8 @@ def read_settings(model: ModelProto, path: Path) -> OnnxSettings:
     return from_mapping(OnnxSettings, {"licence": licence, **values}, where)
 
 
-class OnnxInput:
-    """The input of a graph, and how images become it."""
+class _Input:
+    """The input of a graph: its name, numbers, and batch and side where fixed; images become it."""
 
     def __init__(self, inputs: Sequence[Any], settings: OnnxSettings, name: str) -> None:
         stated = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "nothing"
@@ -230,17 +231,24 @@ class OnnxInput:
         return values.astype(self.dtype, copy=False)
 
 
-class OnnxNetwork:
-    """One value of an ONNX graph as a function of images, computed by onnxruntime."""
+@register("onnx:FILE[#OUTPUT]")
+class OnnxEncoder(Encoder):
+    """One value of an ONNX graph, ``FILE`` or ``FILE#VALUE``, as z_sem without gradient.
+
+    By default it is the first output. The fingerprint changes with any bit of the graph up to the
+    value, and with the settings; where the file lies and what comes after the value do not count:
+    a repaired head leaves it as it is.
+    """
 
     def __init__(self, spec: str, model: ModelProto | None = None) -> None:
         path, value = split_spec(spec)
         model = model or read_model(path)
-        self.name = f"onnx:{spec}"
         self.settings = read_settings(model, path)
+        super().__init__(f"onnx:{spec}", 0, None, self.settings.licence)
+        self.freeze()
         self._value = resolve(model, value, path)
         content = serialised(cut(model, self._value), self.name)
-        self.fingerprint = fingerprint(content, self.settings.model_dump(exclude={"licence"}))
+        self._fingerprint = fingerprint(content, self.settings.model_dump(exclude={"licence"}))
         self._session = start(content, self.name, torch.get_num_threads())
         output = self._session.get_outputs()[0]
         if output.type not in list(_TYPES)[:3]:
@@ -248,7 +256,7 @@ class OnnxNetwork:
                 f"{self.name}: {self._value!r} holds {output.type}, not floating-point numbers; "
                 "name another value with FILE#VALUE."
             )
-        self.input = OnnxInput(self._session.get_inputs(), self.settings, self.name)
+        self.input = _Input(self._session.get_inputs(), self.settings, self.name)
         side = self.input.side or TRIAL_SIDE
         black = torch.zeros(2, 3, side, side)
         try:
@@ -258,20 +266,18 @@ class OnnxNetwork:
             self.input.batch = self.input.batch or 1
             self.dim = self(black[:1]).shape[1]
 
-    def __deepcopy__(self, memo: object) -> OnnxNetwork:
+    def __deepcopy__(self, memo: object) -> OnnxEncoder:
         # A session cannot be copied, and need not be: nothing changes it.
         return self
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Compute the value, (b, d) of float32 without gradient, of images (b, 3, h, w) in [0, 1].
+    @property
+    def fingerprint(self) -> str:
+        """str: that of the graph up to the value, and of what is done to the images before."""
+        return self._fingerprint
 
-        Images are resized where the graph's side is fixed.
-        """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise DidaeError(
-                f"{self.name}: images have shape {tuple(images.shape)}, not (b, 3, h, w); "
-                "give a batch of colour images."
-            )
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Encode images in [0, 1]; they are resized where the graph's side is fixed."""
+        self.check(images)
         if not len(images):
             return images.new_empty(0, self.dim, dtype=torch.float32)
         inputs = self.input.prepare(images)
@@ -302,23 +308,3 @@ class OnnxNetwork:
                 "value with FILE#VALUE."
             )
         return found[: len(rows)].float()
-
-
-@register("onnx:FILE[#OUTPUT]")
-class OnnxEncoder(Encoder):
-    """A value of an ONNX graph, ``FILE`` or ``FILE#VALUE``, as z_sem without gradient."""
-
-    def __init__(self, spec: str) -> None:
-        network = OnnxNetwork(spec)
-        super().__init__(network.name, network.dim, None, network.settings.licence)
-        self.network = network
-        self.freeze()
-
-    @property
-    def fingerprint(self) -> str:
-        """str: that of the graph up to the value, and of what is done to the images before."""
-        return self.network.fingerprint
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode images in [0, 1], (b, 3, h, w) of any size, as z_sem, (b, d)."""
-        return self.network(images)

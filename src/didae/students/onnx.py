@@ -15,7 +15,6 @@ from torch import Tensor
 from didae.encoders.onnx import (
     METADATA_KEY,
     OnnxEncoder,
-    OnnxNetwork,
     OnnxSettings,
     constant,
     needed,
@@ -29,7 +28,7 @@ from didae.storage import write_bytes
 from didae.students.base import LinearHead, Reading, as_logits, register
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 _TRIALS = 6
 _SQUASHED = "Softmax Sigmoid HardSigmoid Exp Tanh"
@@ -53,7 +52,7 @@ class OnnxStudent:
     """A classifier in an ONNX file, ``FILE`` or ``FILE#VALUE``, asked through onnxruntime.
 
     Where the graph shows that the value holds probabilities, it is asked for the logits they were
-    made from.
+    made from. The fingerprint is that of the graph and of what is done to the images before.
     """
 
     def __init__(self, spec: str) -> None:
@@ -73,7 +72,7 @@ class OnnxStudent:
 class _End:
     """Where the logits of a graph are: in which value, how to read it, in which order."""
 
-    network: OnnxNetwork
+    network: OnnxEncoder
     value: str
     reading: Reading = "logits"
     turned: bool = False
@@ -83,57 +82,50 @@ def _find_logits(model: ModelProto, value: str, path: Path) -> _End:
     """Walk from the value that a user means back to logits, and prove it on images."""
     value = resolve(model, value, path)
     makers = producers(model.graph)
-    found = _walk(makers, value)
-    decided = [node for node in found.ends if node.op_type in _DECIDED.split()]
+    ends, pure = _walk(makers, value)
+    decided = [node for node in ends if node.op_type in _DECIDED.split()]
     if decided:
-        inner = _walk(makers, decided[0].input[0]).ends
+        inner = _walk(makers, decided[0].input[0])[0]
         source = inner[0].input[0] if inner else decided[0].input[0]
         raise DidaeError(
             f"{path}: {value!r} holds decisions, made by {decided[0].op_type}, not logits; "
             f"{_advice(model, source, path)}"
         )
-    whole = OnnxNetwork(f"{path}#{value}", model)
+    whole = OnnxEncoder(f"{path}#{value}", model)
     side = whole.input.side or TRIAL_SIDE
     noise = torch.rand(_TRIALS, 3, side, side, generator=generator(0, "trial"))
     images = noise * torch.linspace(0.1, 1, _TRIALS)[:, None, None, None]
     images[0], images[1] = 0, 1
     rows = whole(images).double()
     within = bool(((rows >= -1e-6) & (rows <= 1 + 1e-6)).all())
-    if found.ends and (found.pure or within):
-        end = _invert(model, rows, images, found.ends, path)
+    if ends and (pure or within):
+        end = _invert(model, rows, images, ends, path)
         if end is not None:
             logger.warning(
                 "%s: %r holds probabilities, made by %s; the logits before it, %r, are used",
-                *(path, value, found.ends[0].op_type, end.value),
+                *(path, value, ends[0].op_type, end.value),
             )
             return end
     if within and rows.shape[1] > 1 and torch.allclose(rows.sum(1), rows.new_ones(()), atol=2e-3):
         logger.warning("%s: %r holds probabilities; their logarithms are used", path, value)
         return _End(whole, value, "probabilities")
-    if not found.ends or not (found.pure or within):
+    if not ends or not (pure or within):
         return _End(whole, value)
-    kinds = " and ".join(sorted({node.op_type for node in found.ends}))
+    kinds = " and ".join(sorted({node.op_type for node in ends}))
     if within and rows.shape[1] == 1 and "Softmax" not in kinds:
         logger.warning("%s: %r, made by %s, is used as the probability", path, value, kinds)
         return _End(whole, value, "probability")
     raise DidaeError(
         f"{path}: {value!r} holds probabilities or other numbers made by {kinds}, not logits of "
-        f"classes that exclude each other; {_advice(model, found.ends[0].input[0], path)}"
+        f"classes that exclude each other; {_advice(model, ends[0].input[0], path)}"
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Walk:
-    """The nodes that squash or decide, from which a value is made without a layer in between.
+def _walk(makers: dict[str, NodeProto], value: str) -> tuple[list[NodeProto], bool]:
+    """Find the nodes that squash or decide and make a value, without a layer in between.
 
-    It is pure if it is made from nothing else.
+    Also say whether the value is made from nothing else.
     """
-
-    ends: list[NodeProto]
-    pure: bool
-
-
-def _walk(makers: dict[str, NodeProto], value: str) -> _Walk:
     ends: list[NodeProto] = []
     seen: set[str] = set()
     waiting, pure = [value], True
@@ -154,7 +146,7 @@ def _walk(makers: dict[str, NodeProto], value: str) -> _Walk:
             waiting += node.input[1:]
         else:
             pure = False
-    return _Walk(ends, pure)
+    return ends, pure
 
 
 def _invert(
@@ -162,10 +154,14 @@ def _invert(
 ) -> _End | None:
     """Find the logits from which probabilities were made; None where that is not proven."""
     source = ends[0].input[0]
+
+    def close(first: Tensor, second: Tensor) -> bool:
+        return torch.allclose(first, second, rtol=0, atol=5e-3)
+
     if len(ends) > 1 or ends[0].op_type not in ("Softmax", "Sigmoid"):
         return None
     try:
-        network = OnnxNetwork(f"{path}#{source}", model)
+        network = OnnxEncoder(f"{path}#{source}", model)
     except DidaeError:
         return None
     raw = network(images).double()
@@ -175,23 +171,19 @@ def _invert(
         pair = torch.cat([1 - made, made], 1)
         if rows.shape[1] == 2:
             same, other = pair, pair.flip(1)
-            if _close(rows, other) and not _close(rows, same):
+            if close(rows, other) and not close(rows, same):
                 return _End(network, source, turned=True)
-            if _close(other, same):  # They cannot be told from each other on these images.
+            if close(other, same):  # They cannot be told from each other on these images.
                 return None
     elif ends[0].op_type == "Sigmoid":
         return None  # Labels of their own, not classes.
-    return _End(network, source) if same is not None and _close(rows, same) else None
-
-
-def _close(first: Tensor, second: Tensor) -> bool:
-    return bool(torch.allclose(first, second, rtol=0, atol=5e-3))
+    return _End(network, source) if same is not None and close(rows, same) else None
 
 
 def _advice(model: ModelProto, source: str, path: Path) -> str:
     """Say what to ask for instead, and only what can be had."""
     try:
-        OnnxNetwork(f"{path}#{source}", model)
+        OnnxEncoder(f"{path}#{source}", model)
     except DidaeError:
         return "export the classifier with its logits, (b, classes), as the output."
     return f"ask for the logits before it: onnx:{path}#{source}"
@@ -233,11 +225,15 @@ def write_onnx_head(spec: str, head: LinearHead, target: str | Path) -> None:
         sign = torch.tensor([1.0, -1.0] if layer.turned else [-1.0, 1.0])
         weight, bias = sign[None] @ weight, sign[None] @ bias
     graph = model.graph
-    names = [_unused(graph, f"{layer.logits}.{part}") for part in ("weight", "bias")]
-    for name, tensor in zip(names, (weight, bias), strict=True):
+    taken = {item.name for item in graph.initializer} | set(producers(graph))
+    inputs = [layer.features]
+    for part, tensor in (("weight", weight), ("bias", bias)):
+        name = f"{layer.logits}.{part}"
+        while name in taken:
+            name += "_"
         values = tensor.numpy().astype(layer.weight.dtype)
         graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    inputs = [layer.features, *names]
+        inputs.append(name)
     old = producers(graph)[layer.logits]
     new = onnx.helper.make_node("Gemm", inputs, [layer.logits], old.name or None, transB=1)
     old.CopyFrom(new)
@@ -313,10 +309,3 @@ def _matrix(model: ModelProto, node: NodeProto) -> tuple[NDArray[Any], NDArray[A
         return weight, None
     bias = constant(model, node.input[2])
     return None if bias is None else (weight, options.get("beta", 1.0) * bias)
-
-
-def _unused(graph: GraphProto, name: str) -> str:
-    taken = {item.name for item in graph.initializer} | set(producers(graph))
-    while name in taken:
-        name += "_"
-    return name
