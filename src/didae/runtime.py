@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import os
 import sys
@@ -55,7 +56,9 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 def weights_like(model: object, otherwise: Tensor) -> Tensor:
     """Give a weight of a module, which has its device and its precision, else something else."""
-    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    if not isinstance(model, nn.Module):
+        return otherwise
+    weights = itertools.chain(model.parameters(), model.buffers())
     return next((weight for weight in weights if weight.is_floating_point()), otherwise)
 
 

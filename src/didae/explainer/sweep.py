@@ -147,8 +147,7 @@ class Sweep:
 
     def _encode(self, pixels: Tensor) -> Tensor:
         encoder = self.components.encoder
-        parameter = next(encoder.parameters(), pixels)
-        return encoder(pixels.to(parameter.device)).float().cpu()
+        return encoder(pixels.to(encoder.device)).float().cpu()
 
     def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Ask student and surrogates: logits (b, classes), predictions (b, surrogates)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from didae.errors import DidaeError, require
-from didae.runtime import AutoBatch
+from didae.runtime import AutoBatch, weights_like
 
 Network = Callable[[Tensor], Tensor]
 """Takes float images in [0, 1] of shape (b, 3, h, w), gives one row per image."""
@@ -92,8 +92,7 @@ def _apply(network: Callable[[Tensor], Any], images: Tensor) -> Any:
     pixels = images.float() / 255
     if isinstance(network, nn.Module):
         network.eval()
-        parameter = next(network.parameters(), None)
-        pixels = pixels if parameter is None else pixels.to(parameter.device)
+        pixels = pixels.to(weights_like(network, pixels).device)
     return network(pixels)
 
 

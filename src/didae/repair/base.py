@@ -14,6 +14,7 @@ from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.metrics.groups import Group, GroupAccuracies, group_accuracies
+from didae.runtime import weights_like
 from didae.students.base import StudentLike, finite_rows, logits
 
 
@@ -115,8 +116,8 @@ def finite(student: StudentLike, data: Labelled, what: str) -> Labelled:
 @torch.no_grad()
 def encode_images(encoder: Encoder, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
     """Encode images in chunks of 32, on the encoder's device."""
-    device = next(encoder.parameters(), images).device
-    return torch.cat([encoder(to_float(part.to(device))) for part in images.split(32)])
+    chunks = images.split(32)
+    return torch.cat([encoder(to_float(part.to(encoder.device))) for part in chunks])
 
 
 def last_linear(student: nn.Module) -> nn.Linear:
@@ -138,7 +139,7 @@ def inputs_of(
     def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         seen.append(arguments[0].detach().cpu())
 
-    device = next(student.parameters()).device
+    device = weights_like(student, images).device
     student.eval()
     hook = module.register_forward_pre_hook(look)
     try:

@@ -17,7 +17,7 @@ from didae.data.images import to_float
 from didae.encoders.base import Encoder, as_rows, open_encoder
 from didae.errors import DidaeError, reason
 from didae.randomness import generator
-from didae.runtime import AutoBatch
+from didae.runtime import AutoBatch, weights_like
 from didae.storage import fingerprint, load_component, save_component
 
 logger = logging.getLogger(__name__)
@@ -38,21 +38,17 @@ STUDENTS: dict[str, Callable[[str], StudentLike]] = {}
 Reading = Literal["logits", "probabilities", "probability"]
 """What the numbers are that a student gives; the last is one for an image, that of class 1."""
 
-TRIAL = 16
-"""Images on which a student is tried."""
-
-TOLERANCE, ROUNDING = 5e-3, 1e-3
-"""Shares of the differences between images, and of the logits themselves, by which the logits of an
-image may change from call to call: half precision and TF32 keep three digits, and other batches are
-summed in another order. A normalisation over the batch, or dropout, changes far more."""
+_TRIAL = 16  # images on which a student is tried
+# Shares of the differences between images, and of the logits themselves, by which the logits of an
+# image may change from call to call: half precision and TF32 keep three digits, and other batches
+# are summed in another order. A normalisation over the batch, or dropout, changes far more.
+_TOLERANCE, _ROUNDING = 5e-3, 1e-3
 
 _PARTS = ("weight", "bias")
 _SMALLEST = torch.finfo(torch.float32).tiny
 # What autograd calls operations that hand values on, and those of a network's last layer.
 _HANDED_ON = "View Unsafe Reshape Squeeze Unsqueeze T Transpose Permute ToCopy Clone Alias Select"
 _LAYERS = "Addmm Mm Mv Addmv Bmm Dot Convolution Mean Sum Add Sub"
-
-logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -74,10 +70,7 @@ def _ask(student: StudentLike, images: Tensor) -> Tensor:
 def _rows(student: StudentLike, images: Tensor) -> Tensor:
     """Give a student images on its device and in its precision; take one row for each."""
     pixels = to_float(images) if images.dtype == torch.uint8 else images
-    if isinstance(student, nn.Module):
-        parameter = next((p for p in student.parameters() if p.is_floating_point()), None)
-        pixels = pixels if parameter is None else pixels.to(parameter)
-    output: Any = student(pixels)
+    output: Any = student(pixels.to(weights_like(student, pixels)))
     found = getattr(output, "logits", output)
     if isinstance(found, Mapping):
         found = found.get("logits", found)
@@ -199,8 +192,8 @@ def check_student(student: StudentLike, images: Tensor) -> int:
         }
     # What all logits of an image have in common decides nothing.
     centred = values - values.mean(1, keepdim=True)
-    allowed = TOLERANCE * float((centred - centred.mean(0)).abs().max())
-    allowed += ROUNDING * float(centred.abs().max()) + 1e-6 * float(values.abs().max())
+    allowed = _TOLERANCE * float((centred - centred.mean(0)).abs().max())
+    allowed += _ROUNDING * float(centred.abs().max()) + 1e-6 * float(values.abs().max())
     for how, found in trials.items():
         change = (found - found.mean(1, keepdim=True) - centred[: len(found)]).abs()
         if not bool((change <= allowed).all()):
@@ -212,7 +205,7 @@ def check_student(student: StudentLike, images: Tensor) -> int:
     return values.shape[1]
 
 
-def spread(images: Tensor, most: int = TRIAL) -> Tensor:
+def spread(images: Tensor, most: int = _TRIAL) -> Tensor:
     """Choose images evenly from all of an ordered set."""
     if len(images) <= most:
         return images

@@ -237,7 +237,7 @@ def write_onnx_head(spec: str, head: LinearHead, target: str | Path) -> None:
     old = producers(graph)[layer.logits]
     new = onnx.helper.make_node("Gemm", inputs, [layer.logits], old.name or None, transB=1)
     old.CopyFrom(new)
-    _save(model, encoder.network.settings, target)
+    _save(model, encoder.settings, target)
 
 
 def _save(model: ModelProto, settings: OnnxSettings, target: str | Path) -> None:
