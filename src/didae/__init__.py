@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from didae.encoders.base import Encoder as Encoder
     from didae.encoders.base import ModuleEncoder as ModuleEncoder
     from didae.encoders.base import embed as embed
+    from didae.encoders.base import list_encoders as list_encoders
+    from didae.encoders.base import open_encoder as open_encoder
     from didae.encoders.factors import FactorEncoder as FactorEncoder
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
     from didae.students import fit_probe as fit_probe
     from didae.students import train_student as train_student
     from didae.students import train_surrogate as train_surrogate
+    from didae.students.names import list_students as list_students
+    from didae.students.names import open_student as open_student
     from didae.teachers import Verdicts as Verdicts
 else:
     _HOME = {
@@ -73,6 +77,8 @@ else:
         "reflect": "editing",
         "Encoder": "encoders.base",
         "embed": "encoders.base",
+        "list_encoders": "encoders.base",
+        "open_encoder": "encoders.base",
         "FactorEncoder": "encoders.factors",
         "ModuleEncoder": "encoders.base",
         "DidaeError": "errors",
@@ -90,6 +96,8 @@ else:
         "fit_probe": "students",
         "train_student": "students",
         "train_surrogate": "students",
+        "list_students": "students.names",
+        "open_student": "students.names",
         "Verdicts": "teachers",
     }
 
