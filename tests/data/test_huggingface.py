@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from didae.data.huggingface import _open, holds_dataset, open_dataset
+from didae.data import huggingface
+from didae.data.huggingface import _open, holds_dataset
 from didae.data.table import ImageTable, Reading
 from didae.errors import DidaeError, ImageReadError
 
@@ -22,6 +23,10 @@ COLUMNS = {
     "indoors": datasets.Value("bool"),
     "text": datasets.Value("string"),
 }
+
+
+def open_dataset(dataset, **options):
+    return huggingface.open_dataset(dataset, Reading(**options))
 
 
 def png(value, size=(8, 6)):

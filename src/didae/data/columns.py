@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from didae.data.table import Reading, Splits
 from didae.errors import DidaeError, nearest
 
 logger = logging.getLogger(__name__)
@@ -169,11 +170,12 @@ class Frame:
         return cls(where, columns, place, names)
 
 
-def choose_label(frame: Frame, wanted: str | None, option: str = "--label ") -> str | None:
+def choose_label(frame: Frame, reading: Reading) -> str | None:
     """Find the column of the class: `label`, or the only one that has classes or is called so."""
+    option = reading.label_option
     flag = option.strip(" =")
-    if wanted is not None or "label" in frame.columns:
-        return wanted or "label"
+    if reading.label is not None or "label" in frame.columns:
+        return reading.label or "label"
     called = re.compile("(.*_)?(labels?|class|category)", re.IGNORECASE)
     found = list(frame.class_names) or [name for name in frame.columns if called.fullmatch(name)]
     if len(found) > 1:
@@ -186,8 +188,21 @@ def choose_label(frame: Frame, wanted: str | None, option: str = "--label ") -> 
     return found[0] if found else None
 
 
+def read_columns(
+    frame: Frame,
+    reading: Reading,
+    label: str | None,
+    splits: Splits,
+    taken: Sequence[str | None] = (),
+) -> dict[str, Any]:
+    """Read labels, their names and the attributes of a table; `taken` are none of these."""
+    labels, names = read_labels(frame, label, splits)
+    attributes = _read_attributes(frame, reading.attributes, (label, *taken))
+    return {"labels": labels, "label_names": names, "attributes": attributes}
+
+
 def read_labels(
-    frame: Frame, label: str | None, splits: Mapping[str, NDArray[np.int64]]
+    frame: Frame, label: str | None, splits: Splits
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
     """Read the column of the class; a split without any stays unlabelled, which is said."""
     if label is None:
@@ -212,7 +227,7 @@ def read_labels(
     return (None, ()) if unknown.all() else (labels, names)
 
 
-def read_attributes(
+def _read_attributes(
     frame: Frame, wanted: Sequence[str] | None, taken: Sequence[str | None]
 ) -> dict[str, NDArray[np.float64]]:
     """Read the attributes: those that are wanted, or every column of numbers without a hole.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.columns import Frame, choose_label, read_attributes, read_frame, read_labels
+from didae.data.columns import Frame, choose_label, read_columns, read_frame
 from didae.data.images import FOREIGN, IMAGE_SUFFIXES, check_image, read_image, stacked
 from didae.data.table import ImageTable, Reading, sift
 from didae.errors import DidaeError, ImageReadError, visible
@@ -238,29 +238,19 @@ def _from_tables(
             splits[split] = np.arange(start, len(names))
         frames.append(frame)
     frame = Frame.joined(str(folder), frames)
-    label = choose_label(frame, reading.label, reading.label_option)
+    label = choose_label(frame, reading)
     column = None
     if not splits:
         column, splits = _splits_of_column(frame, (label, *(reading.attributes or ())))
         paths = [_split_of_path(name) for name in names]
-        splits = splits or ({} if None in paths else _rows(paths))
-    labels, label_names = read_labels(frame, label, splits)
+        splits = splits or ({} if None in paths else rows_of_splits(paths))
     if label is None:
         logger.warning(
             "%s has no column label: the images have no classes (%s chooses a column)",
             *(frame.where, reading.label_option.strip(" =")),
         )
-    taken = (FILE_NAME, label, column)
-    return table_of_files(
-        folder,
-        names,
-        reading,
-        place=frame.place,
-        labels=labels,
-        label_names=label_names,
-        attributes=read_attributes(frame, reading.attributes, taken),
-        splits=splits,
-    )
+    columns = read_columns(frame, reading, label, splits, (FILE_NAME, column))
+    return table_of_files(folder, names, reading, place=frame.place, splits=splits, **columns)
 
 
 def _splits_of_column(
@@ -276,7 +266,7 @@ def _splits_of_column(
             if None in splits:
                 what = "is no split; write train, validation or test"
                 raise frame.error(name, splits.index(None), what)
-            return name, _rows(splits)
+            return name, rows_of_splits(splits)
     return None, {}
 
 
@@ -285,7 +275,7 @@ def _split_of_path(name: str) -> str | None:
     return split_alone(name.partition("/")[0]) if "/" in name else None
 
 
-def _rows(splits: Sequence[str | None]) -> dict[str, NDArray[np.int64]]:
+def rows_of_splits(splits: Sequence[str | None]) -> dict[str, NDArray[np.int64]]:
     """Give the rows of each split."""
     found = dict.fromkeys(split for split in splits if split)
     return {
@@ -306,7 +296,7 @@ def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> 
         reading,
         labels=labels if label_names else None,
         label_names=tuple(label_names),
-        splits=_rows([entry.split for entry in entries]),
+        splits=rows_of_splits([entry.split for entry in entries]),
     )
 
 

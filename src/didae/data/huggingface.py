@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.columns import Frame, choose_label, read_attributes, read_labels
-from didae.data.folder import split_alone
+from didae.data.columns import Frame, choose_label, read_columns
+from didae.data.folder import rows_of_splits, split_alone
 from didae.data.images import IMAGE_SUFFIXES, decode_image, read_image, stacked
-from didae.data.table import ImageTable, OnError, Reading, sift
-from didae.errors import DidaeError, ImageReadError, require
+from didae.data.table import ImageTable, Reading, sift
+from didae.errors import DidaeError, ImageReadError, reason, require
 
-WHOLE: Final = "all"
-"""What a data set without splits is called in ids."""
+_WHOLE: Final = "all"  # What a data set without splits is called in ids.
 
 
 def open_saved(folder: Path, reading: Reading) -> ImageTable:
@@ -37,42 +34,27 @@ def open_saved(folder: Path, reading: Reading) -> ImageTable:
             f"{folder} holds no data set that `save_to_disk` of `datasets` wrote, and no Parquet "
             "files with a column of images"
         )
+    files = {} if _is_saved(folder) else _parquet_splits(folder)
     datasets = _library()
     try:
-        if _is_saved(folder):
+        if not files:
             dataset = datasets.load_from_disk(str(folder))
         else:
-            files = _parquet_splits(folder)
             dataset = datasets.load_dataset("parquet", data_files=files)
-            if [*dataset] == [WHOLE]:
-                dataset = dataset[WHOLE]
-    except DidaeError:
-        raise
+            dataset = dataset[_WHOLE] if [*dataset] == [_WHOLE] else dataset
     # Damaged files make the library raise errors of many kinds.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DidaeError(f"cannot read data set {folder}: {reason}; save it again") from error
+        raise DidaeError(
+            f"cannot read data set {folder}: {reason(error)}; save it again"
+        ) from error
     return _open(dataset, reading, files=False, where=str(folder))
 
 
-def open_dataset(
-    dataset: Any,
-    size: int | None = None,
-    on_error: OnError | None = None,
-    *,
-    label: str | None = None,
-    attributes: Sequence[str] | None = None,
-) -> ImageTable:
+def open_dataset(dataset: Any, reading: Reading) -> ImageTable:
     """Open a loaded `datasets.Dataset` or `DatasetDict` with one column of images.
 
-    The arguments are those of `ImageTable.from_folder`; only "skip" looks at images beforehand.
-    Images may be files that the data set names by their path.
+    Only "skip" looks at images beforehand. Images may be files that the data set names by path.
     """
-    return open_loaded(dataset, Reading(size, on_error, label, attributes))
-
-
-def open_loaded(dataset: Any, reading: Reading) -> ImageTable:
-    """Open a loaded data set as `open_dataset` does."""
     return _open(dataset, reading, files=True, where="the data set")
 
 
@@ -90,23 +72,16 @@ def _parquet_files(folder: Path) -> list[Path]:
     """List the Parquet files of a snapshot of the Hub; none where the first has no images."""
     homes, level = [folder], [folder]
     for _ in range(2):
-        level = [path for home in level for path in sorted(home.iterdir()) if _may_hold(path)]
+        inner = [path for home in level for path in sorted(home.iterdir())]
+        level = [path for path in inner if not path.name.startswith(".") and path.is_dir()]
+        # A folder whose first file is an image holds no others.
+        first = (next((e.name for e in os.scandir(path) if e.is_file()), "") for path in level)
+        kinds = [Path(name).suffix.lower() for name in first]
+        level = [p for p, kind in zip(level, kinds, strict=True) if kind not in IMAGE_SUFFIXES]
         homes += level
-    files = [
-        path
-        for home in homes
-        for path in sorted(home.glob("*.parquet"))
-        if path.name != "metadata.parquet"
-    ]
+    files = [path for home in homes for path in sorted(home.glob("*.parquet"))]
+    files = [path for path in files if path.name != "metadata.parquet"]
     return files if files and _parquet_has_images(files[0]) else []
-
-
-def _may_hold(path: Path) -> bool:
-    """Say whether Parquet files may be in a path: a folder whose first file is no image."""
-    if path.name.startswith(".") or not path.is_dir():
-        return False
-    first = next((entry for entry in os.scandir(path) if entry.is_file()), None)
-    return first is None or Path(first.name).suffix.lower() not in IMAGE_SUFFIXES
 
 
 def _parquet_has_images(path: Path) -> bool:
@@ -129,7 +104,7 @@ def _parquet_splits(folder: Path) -> dict[str, list[str]]:
         parts = path.relative_to(folder).parts[:-1]
         stem = re.sub(r"([-_.]\d{5}-of-\d{5}.*|[-_.]?\d+)$", "", path.stem)
         names = [name for name in (stem, *reversed(parts)) if split_alone(name)]
-        split = names[0] if names else (stem or WHOLE)
+        split = names[0] if names else (stem or _WHOLE)
         homes.add("/".join(part for part in parts if part not in (split, "data")))
         splits.setdefault(re.sub(r"\W", "_", split), []).append(str(path))
     if len(homes) > 1:
@@ -148,34 +123,14 @@ def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable
         name: part.select_columns([image]).cast_column(image, undecoded)
         for name, part in parts.items()
     }
-    frames = [_frame(name, part, image, where) for name, part in parts.items()]
-    frame = Frame.joined(where, frames)
-    splits = _splits(parts)
-    label = choose_label(frame, reading.label, reading.label_option)
-    labels, label_names = read_labels(frame, label, splits)
+    frame = Frame.joined(where, [_frame(name, part, image, where) for name, part in parts.items()])
     places = [(name, row) for name, part in parts.items() for row in range(len(part))]
     ids = tuple(f"{name}/{row:08d}" for name, row in places)
-    table = ImageTable(
-        ids,
-        _reader(pictures, places, ids, reading, files),
-        labels,
-        label_names,
-        read_attributes(frame, reading.attributes, (label,)),
-        splits,
-        next(iter(parts.values())).info.license or "",
-    )
-    if reading.on_error == "skip":
-        return sift(table, lambda row: table.read([row]), strict=False)
-    return table
+    called = {name: split_alone(name) or name for name in parts}
+    splits = rows_of_splits([called[name] for name, _ in places])
+    # A whole data set is often called by a name that is no split.
+    splits = splits if len(parts) > 1 or {*splits} <= {"train", "validation", "test"} else {}
 
-
-def _reader(
-    pictures: Mapping[str, Any],
-    places: Sequence[tuple[str, int]],
-    ids: Sequence[str],
-    reading: Reading,
-    files: bool,
-) -> Callable[[list[int]], Tensor]:
     def read_one(row: int) -> Tensor:
         split, number = places[row]
         (content,) = pictures[split][number].values()
@@ -193,7 +148,16 @@ def _reader(
     def read(rows: list[int]) -> Tensor:
         return stacked([read_one(row) for row in rows], [ids[row] for row in rows], reading.size)
 
-    return read
+    table = ImageTable(
+        ids,
+        read,
+        splits=splits,
+        license=next(iter(parts.values())).info.license or "",
+        **read_columns(frame, reading, choose_label(frame, reading), splits),
+    )
+    if reading.on_error == "skip":
+        return sift(table, read_one, strict=False)
+    return table
 
 
 def _library() -> Any:
@@ -205,7 +169,7 @@ def _parts(dataset: Any, where: str) -> dict[str, Any]:
     if isinstance(dataset, _library().DatasetDict):
         parts = {str(name): part for name, part in dataset.items() if len(part)}
     elif isinstance(dataset, _library().Dataset):
-        parts = {str(dataset.split or WHOLE): dataset} if len(dataset) else {}
+        parts = {str(dataset.split or _WHOLE): dataset} if len(dataset) else {}
     else:
         raise DidaeError(
             f"{type(dataset).__name__} is no data set that can be read by rows; give a "
@@ -250,31 +214,13 @@ def _image_column(parts: Mapping[str, Any], where: str) -> str:
 def _frame(split: str, part: Any, image: str, where: str) -> Frame:
     datasets = _library()
     columns: dict[str, Sequence[object]] = {}
+    names: dict[str, tuple[str, ...]] = {}
     for name, kind in part.features.items():
-        if isinstance(kind, (datasets.Value, datasets.ClassLabel)) and name != image:
-            columns[name] = list(part[name])
-        elif name != image:  # Lists and further images are neither classes nor numbers.
-            columns[name] = [kind] * len(part)
-    named = "" if split == WHOLE else f"split {split!r}, "
-    names = {
-        name: tuple(kind.names)
-        for name, kind in part.features.items()
-        if isinstance(kind, datasets.ClassLabel)
-    }
+        if name != image:  # Lists and further images are neither classes nor numbers.
+            plain = isinstance(kind, (datasets.Value, datasets.ClassLabel))
+            columns[name] = list(part[name]) if plain else [kind] * len(part)
+        if isinstance(kind, datasets.ClassLabel):
+            names[name] = tuple(kind.names)
+    named = "" if split == _WHOLE else f"split {split!r}, "
     rows = columns or {"": [None] * len(part)}
     return Frame(where, rows, lambda row: f"{where}, {named}row {row}", names)
-
-
-def _splits(parts: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
-    """Give the rows of each split, counted through all; none for a data set that is no split."""
-    called = {name: split_alone(name) or name for name in parts}
-    if len(parts) == 1 and called[next(iter(parts))] not in ("train", "validation", "test"):
-        return {}
-    rows: dict[str, NDArray[np.int64]] = {}
-    start = 0
-    for name, part in parts.items():
-        own = np.arange(start, start + len(part))
-        before = rows.get(called[name])
-        rows[called[name]] = own if before is None else np.concatenate([before, own])
-        start += len(part)
-    return rows

@@ -42,10 +42,9 @@ IMAGE_SUFFIXES: Final = frozenset(ending for group in _ENDINGS.values() for endi
 MAX_PIXELS: Final = 50_000_000
 """Largest width x height that is decoded unless told otherwise."""
 
-MAX_RUN_PIXELS: Final = 2048 * 2048
-MAX_RUN_BYTES: Final = 32 << 20
-"""Of an image inside a run folder: decoders draw far smaller ones."""
-
+# Of an image inside a run folder: decoders draw far smaller ones.
+_MAX_RUN_PIXELS: Final = 2048 * 2048
+_MAX_RUN_BYTES: Final = 32 << 20
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 # Deflate packs at most 1,032 to 1, and Pillow unpacks at most 1 MiB of text.
 _PACKED_TEXT: Final = (1 << 20) // 1032
@@ -131,8 +130,7 @@ def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_
     DidaeError
         If `size` is not positive.
     """
-    _check_size(size)
-    return _opened(Path(path), str(path), max_pixels, lambda image: to_tensor(_to_rgb(image), size))
+    return _read(Path(path), str(path), size, max_pixels)
 
 
 def read_run_image(folder: str | Path, name: str) -> Tensor:
@@ -149,22 +147,20 @@ def read_run_image(folder: str | Path, name: str) -> Tensor:
             # What is not there is left to the reader, which says so; pipes would wait for ever.
             path = found if found.is_file() or not found.exists() else None
             size = found.stat().st_size if found.is_file() else 0
-    if path is None or size > MAX_RUN_BYTES:
+    if path is None or size > _MAX_RUN_BYTES:
         reason = "is larger than any image of a run" if path else "is no file inside the folder"
         raise DidaeError(
             f"{folder}: the run names the image {name!r}, which {reason}, and it was not opened: "
             "make the run again, or fetch the whole folder from where it was made"
         )
-    return read_image(path, max_pixels=MAX_RUN_PIXELS)
+    return read_image(path, max_pixels=_MAX_RUN_PIXELS)
 
 
 def decode_image(
     content: bytes, name: str, size: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:
     """Read the content of an image file by the rules of `read_image`; errors call it `name`."""
-    _check_size(size)
-    file = io.BytesIO(content)
-    return _opened(file, name, max_pixels, lambda image: to_tensor(_to_rgb(image), size))
+    return _read(io.BytesIO(content), name, size, max_pixels)
 
 
 def picture_to_tensor(
@@ -172,7 +168,7 @@ def picture_to_tensor(
 ) -> UInt8[Tensor, "3 h w"]:
     """Turn a picture that Pillow has opened into bytes, by the rules of `read_image` from 2 on."""
     try:
-        return to_tensor(_to_rgb(image), size)
+        return _to_tensor(_to_rgb(image), size)
     except Exception as error:
         raise ImageReadError(f"cannot read {name}: {reason(error)}") from error
 
@@ -182,21 +178,13 @@ def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
     _opened(Path(path), str(path), max_pixels, lambda _: None)
 
 
-def to_tensor(image: Image.Image, size: int | None = None) -> Tensor:
-    """Turn an RGB picture into a uint8 tensor (3, h, w), cut to a square if there is a size."""
-    if size is not None:
-        # This resizes the centre only, so that a 1 x 1 000 000 image does not grow huge.
-        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
-    return torch.as_tensor(np.array(image)).permute(2, 0, 1).contiguous()
-
-
 def resized(images: UInt8[Tensor, "b 3 h w"], size: int | None) -> UInt8[Tensor, "b 3 size size"]:
-    """Cut and resize images as `to_tensor` does, but those that have the size already."""
+    """Cut and resize images as `read_image` does, but those that have the size already."""
     if size is None or images.shape[2:] == (size, size):
         return images
     square = images.new_empty((len(images), 3, size, size))
     for place, image in enumerate(images):
-        square[place] = to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy()), size)
+        square[place] = _to_tensor(Image.fromarray(image.permute(1, 2, 0).numpy()), size)
     return square
 
 
@@ -271,9 +259,20 @@ def write_png(image: Tensor, path: str | Path) -> None:
     write_bytes(path, png_bytes(image))
 
 
-def _check_size(size: int | None) -> None:
+def _read(
+    file: Path | io.BytesIO, name: str, size: int | None, max_pixels: int
+) -> UInt8[Tensor, "3 h w"]:
     if size is not None and size < 1:
         raise DidaeError(f"size must be at least 1 pixel, got {size}")
+    return _opened(file, name, max_pixels, lambda image: _to_tensor(_to_rgb(image), size))
+
+
+def _to_tensor(image: Image.Image, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
+    """Turn an RGB picture into a uint8 tensor (3, h, w), cut to a square if there is a size."""
+    if size is not None:
+        # This resizes the centre only, so that a 1 x 1 000 000 image does not grow huge.
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return torch.as_tensor(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _opened(
@@ -292,8 +291,8 @@ def _opened(
                 return work(image)
     # Damaged files make Pillow's readers raise almost any built-in exception.
     except Exception as error:
-        name, reason = visible(name).replace("\n", r"\n"), _reason(error, file)
-        raise ImageReadError(f"cannot read image {name}: {reason}") from error
+        name = visible(name).replace("\n", r"\n")
+        raise ImageReadError(f"cannot read image {name}: {_reason(error, file)}") from error
 
 
 def _open(file: Path | io.BytesIO, max_pixels: int) -> ImageFile.ImageFile:
@@ -328,20 +327,11 @@ def _without_text(content: bytes) -> bytes:
 
 
 def _reason(error: Exception, file: Path | io.BytesIO) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return _foreign(file)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _foreign(file: Path | io.BytesIO) -> str:
-    """Say what a file is that is not read, and what to do about it."""
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            head = stream.read(256)
-    else:
-        head = file.getvalue()[:256]
+    """Say why an image cannot be read; of another kind of file, what it is and what to do."""
+    if not isinstance(error, UnidentifiedImageError):
+        return (isinstance(error, OSError) and error.strerror) or reason(error)
+    with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getvalue()) as stream:
+        head = stream.read(256)
     for other in FOREIGN:
         if re.match(other.begins, head, re.DOTALL):
             return f"it is a file of another kind ({other.kind}); {other.advice}"
@@ -356,19 +346,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     # Loading first: some readers settle mode, size and transparency only then.
     image.load()
     rgb = _laid_on_white(image, packed)
+    orientation = 1
+    # TIFF files are set upright by Pillow while loading, which also clears their tag.
+    with suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION, 1)
     # Pillow cannot write every EXIF block back that it reads, so the picture gets the tag alone.
-    orientation = _orientation(image)
     rgb.info = {}
     rgb.getexif()[_ORIENTATION] = orientation
     return ImageOps.exif_transpose(rgb)
-
-
-def _orientation(image: Image.Image) -> int:
-    # TIFF files are set upright by Pillow while loading, which also clears their tag.
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001
-        return 1
 
 
 def _laid_on_white(image: Image.Image, packed: str) -> Image.Image:

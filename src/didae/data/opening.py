@@ -6,7 +6,6 @@ import copy
 import shlex
 import tarfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from didae.data.columns import Frame, read_labels
 from didae.data.folder import is_hidden, open_own, unwrapped
-from didae.data.huggingface import open_loaded
+from didae.data.huggingface import open_dataset
 from didae.data.images import picture_to_tensor, resized, stacked, to_uint8
 from didae.data.known import DATASETS, idx_place, recognise
 from didae.data.table import ImageTable, Reading, changed
@@ -52,7 +51,7 @@ def open_images(images: Any, size: int | None = None, labels: Any = None) -> Ima
     if isinstance(images, (str, Path)):
         table = open_folder(Path(images), reading)
     elif type(images).__module__.partition(".")[0] == "datasets":
-        table = open_loaded(images, reading)
+        table = open_dataset(images, reading)
     elif column is not None:
         raise DidaeError(
             f"labels={column!r} names a column, and these images have none: give a label an image"
@@ -62,27 +61,24 @@ def open_images(images: Any, size: int | None = None, labels: Any = None) -> Ima
     elif isinstance(images, (Tensor, np.ndarray)):
         table = _kept(_to_bytes(images, "images"), _numbered(len(images)), size)
     elif isinstance(images, (list, tuple)):
-        table = _of_list(images, size)
+        ids = _numbered(len(images))
+        named = progress(zip(images, ids, strict=True), "reading images", len(images))
+        pictures = [_picture(image, f"image {name}", size) for image, name in named]
+        table = _kept(stacked(pictures, ids, size), ids, size)
     elif isinstance(images, Dataset) and not isinstance(images, IterableDataset):
         return _of_dataset(images, size, labels)
     else:
-        raise DidaeError(_refusal(images))
+        fix = f"are not understood: {_KINDS}"
+        if isinstance(images, Image.Image):
+            fix = "are a single image: put it into a list, [image]"
+        elif isinstance(images, DataLoader):
+            fix = "come in batches: give its data set, loader.dataset"
+        elif hasattr(images, "__iter__"):
+            fix = f"cannot be read by rows: give list(images), or {_KINDS.removeprefix('give ')}"
+        raise DidaeError(f"images of type {type(images).__name__} {fix}")
     if labels is None or column is not None:
         return table
     return changed(table, **_classes(labels, len(table)))
-
-
-def _refusal(images: Any) -> str:
-    kind = f"images of type {type(images).__name__}"
-    if isinstance(images, Image.Image):
-        return f"{kind} are a single image: put it into a list, [image]"
-    if isinstance(images, DataLoader):
-        return f"{kind} come in batches: give its data set, loader.dataset"
-    if hasattr(images, "__iter__"):
-        return (
-            f"{kind} cannot be read by rows: give list(images), or {_KINDS.removeprefix('give ')}"
-        )
-    return f"{kind} are not understood: {_KINDS}"
 
 
 def _numbered(count: int) -> tuple[str, ...]:
@@ -107,13 +103,10 @@ def _classes(labels: Any, count: int, names: Any = ()) -> dict[str, Any]:
 
 
 def _of_size(table: ImageTable, size: int) -> ImageTable:
-    """Give the images of a table another size; whatever else it is, it stays."""
-
     def read(rows: list[int]) -> Tensor:
         return resized(table.read(rows), size)
 
-    found = copy.copy(table)
-    # The class is frozen.
+    found = copy.copy(table)  # Whatever else it is, it stays; but its class is frozen.
     found.__dict__["read"] = read
     return found
 
@@ -122,16 +115,12 @@ def _kept(images: UInt8[Tensor, "n c h w"], ids: tuple[str, ...], size: int | No
     return ImageTable(ids, lambda rows: resized(images[rows].expand(-1, 3, -1, -1), size))
 
 
-def _of_list(images: Sequence[Any], size: int | None) -> ImageTable:
-    ids = _numbered(len(images))
-    named = progress(zip(images, ids, strict=True), "reading images", len(images))
-    pictures = [_picture(image, f"image {name}", size) for image, name in named]
-    return _kept(stacked(pictures, ids, size), ids, size)
-
-
 def _of_dataset(dataset: Any, size: int | None, labels: Any) -> ImageTable:
     """Read items once where they hold labels; images are read again when they are asked for."""
-    ids = _numbered(_length(dataset))
+    kind = type(dataset).__name__
+    if not hasattr(dataset, "__len__"):
+        raise DidaeError(f"{kind} has no length: write __len__ for it, or {_KINDS}")
+    ids = _numbered(len(dataset))
 
     def item(row: int) -> tuple[Tensor, list[Any]]:
         try:
@@ -148,8 +137,8 @@ def _of_dataset(dataset: Any, size: int | None, labels: Any) -> ImageTable:
     first, beside = item(0)
     if len(beside) > 1 and labels is None:
         raise DidaeError(
-            f"the items of {type(dataset).__name__} have {1 + len(beside)} parts, and it is not "
-            "clear which is the label: give pairs of image and label, or labels=..."
+            f"the items of {kind} have {1 + len(beside)} parts, and it is not clear which is the "
+            "label: give pairs of image and label, or labels=..."
         )
     looked = len(ids) if beside and labels is None else min(len(ids), _PROBED)
     cells: list[Any] = []
@@ -157,8 +146,7 @@ def _of_dataset(dataset: Any, size: int | None, labels: Any) -> ImageTable:
         image, parts = item(row)
         if row < _PROBED and not torch.equal(image, item(row)[0]):
             raise DidaeError(
-                f"{type(dataset).__name__} gives another image {ids[row]} each time: leave random "
-                "transforms out"
+                f"{kind} gives another image {ids[row]} each time: leave random transforms out"
             )
         stacked([first, image], [ids[0], ids[row]], size)
         cells += parts[:1]
@@ -173,14 +161,6 @@ def _of_dataset(dataset: Any, size: int | None, labels: Any) -> ImageTable:
     return changed(table, **_classes(cells, len(ids), getattr(inner, "classes", ())))
 
 
-def _length(dataset: Any) -> int:
-    try:
-        return len(dataset)
-    except TypeError as error:
-        kind = type(dataset).__name__
-        raise DidaeError(f"{kind} has no length: write __len__ for it, or {_KINDS}") from error
-
-
 def _picture(image: Any, name: str, size: int | None) -> UInt8[Tensor, "3 h w"]:
     if isinstance(image, Image.Image):
         return picture_to_tensor(image, name, size)
@@ -191,49 +171,46 @@ def _picture(image: Any, name: str, size: int | None) -> UInt8[Tensor, "3 h w"]:
         )
     if image.ndim == 2:
         image = image[None] if isinstance(image, Tensor) else image[..., None]
-    batch = _to_bytes(image[None], name, "image").expand(-1, 3, -1, -1)
+    batch = _to_bytes(image[None], name, single=True).expand(-1, 3, -1, -1)
     return resized(batch, size)[0]
 
 
 def _to_bytes(
-    images: Tensor | NDArray[Any], name: str, word: str = "images"
+    images: Tensor | NDArray[Any], name: str, single: bool = False
 ) -> UInt8[Tensor, "n c h w"]:
     """Check a batch of images, or of a single one, and give it as bytes, channels first."""
-    first, single = isinstance(images, Tensor), word == "image"
-    shape = tuple(images.shape)[single:]
-    said = f"{name} of shape {shape}"
-    order = ("3, height, width" if first else "height, width, 3").split(", ")
-    wanted = f"({', '.join(order if single else ['n', *order])})"
+    first = isinstance(images, Tensor)
+    said = f"{name} of shape {tuple(images.shape)[single:]}"
+    wanted = f"({'' if single else 'n, '}{'3, height, width' if first else 'height, width, 3'})"
     if images.ndim != 4:
-        hint = (
-            "; a single image goes into a list, [image]" if images.ndim == 3 and not single else ""
-        )
+        hint = "; a single image goes into a list, [image]" if images.ndim == 3 else ""
         raise ImageReadError(f"{said}: give {wanted}, or 1 channel instead of 3{hint}")
     here, there = (images.shape[1], images.shape[3])[:: 1 if first else -1]
     if here in (1, 3) and there in (1, 3):
+        raise ImageReadError(f"{said} may have channels first or last: give a list of PIL images")
+    if there in (1, 3):
+        order = ("0, 3, 1, 2" if first else "0, 2, 3, 1") if not single else ""
+        order = order or ("2, 0, 1" if first else "1, 2, 0")
+        turn = f"{'image' if single else 'images'}.{'permute' if first else 'transpose'}({order})"
         raise ImageReadError(
-            f"{said} may have their channels first or last: give a list of PIL images"
+            f"{said}: the channels are {'last' if first else 'first'}; give {turn}"
         )
     if here not in (1, 3):
-        turned = {True: "permute(2, 0, 1)", False: "transpose(1, 2, 0)"}
-        if not single:
-            turned = {True: "permute(0, 3, 1, 2)", False: "transpose(0, 2, 3, 1)"}
-        fix = f"give {wanted}, 3 channels or 1"
-        if there in (1, 3):
-            fix = f"the channels are {'last' if first else 'first'}; give {word}.{turned[first]}"
-        raise ImageReadError(f"{said}: {fix}")
+        raise ImageReadError(f"{said}: give {wanted}, 3 channels or 1")
+    kind = str(images.dtype).removeprefix("torch.") if first else images.dtype.name
+    if kind not in ("uint8", "float16", "bfloat16", "float32", "float64"):
+        raise ImageReadError(
+            f"{name} of type {kind} have no known range: give uint8 from 0 to 255, or floats from "
+            "0 to 1"
+        )
     if isinstance(images, np.ndarray):
-        if images.dtype.kind not in "uf" or images.dtype == np.longdouble:
-            raise ImageReadError(_unknown_range(name, images.dtype))
         # Torch takes no negative strides, no foreign byte order, and warns of what is read-only.
         images = images.astype(images.dtype.newbyteorder("="), copy=not images.flags.writeable)
         images = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     images = images.detach().cpu()
-    if images.dtype == torch.uint8:
-        return images
-    if not images.is_floating_point():
-        raise ImageReadError(_unknown_range(name, images.dtype))
-    low, high = (float(value) for value in images.aminmax()) if images.numel() else (0.0, 0.0)
+    if images.dtype == torch.uint8 or not images.numel():
+        return images.to(torch.uint8)
+    low, high = (float(value) for value in images.aminmax())
     if not np.isfinite([low, high]).all():
         raise ImageReadError(f"{name} of floats: they contain NaN or infinite values")
     if low < -_TOLERANCE or high > 1 + _TOLERANCE:
@@ -244,13 +221,6 @@ def _to_bytes(
             f"{name} of floats from {low:g} to {high:g}, which must be from 0 to 1: {fix}"
         )
     return to_uint8(images)
-
-
-def _unknown_range(name: str, kind: Any) -> str:
-    return (
-        f"{name} of type {str(kind).removeprefix('torch.')} have no known range: give uint8 from 0 "
-        "to 255, or floats from 0 to 1"
-    )
 
 
 def open_folder(folder: Path, reading: Reading, name: str | None = None) -> ImageTable:
