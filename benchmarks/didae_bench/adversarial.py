@@ -8,24 +8,102 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from didae.data.images import to_float, to_uint8
 from didae.data.square import Square
-from didae.decoders.base import StochasticCode
+from didae.decoders.base import Decoder, StochasticCode
+from didae.decoders.sampling import euler, flow_times
 from didae.demo import SquareRecipe, load_components
 from didae.metrics.images import outputs
 from didae.randomness import standard_normal
 from didae.runtime import progress
-from didae.storage import fingerprint, write_json
+from didae.storage import fingerprint
 from didae.students import margin
-from didae_bench.attacks import attack, drawing
 from didae_bench.cases import SPURIOUS
 from didae_bench.explainers.pgd import PGD, PGDConfig
-from didae_bench.figures import Figures
-from didae_bench.ledger import Ledger, Measurement
+from didae_bench.figures import Figures, Ledger, Measurement, register
+from didae_bench.reflection import Audit, Victim
 from didae_bench.square import decode
-from didae_bench.victims import Audit, Victim
+
+CHUNK = 32
+
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""Perturbation (b, ...) and the rows (b,) it is of -> float images in [0, 1], with gradients."""
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""Images and their rows -> what to maximise, (b,)."""
+
+Done = Callable[[Tensor, Tensor], Tensor]
+"""Images and their rows -> which are good enough to stop, bool (b,)."""
+
+
+def attack(
+    draw: Draw,
+    score: Score,
+    start: Float[Tensor, "n ..."],
+    radius: Float[Tensor, " n"],
+    steps: int,
+    done: Done | None = None,
+) -> Float[Tensor, "n ..."]:
+    """Follow the gradient, scaled to unit length, and stay in the ball (PGD in L2).
+
+    A step is 2.5 radius / steps long, as is usual (Madry et al. 2018), so the surface is reached.
+    """
+    parts = torch.arange(len(start)).split(CHUNK)
+    return torch.cat([_ascend(draw, score, start, radius, steps, done, part) for part in parts])
+
+
+def _ascend(
+    draw: Draw,
+    score: Score,
+    start: Tensor,
+    radius: Tensor,
+    steps: int,
+    done: Done | None,
+    rows: Tensor,
+) -> Tensor:
+    moved, length = start[rows].clone(), radius[rows]
+    moving = torch.arange(len(rows))
+    for _ in range(steps):
+        perturbation = moved[moving].requires_grad_()
+        with torch.enable_grad():
+            images = draw(perturbation, rows[moving])
+            (gradient,) = torch.autograd.grad(score(images, rows[moving]).sum(), perturbation)
+        if done is not None:
+            unfinished = ~done(images.detach(), rows[moving])
+            moving, gradient = moving[unfinished], gradient[unfinished]
+        if not len(moving):
+            break
+        step = 2.5 * length[moving] / steps
+        ascended = moved[moving] + _scaled(gradient, step / _norm(gradient).clamp_min(1e-12))
+        far = (length[moving] / _norm(ascended).clamp_min(1e-12)).clamp_max(1)
+        moved[moving] = _scaled(ascended, far)
+    return moved
+
+
+def drawing(
+    decoder: Decoder, z: Float[Tensor, "b d"], code: StochasticCode
+) -> Float[Tensor, "b 3 h w"]:
+    """Decode as `Decoder.decode` does with a flow and Euler's method, but with gradients."""
+    drawn = decoder.condition(z)
+
+    def velocity(x: Tensor, time: float) -> Tensor:
+        return decoder.network(x, x.new_full((len(x),), time), drawn)
+
+    times = flow_times(decoder.sampler.steps)[::-1]
+    return ((euler(velocity, code.noise, times) + code.residual + 1) / 2).clamp(0, 1)
+
+
+def _norm(values: Tensor) -> Tensor:
+    return values.flatten(1).norm(dim=1)
+
+
+def _scaled(values: Tensor, factor: Tensor) -> Tensor:
+    """Multiply every row by its own factor."""
+    return values * factor.view(-1, *[1] * (values.ndim - 1))
+
 
 STEPS = 10  # of an attack through the decoder
 PIXELS = PGDConfig(radius=128 / 255, step=4 / 255, iterations=40, stop=True)
@@ -48,7 +126,8 @@ TARGETS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
-def bench_adversarial(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+@register("adversarial", "Adversarial counterfactuals on Square")
+def bench_adversarial(quick: bool, folder: Path) -> Figures:
     """Attack the student in every way, and look at what metrics and funnel make of it."""
     components, recipe, n = load_components(), SquareRecipe(), 40 if quick else 100
     square = Square(recipe.size, recipe.seed)
@@ -68,8 +147,6 @@ def bench_adversarial(quick: bool, folder: Path, json: Path | None = None) -> Fi
     figures = Figures()
     for key, values in rows.items():
         figures.add(key, values, n, *TARGETS.get(key, (None, None)))
-    if json is not None:
-        write_json(json, figures.to_json())
     return figures
 
 
@@ -132,7 +209,7 @@ class Attacker:
         audit = self.victim.audit
         if kind == "pixels":
             ids = [audit.square.ids[index] for index in audit.indices]
-            attacked = PGD(PIXELS).explain(
+            attacked = PGD(PIXELS)(
                 audit.images, self.victim.student, self.victim.targets, self.victim.seed, ids
             )
             return attacked.images[:, 0]

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from didae.cli.sources import SourceConfig
+from didae.cli.study import Audit
 from didae.data.table import ImageSource
 from didae.explainer.fit import AuditConfig
-from didae.storage import fingerprint, read_json, write_json
+from didae.storage import fingerprint, read_json
 from didae.students import StudentConfig, StudentNetwork, train_student
 from didae.training import TrainingConfig
-from didae_bench.figures import Figures
-from didae_bench.ledger import Ledger, Measurement
+from didae_bench.figures import Figures, Ledger, Measurement, register
 
 PHOTOGRAPHS, EXPLAINED, QUICKLY_EXPLAINED = 2000, 100, 20
 MOST_MINUTES = 40
@@ -27,17 +28,36 @@ QUICK = AuditConfig(
     surrogate=AuditConfig().surrogate.model_copy(update={"steps": 100}),
 )
 
-Audit = Callable[[Path, Path, int, int, AuditConfig], object]
+Run = Callable[[Path, Path, int, int, AuditConfig], object]
 """Takes the student's ONNX file, the folder for the run, images to learn from, images to explain
 and how; audits the same images."""
 
 
-def bench_audit(
+@register("audit", "A whole audit", data=True)
+def bench_audit(quick: bool, folder: Path, data: str | None = None) -> Figures:
+    """Time `didae audit` of labelled images."""
+    name = data or "elpv"
+    source = SourceConfig(data=name, image_size=64, on_error="late")
+
+    def audit(student: Path, folder: Path, most: int, explained: int, config: AuditConfig) -> None:
+        Audit(
+            images=name,
+            student=str(student),
+            folder=folder,
+            most=most,
+            explained=explained,
+            source=source,
+            audit=config,
+        ).run()
+
+    return time_audit(quick, folder, source.open(), audit)
+
+
+def time_audit(
     quick: bool,
     folder: Path,
     source: ImageSource,
-    audit: Audit,
-    json: Path | None = None,
+    audit: Run,
     training: TrainingConfig = STUDENT,
     config: AuditConfig | None = None,
 ) -> Figures:
@@ -77,8 +97,6 @@ def bench_audit(
     )
     for key in sorted(measured.keys() - {"minutes", "photographs", "seconds"}):
         figures.add(f"audit_{key}", measured[key], explained)
-    if json is not None:
-        write_json(json, figures.to_json())
     return figures
 
 

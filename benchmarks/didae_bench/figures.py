@@ -1,12 +1,20 @@
-"""The figures a benchmark prints and writes, with what they should reach."""
+"""The figures a benchmark prints and writes, and what it has measured so far."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.table import Column, Table
+
+from didae.errors import DidaeError
+from didae.storage import read_json, write_json
+
+Measurement = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,3 +87,56 @@ class Figures(dict[str, Figure]):
             counts = str(figure.n), str(figure.seeds)
             table.add_row(key, f"{figure.value:.4g}", std, *counts, *needs, figure.target, mark)
         return table
+
+
+class Ledger:
+    """Measurements by name and seed."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        fresh: dict[str, Any] = {"identity": identity, "measured": {}}
+        found = read_json(path) if path.exists() else fresh
+        if found.get("identity") != identity:
+            raise DidaeError(
+                f"{path} was measured with other settings or components; choose another folder."
+            )
+        self._identity: str = identity
+        self._measured: dict[str, Measurement] = found["measured"]
+
+    def measure(self, name: str, seed: int, run: Callable[[], Measurement]) -> Measurement:
+        """Give a measurement, made now if it is not there."""
+        key = f"{name}/{seed}"
+        if key not in self._measured:
+            start = time.perf_counter()
+            values = run()
+            self._measured[key] = {"seconds": time.perf_counter() - start, **values}
+            document = {"identity": self._identity, "measured": self._measured}
+            write_json(self.path, document)
+        return self._measured[key]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What `didae bench NAME` measures, and the title of its table."""
+
+    measure: Callable[..., Figures]
+    title: str
+    folder: str
+    needs_data: bool
+
+
+BENCHMARKS: dict[str, Benchmark] = {}
+"""Benchmarks by name."""
+
+_Measure = TypeVar("_Measure", bound=Callable[..., Figures])
+
+
+def register(name: str, title: str, data: bool = False) -> Callable[[_Measure], _Measure]:
+    """Make a function that takes (quick, folder), or (quick, folder, data), a benchmark."""
+
+    def add(measure: _Measure) -> _Measure:
+        folder = "runs/bench" if name == "square" else f"runs/bench_{name}"
+        BENCHMARKS[name] = Benchmark(measure, title, folder, data)
+        return measure
+
+    return add

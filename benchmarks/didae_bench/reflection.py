@@ -1,4 +1,4 @@
-"""One edit for every ablation: reflect the background, and hold it against truth and judges."""
+"""Students of Square with their judges, and one edit of them for every ablation."""
 
 from __future__ import annotations
 
@@ -6,25 +6,146 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 from didae import editing
 from didae.data.images import to_float, to_uint8
-from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, read_factors
+from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, Square, read_factors
 from didae.decoders.base import StochasticCode
+from didae.demo import SquareRecipe, fit_judges, load_judges
 from didae.dictionaries import Dictionary
+from didae.encoders.base import embed
+from didae.explainer import Components, ExplainConfig
 from didae.metrics.flips import flip_rates
-from didae.metrics.images import psnr
-from didae.students import logits
+from didae.metrics.images import outputs, psnr
+from didae.students import Probe, StudentNetwork, logits, margin
 from didae_bench.cases import SPURIOUS
-from didae_bench.ledger import Measurement
-from didae_bench.metrics.truth import mean_change, realised
-from didae_bench.victims import Audit, Victim
+from didae_bench.figures import Measurement
+from didae_bench.metrics.truth import mean_change, realised, residue
+from didae_bench.square import STRENGTH, invert
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """Images and what does not depend on the student."""
+
+    square: Square
+    indices: Int[NDArray[np.int64], " n"]
+    components: Components
+    images: UInt8[Tensor, "n 3 64 64"]
+    z: Float[Tensor, "n d"]
+    code: StochasticCode
+    factors: Float[NDArray[np.float64], "n 4"]
+
+    @classmethod
+    def make(
+        cls, square: Square, indices: Int[NDArray[np.int64], " n"], components: Components
+    ) -> Audit:
+        """Render, encode and invert images."""
+        images, z = square.images(indices), embed(components.encoder, square, indices)
+        code = invert(components.decoder, images, z)
+        return cls(square, indices, components, images, z, code, read_factors(images))
+
+
+@dataclass(frozen=True, eq=False)
+class Victim:
+    """A student, its probe and surrogates, on given images."""
+
+    audit: Audit
+    student: StudentNetwork
+    probe: Probe
+    surrogates: tuple[StudentNetwork, ...]
+    seed: int
+
+    @classmethod
+    def make(cls, audit: Audit, recipe: SquareRecipe, seed: int, folder: Path) -> Victim:
+        """Train student, probe and surrogates of a seed, or load them."""
+        place = folder / f"seed-{seed}"
+        fit_judges(audit.square, audit.components.encoder, recipe, seed, place)
+        return cls(audit, *load_judges(place), seed)
+
+    @cached_property
+    def margins(self) -> Tensor:
+        """Tensor, shape (n,): how far from the boundary the factual images stand."""
+        own = margin(logits(self.student, self.audit.images))
+        return self.probe.standing(self.audit.z, own)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Tensor, int64, shape (n,): the class that the student does not predict."""
+        return (self.margins <= 0).long()
+
+    @cached_property
+    def change(self) -> Tensor:
+        """Tensor, shape (n,): change of the background's code that Algorithm 2 asks for."""
+        dictionary, one = self.audit.components.dictionary, slice(SPURIOUS, SPURIOUS + 1)
+        slope = (dictionary.atoms @ self.probe.between()[0])[one]
+        codes = dictionary.encode(self.audit.z)[:, one]
+        wanted, _ = editing.cross_boundary(self.margins, slope, STRENGTH)
+        low, high = dictionary.code_low[one], dictionary.code_high[one]
+        return editing.clamp(codes, wanted, low, high)[:, 0]
+
+    @cached_property
+    def edit(self) -> Tensor:
+        """Tensor, shape (n, d): Algorithm 2's edit of z along the background."""
+        return self.change[:, None] * self.audit.components.dictionary.atoms[SPURIOUS]
+
+    @cached_property
+    def truth(self) -> Tensor:
+        """Tensor, uint8, shape (n, 3, 64, 64): Square's own image of that change."""
+        audit, dictionary = self.audit, self.audit.components.dictionary
+        codes = dictionary.encode(audit.z)[:, SPURIOUS].double().numpy()
+        sign = np.sign(np.corrcoef(codes, audit.factors[:, SPURIOUS])[0, 1])
+        asked = (self.change / dictionary.code_std[SPURIOUS]).double().numpy()
+        wanted = audit.square.factors[audit.indices].copy()
+        moved = wanted[:, SPURIOUS] + sign * asked * FACTOR_STD[SPURIOUS]
+        wanted[:, SPURIOUS] = np.rint(moved).clip(0, FACTOR_COUNT[SPURIOUS] - 1)
+        return audit.square.render(audit.indices, wanted)
+
+    def judge(self, images: UInt8[Tensor, "n 3 64 64"], z: Float[Tensor, "n d"]) -> Measurement:
+        """Apply metrics and funnel."""
+        audit, dictionary = self.audit, self.audit.components.dictionary
+        judged = logits(self.student, images)
+        others = torch.stack([logits(surrogate, images) for surrogate in self.surrogates])
+        rates = flip_rates(judged, others, self.targets, seed=self.seed)
+        before = torch.stack([logits(s, audit.images).argmax(1) for s in self.surrogates])
+        seen = outputs(audit.components.encoder, images).float()
+        moved = dictionary.encode(seen) - dictionary.encode(audit.z)
+        spilt = (moved / dictionary.code_std).abs()
+        spilt[:, SPURIOUS] = 0
+        limits = ExplainConfig()
+        foreseen = self.margins + (z - audit.z) @ self.probe.between()[0]
+        latent = (foreseen > 0) != (self.margins > 0)
+        verified = latent & (judged.argmax(1) == self.targets)
+        verified &= moved[:, SPURIOUS] / self.change >= limits.realised_share
+        verified &= spilt.amax(1) < limits.spill_limit
+        confirmed = verified & (others.argmax(2) != before).all(0)
+        shares = {"latent": latent, "verified": verified, "confirmed": confirmed}
+        shares["untrue"] = confirmed & ~self._follows(images)
+        values = {
+            "flip": rates.flip_rate.value,
+            "nafr": rates.nafr.value,
+            "na": rates.na.value,
+            "truth_psnr": float(psnr(images, self.truth).clamp_max(99).mean()),
+            "factual_psnr": float(psnr(images, audit.images).clamp_max(99).mean()),
+            "residue": residue(images, self.truth, audit.images).nanmean().item(),
+            **{name: flags.double().mean().item() for name, flags in shares.items()},
+        }
+        return {key: value for key, value in values.items() if math.isfinite(value)}
+
+    def _follows(self, images: Tensor) -> Tensor:
+        """Say where the background, read off the pixels, moved by half of the request or more."""
+        k, start = SPURIOUS, self.audit.factors[:, SPURIOUS]
+        moved, asked = (read_factors(made)[:, k] - start for made in (images, self.truth))
+        return torch.from_numpy(moved * np.sign(asked) >= abs(asked) / 2)
+
 
 OTHERS = np.arange(len(FACTORS)) != SPURIOUS
 

@@ -10,28 +10,32 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from didae.data.images import to_float
 from didae.data.square import FACTORS, Square
 from didae.demo import SquareRecipe, fit_judges, load_components, load_judges
 from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig, explain
-from didae.randomness import generator
-from didae.repair.base import accuracies_of, require_disjoint
+from didae.randomness import generator, seeded
+from didae.repair.base import Labelled, accuracies_of, require_disjoint
+from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.run import RepairConfig, repair_student
-from didae.storage import fingerprint, write_json
+from didae.storage import fingerprint
 from didae.teachers import Oracle, Pairs, read_pairs, square_classes
+from didae.training import Forward, TrainingConfig, train
 from didae_bench.baselines.clarc import (
     PenaltyConfig,
     ProjectionConfig,
     penalise_artifact,
     project_artifact,
 )
+from didae_bench.baselines.dfr import LastLayerConfig, reweight_last_layer
 from didae_bench.baselines.group_dro import GroupDROConfig, group_dro
-from didae_bench.baselines.last_layer import LastLayerConfig, reweight_last_layer
 from didae_bench.cases import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, labelled
-from didae_bench.figures import Figures
+from didae_bench.figures import Figures, Ledger, Measurement, register
 from didae_bench.heads import (
     Embedded,
     HeadCase,
@@ -40,8 +44,46 @@ from didae_bench.heads import (
     noise_figures,
     random_dictionary,
 )
-from didae_bench.ledger import Ledger, Measurement
-from didae_bench.resnet import resnet_figures
+
+BIASED = TrainingConfig(steps=200, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
+REPAIR = TrainingConfig(steps=600, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
+
+
+class ResNet18(nn.Module):
+    """torchvision's network with random weights and two logits."""
+
+    def __init__(self) -> None:
+        from torchvision.models import resnet18  # pyright: ignore[reportMissingImports]
+
+        super().__init__()
+        self.network = resnet18(num_classes=2)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2"]:
+        """Classify images."""
+        return self.network((images * 4 - 2).contiguous(memory_format=torch.channels_last))
+
+
+def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
+    """Train a ResNet-18 on poisoned images, and repair it."""
+    with seeded(case.seed):
+        student = ResNet18()
+    data = case.train
+
+    def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
+        logits = forward(to_float(data.images[indices]))
+        return nn.functional.cross_entropy(logits, data.labels[indices])
+
+    training = BIASED.model_copy(update={"seed": case.seed})
+    train(student, loss, len(data), training, description="training a ResNet-18")
+    config = CfkdConfig(training=REPAIR.model_copy(update={"seed": case.seed}))
+    repaired = cfkd(student, data, case.counterfactuals(), config)
+    before, after = accuracies_of(student, test), accuracies_of(repaired, test)
+    return {
+        "resnet18_original_aga_098": before.aga,
+        "cfkd_resnet18_aga_098": after.aga,
+        "cfkd_resnet18_wga_098": after.wga,
+    }
+
 
 CORRELATIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 EXPLAINED = 100
@@ -83,7 +125,8 @@ NEEDS = {
 """What a method needs besides images and labels."""
 
 
-def bench_repair(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+@register("repair", "Repair on Square, balanced test images")
+def bench_repair(quick: bool, folder: Path) -> Figures:
     """Repair biased students of several seeds in every way, and judge them on unseen images."""
     bench = _Bench(folder)
     seeds = range(2 if quick else 4)
@@ -99,10 +142,7 @@ def bench_repair(quick: bool, folder: Path, json: Path | None = None) -> Figures
         bench.baselines(seed)
         if not quick:
             bench.resnet(seed)
-    figures = bench.figures()
-    if json is not None:
-        write_json(json, figures.to_json())
-    return figures
+    return bench.figures()
 
 
 class _Bench:

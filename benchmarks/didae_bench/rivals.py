@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,26 +21,28 @@ from didae.demo import (
 from didae.metrics.groups import gain
 from didae.repair.base import accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.storage import fingerprint, load_tensors, save_tensors, write_json, write_text
+from didae.storage import fingerprint, load_tensors, save_tensors, write_text
 from didae.students import Probe, StudentNetwork
 from didae.training import TrainingConfig
 from didae_bench.cases import TEST_IMAGES, TEST_SEED, labelled
-from didae_bench.explainers import SmoothingConfig, fit_smooth_student
-from didae_bench.figures import Figures
-from didae_bench.ledger import Ledger, Measurement
-from didae_bench.rivals_figure import speed_and_validity
-from didae_bench.rivals_judging import Judged, Jury, costs_of, true_counterfactuals
-from didae_bench.rivals_methods import CONFIGS, FULL, GUIDE, NAMES, QUICK, RIVALS, Methods
-from didae_bench.rivals_table import add_figures, markdown
+from didae_bench.explainers.base import METHODS, Parts, list_methods
+from didae_bench.explainers.sce import SmoothingConfig, fit_smooth_student
+from didae_bench.figures import Figures, Ledger, Measurement, register
+from didae_bench.plots import speed_and_validity
+from didae_bench.rivals_table import (
+    Judged,
+    Jury,
+    add_figures,
+    costs_of,
+    markdown,
+    true_counterfactuals,
+)
+
+GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0.98)
+"""Training of SCE's stand-in; its authors train theirs for 10 000 steps."""
 
 BATCHES = (16, 8)
 """Images at once: in the whole table, and to see whether the other is faster."""
-
-TAUGHT = ("didae", "ace", "dime", "fastdime", "sce", "pgd", "noedit", "truth")
-"""Methods whose counterfactuals a student learns from."""
-
-TIMED = ("didae", "ace", "dime", "fastdime", "sce")
-"""Methods timed at the second batch size as well."""
 
 APART = 400
 """Test images from one seed's to the next one's."""
@@ -51,49 +52,61 @@ REPAIR = CfkdConfig(
 )
 
 
-def bench_rivals(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+@register("rivals", "DiDAE and its rivals on Square")
+def bench_rivals(quick: bool, folder: Path) -> Figures:
     """Explain biased students of several seeds with every method, and judge what comes out."""
-    bench = _Bench(folder, QUICK if quick else FULL)
+    bench = _Bench(folder, quick)
     seeds = range(2 if quick else 4)
     for seed in seeds:
         for method in bench.plan:
             bench.bill(seed, method)
-    for method in TIMED:
+    for method in bench.timed:
         bench.other_batch(method)
     for seed in seeds:
-        for method in TAUGHT:
+        for method in bench.taught:
             bench.gain(seed, method)
     figures = Figures()
     everything = {method: [bench.judged(seed, method) for seed in seeds] for method in bench.plan}
-    add_figures(figures, everything, {method: bench.other_batch(method) for method in TIMED})
+    add_figures(figures, everything, {method: bench.other_batch(method) for method in bench.timed})
     write_text(folder / "rivals.md", markdown(figures))
     drawn = {
         method: (figures[f"seconds_per_cf_{method}"].value, figures[f"nafr_{method}"].value)
-        for method in ("didae", *RIVALS)
+        for method in ("didae", *list_methods("rival"))
     }
-    write_text(folder / "rivals.svg", speed_and_validity(drawn, NAMES))
-    if json is not None:
-        write_json(json, figures.to_json())
+    write_text(
+        folder / "rivals.svg",
+        speed_and_validity(drawn, {name: METHODS[name].title for name in drawn}),
+    )
     return figures
 
 
 class _Bench:
     """Counterfactuals on disk, and what was measured on them, by method and seed."""
 
-    def __init__(self, folder: Path, plan: Mapping[str, tuple[int, int]]) -> None:
-        self.folder, self.plan, self.recipe = folder, plan, SquareRecipe()
+    def __init__(self, folder: Path, quick: bool) -> None:
+        self.folder, self.recipe = folder, SquareRecipe()
+        # The cheap methods first.
+        names = sorted(list_methods(), key=lambda name: -METHODS[name].images)
+        methods = {name: METHODS[name] for name in names}
+        self.plan = {
+            name: method.quick if quick else (method.images, method.attempts)
+            for name, method in methods.items()
+        }
+        self.taught = [name for name, method in methods.items() if method.taught]
+        self.timed = [name for name, method in methods.items() if method.timed]
         self.shipped = load_components()
         self.denoiser = Decoder.load(SHIPPED / "denoiser")
         self.square = Square(self.recipe.size, self.recipe.seed)
         self.test = labelled(Square(TEST_IMAGES, TEST_SEED), torch.arange(TEST_IMAGES))
         identities = {**self.shipped.fingerprints(), "denoiser": self.denoiser.fingerprint}
+        settings = [m.settings for name in list_methods() if (m := METHODS[name]).settings]
         identity = fingerprint(
-            *(config.model_dump(mode="json") for config in (self.recipe, GUIDE, REPAIR, *CONFIGS)),
+            *(config.model_dump(mode="json") for config in (self.recipe, GUIDE, REPAIR, *settings)),
             {key: str(value) for key, value in identities.items()},
         )
         self.ledger = Ledger(folder / "measured.json", identity)
         self._judges: dict[int, tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]] = {}
-        self.few = min(plan[method][0] for method in TAUGHT)
+        self.few = min(self.plan[method][0] for method in self.taught)
 
     def judges(self, seed: int) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
         """Give the student, probe and surrogates of a seed; finished ones are read."""
@@ -157,7 +170,7 @@ class _Bench:
     def judged(self, seed: int, method: str) -> Judged:
         """Judge the counterfactuals of a method."""
         images = self._images(seed, method)
-        taught = self.gain(seed, method) if method in TAUGHT else {}
+        taught = self.gain(seed, method) if method in self.taught else {}
         groups = accuracies_of(self.judges(seed)[0], self.test).accuracies
         costs = {**self.bill(seed, method), **taught}
         return self.jury(seed, len(images)).judge(images, costs, list(groups.values()))
@@ -178,13 +191,13 @@ class _Bench:
     ) -> Measurement:
         """Explain in batches of one of the two sizes; those of the first are kept."""
         jury = self.jury(seed, images)
-        if method == "truth":
+        build = METHODS[method].build
+        if build is None:
             made, costs = true_counterfactuals(self.square, jury.rows)[:, None], {}
         else:
             student, probe, _ = self.judges(seed)
-            methods = Methods(self.shipped, probe, self.denoiser, lambda: self.guide(seed))
-            explainer = methods.build(method)
-            found = explainer.explain(
+            parts = Parts(self.shipped, probe, self.denoiser, lambda: self.guide(seed))
+            found = build(parts)(
                 jury.images,
                 student,
                 jury.targets,

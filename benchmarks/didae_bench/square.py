@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from didae import editing
 from didae.data.images import to_float, to_uint8
@@ -29,15 +33,13 @@ from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
 from didae.demo import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
 from didae.dictionaries import SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
-from didae.explainer import Components
+from didae.explainer import Components, ExplainConfig, explain
 from didae.metrics.images import leftover, psnr
 from didae.randomness import standard_normal
 from didae.runtime import progress
-from didae.storage import write_json
 from didae.students import agreement, logits, margin
-from didae_bench.figures import Figures
+from didae_bench.figures import Figures, register
 from didae_bench.metrics.truth import explained, mean_change, realised
-from didae_bench.throughput import add_throughput
 
 SHORT = ("fg", "bg", "x", "y")
 CHUNK = 32
@@ -58,7 +60,8 @@ class Audit:
     factors: Array
 
 
-def bench_square(quick: bool, folder: Path, json: Path | None = None) -> Figures:
+@register("square", "Square, test split")
+def bench_square(quick: bool, folder: Path) -> Figures:
     """Measure every figure on Square's test split."""
     components = load_components()
     recipe = SquareRecipe()
@@ -88,8 +91,6 @@ def bench_square(quick: bool, folder: Path, json: Path | None = None) -> Figures
     few = replace(audit, **{k: getattr(audit, k)[:100] for k in ("indices", "images", "z")})
     few = replace(few, factors=audit.factors[:100])
     _add_reflections(figures, "paper_ddim20_", few, plain, noise, fidelity=0.0)
-    if json is not None:
-        write_json(json, figures.to_json())
     return figures
 
 
@@ -307,3 +308,67 @@ def _judge(
         "probe_agreement": agreement(probe, audit.z, student_margin),
         "student_aga": float(np.mean([right[groups == g].mean() for g in range(4)])),
     }
+
+
+def add_throughput(
+    figures: Figures, square: Square, indices: NDArray[Any], components: Components, folder: Path
+) -> None:
+    """Time the sweep: encode, invert, edit, decode, check, re-encode, surrogates, PNGs."""
+    peak = convolution_peak()
+    for config, prefix, target in (
+        (ExplainConfig(algorithm="reflection", strength=1.0), "", 250.0),
+        (ExplainConfig(algorithm="boundary"), "alg2_", None),
+    ):
+        run = folder / f"throughput-{config.algorithm}"
+        shutil.rmtree(run, ignore_errors=True)
+        summary = explain(square, indices, components, config, run)
+        rate, nfe = summary.counterfactuals_per_second, summary.nfe_per_counterfactual
+        shutil.rmtree(run, ignore_errors=True)
+        if rate is None or nfe is None:
+            continue
+        n = len(indices)
+        figures.add(f"{prefix}cf_per_second", rate, n, at_least=target)
+        figures.add(f"{prefix}nfe_per_cf", nfe, n)
+        if not prefix:
+            per_image, per_counterfactual = _flops(components)
+            directions = len(components.dictionary.names)
+            flops = per_counterfactual + per_image / directions
+            figures.add("peak_share", flops * rate / peak, n)
+    figures.add("peak_gflops", peak / 1e9, 1)
+
+
+def convolution_peak(seconds: float = 1.0) -> float:
+    """Measure what the machine gives for large 3 x 3 convolutions in float32."""
+    convolution = nn.Conv2d(64, 64, 3, padding=1)
+    convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+    images = torch.randn(16, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+    flops = 2 * 16 * 64 * 64 * 64 * 64 * 9
+    best, start = float("inf"), time.perf_counter()
+    with torch.inference_mode():
+        while time.perf_counter() - start < seconds:
+            began = time.perf_counter()
+            convolution(images)
+            best = min(best, time.perf_counter() - began)
+    return flops / best
+
+
+def _flops(components: Components) -> tuple[float, float]:
+    """Count operations per image (encode, invert) and per counterfactual (decode, check)."""
+    images = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    z = components.encoder(images)
+    code = components.decoder.invert(images, z)
+
+    def count(function: Callable[[], Tensor | object]) -> float:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            function()
+        return float(counter.get_total_flops())
+
+    look = count(lambda: components.encoder(images))
+    look += sum(count(lambda s=s: s(images)) for s in _students(components))
+    inversion = count(lambda: components.decoder.invert(images, z))
+    decoding = count(lambda: components.decoder.decode(z, code))
+    return look + inversion, look + decoding
+
+
+def _students(components: Components) -> list[Callable[[Tensor], Tensor]]:
+    return [components.student, *components.surrogates]

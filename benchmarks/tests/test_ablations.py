@@ -16,11 +16,10 @@ from didae.dictionaries import Procrustes
 from didae.errors import DidaeError
 from didae.training import TrainingConfig
 from didae_bench import ablations
-from didae_bench.ablations import bench_ablations
-from didae_bench.autoencoder import Autoencoder, AutoencoderConfig, fit_autoencoder
-from didae_bench.frontier import Point, frontier, unsurpassed
-from didae_bench.reflection import Way, reflect
-from didae_bench.victims import Audit, Victim
+from didae_bench.ablations import Autoencoder, AutoencoderConfig, bench_ablations, fit_autoencoder
+from didae_bench.plots import Point, frontier, unsurpassed
+from didae_bench.reflection import Audit, Victim, Way, reflect
+from svg_text import written
 
 N = 12
 
@@ -115,9 +114,11 @@ def test_the_frontier_is_what_none_surpasses():
     assert unsurpassed([fast, bad, good, middle]) == [good, middle, fast]
     assert unsurpassed([bad, bad]) == [bad, bad]
     drawn = frontier([fast, bad, good, middle], "a second", "<PSNR>", ("on", "off"))
-    assert drawn.count("<circle") == 4
-    assert "&lt;PSNR&gt;" in drawn
-    assert drawn.index("good: 1, 40") < drawn.index("middle: 10, 35")
+    places = written(drawn)
+    assert places["good"][0] < places["middle"][0] < places["fast"][0]
+    assert places["good"][1] < places["middle"][1] < places["fast"][1]
+    assert "<PSNR>" in places
+    assert drawn == frontier([fast, bad, good, middle], "a second", "<PSNR>", ("on", "off"))
     with pytest.raises(DidaeError, match="cannot be drawn"):
         frontier([Point("still", 0, 1)], "a", "b", ("on", "off"))
 
@@ -136,7 +137,7 @@ def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(ablations._Bench, "dictionaries", {"svd2": lambda: None})
     monkeypatch.setattr(ablations._Bench, "probe", lambda _, seed, __: {"agreement": seed})
     for _ in range(2):
-        figures = bench_ablations(True, tmp_path, tmp_path / "figures.json")
+        figures = bench_ablations(True, tmp_path)
         assert len(made) == 2 * (len(ablations.SAMPLERS) + len(ablations.EVEN) + 2) + 1
     assert figures["ablation_na_svd2"].value == pytest.approx(0.75)
     assert figures["ablation_truth_psnr_svd2"].seeds == 1

@@ -13,9 +13,8 @@ from didae.data.square import Square
 from didae.decoders.base import StochasticCode
 from didae.demo import SHIPPED, load_components, load_judges
 from didae_bench import adversarial
-from didae_bench.adversarial import Attacker, bench_adversarial
-from didae_bench.attacks import attack, drawing
-from didae_bench.victims import Audit, Victim
+from didae_bench.adversarial import Attacker, attack, bench_adversarial, drawing
+from didae_bench.reflection import Audit, Victim
 
 N = 6
 
@@ -141,11 +140,10 @@ def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(Attacker, "measure", measure)
     monkeypatch.setattr(adversarial, "KINDS", ("alg2", "random"))
     for _ in range(2):
-        figures = bench_adversarial(True, tmp_path, tmp_path / "figures.json")
+        figures = bench_adversarial(True, tmp_path)
         assert made == [("alg2", 0), ("alg2", 1), ("random", 0), ("random", 1)]
     assert figures["adversarial_flip_alg2"].value == pytest.approx(0.375)
     assert figures["adversarial_flip_alg2"].seeds == 2
     assert "adversarial_seconds_alg2" not in figures
     assert figures["adversarial_flip_random"].ok
     assert "adversarial_na_random" not in figures
-    assert (tmp_path / "figures.json").exists()

@@ -16,7 +16,7 @@ from didae.explainer.fit import AuditConfig
 from didae.students import StudentConfig, build_student
 from didae.students.onnx import OnnxStudent
 from didae.training import TrainingConfig
-from didae_bench.audit import bench_audit, write_onnx
+from didae_bench.audit import time_audit, write_onnx
 from failures import one_line
 
 SHORT = TrainingConfig(steps=2, batch_size=4)
@@ -47,9 +47,7 @@ def test_a_whole_audit_is_timed_once(folder: Path, tmp_path: Path):
         ).run()  # fmt: skip
 
     def run():
-        return bench_audit(
-            True, tmp_path, source.open(), audit, tmp_path / "audit.json", SHORT, CONFIG
-        )
+        return time_audit(True, tmp_path, source.open(), audit, SHORT, CONFIG)
 
     figures = run()
     assert asked == [(2000, 20)]
@@ -68,7 +66,7 @@ def test_images_without_labels_are_refused(folder: Path, tmp_path: Path):
         (tmp_path / "flat" / path.name).write_bytes(path.read_bytes())
     source = SourceConfig(data=str(tmp_path / "flat"), whole=True).open()
     (tmp_path / "bench").mkdir()
-    refused = one_line(lambda: bench_audit(True, tmp_path / "bench", source, lambda *_: None))
+    refused = one_line(lambda: time_audit(True, tmp_path / "bench", source, lambda *_: None))
     assert "no labels" in refused
 
 

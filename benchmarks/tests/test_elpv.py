@@ -16,10 +16,9 @@ from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
 from didae.students import logits, margin
 from didae.training import TrainingConfig
-from didae_bench import elpv_case
-from didae_bench.confounded import measure_cases
-from didae_bench.confounded_measures import edits, flips, ranking, round_trips
-from didae_bench.elpv_case import ElpvCase, repairs
+from didae_bench import elpv
+from didae_bench.confounded import edits, flips, measure_cases, ranking, round_trips
+from didae_bench.elpv import ElpvCase, repairs
 from didae_bench.figures import Figures
 
 COUNT = 2600
@@ -64,7 +63,7 @@ def case(tmp_path_factory) -> Iterator[ElpvCase]:
     decoder = Decoder(config, encoder.fingerprint).eval()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ElpvCase, "surrogate", TrainingConfig(steps=3, batch_size=8))
-        patch.setattr(elpv_case, "BROAD", 40)
+        patch.setattr(elpv, "BROAD", 40)
         yield ElpvCase(source, encoder, decoder, 0, tmp_path_factory.mktemp("elpv"))
 
 

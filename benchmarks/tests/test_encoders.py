@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from didae.data.images import to_float
-from didae_bench.encoders import CONTROL, TRAINED, open_encoders
+from didae_bench.fashion import CONTROL, TRAINED, open_encoders
 
 
 def test_the_control_is_the_first_encoder_with_other_weights_and_the_same_each_time():

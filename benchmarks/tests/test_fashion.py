@@ -13,10 +13,9 @@ from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
 from didae.metrics.images import psnr
 from didae.repair.cfkd import partners
-from didae_bench.confounded_measures import edits, flips, ranking, round_trips
-from didae_bench.fashion_case import COPIES, FashionCase, true_exchange
-from didae_bench.fashion_frontier import SAMPLERS, frontier
-from didae_bench.planted import Planted
+from didae_bench.confounded import edits, flips, ranking, round_trips
+from didae_bench.data import Planted
+from didae_bench.fashion import COPIES, SAMPLERS, FashionCase, frontier, true_exchange
 
 COUNT = 4000
 

@@ -1,7 +1,7 @@
 import pytest
 
 from didae.errors import DidaeError
-from didae_bench.ledger import Ledger
+from didae_bench.figures import Ledger
 
 
 def test_what_is_measured_is_not_measured_again(tmp_path):

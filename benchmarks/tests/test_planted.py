@@ -9,7 +9,7 @@ import torch
 from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.errors import DidaeError
-from didae_bench.planted import Planted, TagConfig
+from didae_bench.data import Planted, TagConfig
 
 SQUARE = Square(400)
 PLANTED = Planted(SQUARE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,31 +15,29 @@ from didae.decoders.base import Decoder
 from didae.demo import SHIPPED, load_components
 from didae.encoders.base import embed
 from didae_bench.cases import SPURIOUS
-from didae_bench.explainers.denoiser import require_denoiser
+from didae_bench.explainers.base import METHODS, Explainer, Parts, list_methods
+from didae_bench.explainers.didae import ORDER, crossing, straying
+from didae_bench.explainers.diffusion import require_denoiser
 from didae_bench.figures import Figures
-from didae_bench.rivals_figure import speed_and_validity
-from didae_bench.rivals_judging import Judged, Jury, true_counterfactuals
-from didae_bench.rivals_methods import (
-    FULL,
-    NAMES,
-    ORDER,
-    QUICK,
-    RIVALS,
-    Methods,
-    crossing,
-    straying,
-)
-from didae_bench.rivals_table import add_figures, markdown
+from didae_bench.plots import speed_and_validity
+from didae_bench.rivals_table import Judged, Jury, add_figures, markdown, true_counterfactuals
+from svg_text import written
 
 SQUARE = Square(64)
 ROWS = SQUARE.splits["train"][:16]
 
 
 @pytest.fixture(scope="module")
-def methods() -> Methods:
+def parts() -> Parts:
     components = load_components()
     assert components.probe is not None
-    return Methods(components, components.probe, Decoder.load(SHIPPED / "denoiser"), lambda: blind)
+    return Parts(components, components.probe, Decoder.load(SHIPPED / "denoiser"), lambda: blind)
+
+
+def make(parts: Parts, name: str) -> Explainer:
+    build = METHODS[name].build
+    assert build is not None
+    return build(parts)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +83,11 @@ def test_lessons_are_of_usual_images_and_labelled_by_what_they_show(jury: Jury):
     assert (other.labels.numpy() != classes[usual, 0]).mean() >= 0.8
 
 
-def test_edits_take_two_evaluations_and_one_more_where_images_are_encoded_once(methods: Methods):
+def test_edits_take_two_evaluations_and_one_more_where_images_are_encoded_once(parts: Parts):
     assert ORDER[0] == SPURIOUS
     images, targets = SQUARE.images(ROWS[:2]), torch.tensor([0, 1])
     found = {
-        name: methods.build(name).explain(images, background, targets, attempts=attempts)
+        name: make(parts, name)(images, background, targets, attempts=attempts)
         for name, attempts in (("didae", 2), ("sweep", len(ORDER)))
     }
     assert found["didae"].nfe.tolist() == [[2, 2]] * 2
@@ -99,7 +96,7 @@ def test_edits_take_two_evaluations_and_one_more_where_images_are_encoded_once(m
     assert found["sweep"].student_nfe.tolist() == [[1, 0, 0, 0]] * 2
     assert not any(each.backward_passes.any() for each in found.values())
     steps = {
-        name: methods.build(name).explain(images[:1], background, targets[:1]).nfe.item()
+        name: make(parts, name)(images[:1], background, targets[:1]).nfe.item()
         for name in ("faithful", "diffusion")
     }
     assert steps == {"faithful": 27, "diffusion": 60}
@@ -108,33 +105,32 @@ def test_edits_take_two_evaluations_and_one_more_where_images_are_encoded_once(m
     assert (found["didae"].images[:, 0] != found["didae"].images[:, 1]).any()
 
 
-def test_no_edit_is_the_factual_and_a_random_direction_is_not(methods: Methods):
+def test_no_edit_is_the_factual_and_a_random_direction_is_not(parts: Parts):
     images, targets = SQUARE.images(ROWS[:2]), torch.tensor([0, 1])
-    nothing = methods.build("noedit").explain(images, background, targets)
+    nothing = make(parts, "noedit")(images, background, targets)
     assert (nothing.images[:, 0].int() - images.int()).abs().max() <= 1
-    stray = methods.build("random").explain(images, background, targets, seed=1)
-    other = methods.build("random").explain(images, background, targets, seed=2)
+    stray = make(parts, "random")(images, background, targets, seed=1)
+    other = make(parts, "random")(images, background, targets, seed=2)
     assert (stray.images != other.images).any()
 
 
-def test_the_random_direction_goes_as_far_as_the_edit(methods: Methods):
-    z = embed(methods.components.encoder, SQUARE, ROWS)
+def test_the_random_direction_goes_as_far_as_the_edit(parts: Parts):
+    z = embed(parts.components.encoder, SQUARE, ROWS)
     generators = tuple(torch.Generator().manual_seed(row) for row in range(len(z)))
     work = SimpleNamespace(generators=generators)  # all that an edit of z asks of its batch
-    crosses = crossing(methods.components.dictionary, methods.probe, ORDER[:1])
+    crosses = crossing(parts.components.dictionary, parts.probe, ORDER[:1])
     ways = [edits(z, z[:, 0], work)[:, 0] - z for edits in (crosses, straying(crosses))]
     assert ways[0].norm(dim=1).min() > 0
     assert torch.allclose(ways[0].norm(dim=1), ways[1].norm(dim=1), rtol=1e-4)
     assert torch.cosine_similarity(*ways).abs().max() < 0.99
 
 
-def test_every_method_is_built_on_one_denoiser(methods: Methods):
-    assert set(FULL) == set(QUICK) == set(NAMES)
-    for name in FULL:
-        if name != "truth":
-            explainer = methods.build(name)
-            if name in RIVALS:
-                assert explainer.decoder is require_denoiser(methods.denoiser)
+def test_every_method_is_built_on_one_denoiser(parts: Parts):
+    assert list_methods()[:4] == ["didae", "faithful", "diffusion", "sweep"]
+    assert list_methods("rival") == ["ace", "ace_authors", "dime", "fastdime", "sce"]
+    assert {method for method in METHODS if METHODS[method].build is None} == {"truth"}
+    for name in list_methods("rival"):
+        assert make(parts, name).decoder is require_denoiser(parts.denoiser)
 
 
 def verdicts(flips: float, confirmed: float, costs: dict[str, float]) -> Judged:
@@ -153,8 +149,8 @@ def verdicts(flips: float, confirmed: float, costs: dict[str, float]) -> Judged:
 def table(pgd_confirmed: float) -> Figures:
     shares = {"pgd": (1.0, pgd_confirmed), "truth": (1.0, 1.0), "didae": (1.0, 0.9)}
     judged: dict[str, list[Judged]] = {}
-    for name in NAMES:
-        rival = name in RIVALS
+    for name in list_methods():
+        rival = name in list_methods("rival")
         costs = {"seconds_per_cf": 2.0 if rival else 0.01, "nfe": 300.0 if rival else 3.0}
         costs |= {
             "faithful": {"seconds_per_cf": 0.05, "nfe": 27.0},
@@ -189,8 +185,8 @@ def test_the_table_says_how_much_slower_and_why():
     assert figures["nafr_low_didae"].value < 0.9 < figures["nafr_high_didae"].value
     assert "na_noedit" not in figures  # nothing flips
     words = markdown(figures)
-    for name in NAMES.values():
-        assert name in words
+    for method in METHODS.values():
+        assert method.title in words
     assert "nan" not in words
 
 
@@ -208,11 +204,7 @@ def test_a_metric_that_an_attack_fools_is_not_believed():
 def test_the_figure_puts_the_slower_method_to_the_right():
     words = {"didae": "**DiDAE**", "ace": "ACE <b>"}
     drawn = speed_and_validity({"didae": (0.02, 1.0), "ace": (2.0, 0.1)}, words)
-    root = ElementTree.fromstring(drawn)
-    places = {
-        element.text: (float(element.get("x", 0)), float(element.get("y", 0)))
-        for element in root.iter("{http://www.w3.org/2000/svg}text")
-    }
+    places = written(drawn)
     assert places["DiDAE"][0] < places["ACE <b>"][0]
     assert places["DiDAE"][1] < places["ACE <b>"][1]
 
@@ -220,7 +212,5 @@ def test_the_figure_puts_the_slower_method_to_the_right():
 def test_labels_of_near_methods_do_not_meet():
     words = {"didae": "DiDAE", "ace": "ACE", "dime": "DiME"}
     drawn = speed_and_validity({"didae": (0.02, 1.0), "ace": (2.0, 0.1), "dime": (2.4, 0.1)}, words)
-    root = ElementTree.fromstring(drawn)
-    texts = root.iter("{http://www.w3.org/2000/svg}text")
-    heights = {element.text: float(element.get("y", 0)) for element in texts}
-    assert abs(heights["ACE"] - heights["DiME"]) >= 12
+    places = written(drawn)
+    assert abs(places["ACE"][1] - places["DiME"][1]) >= 12

@@ -19,7 +19,7 @@ from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.repair.base import Labelled, inputs_of
 from didae.training import Forward, TrainingConfig, train
-from didae_bench.baselines.selection import validation_aga
+from didae_bench.baselines.dfr import validation_aga
 
 CLASS = 0
 """Class whose images the direction is found on, as the paper's authors do."""

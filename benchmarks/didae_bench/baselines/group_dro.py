@@ -14,7 +14,7 @@ from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.repair.base import Labelled
 from didae.training import Forward, TrainingConfig, train
-from didae_bench.baselines.selection import best, every_group_occurs
+from didae_bench.baselines.dfr import best, every_group_occurs
 
 
 class GroupDROConfig(Config):

@@ -1,32 +1,7 @@
-"""The rivals of DiDAE on one denoiser: ACE, DiME, FastDiME, SCE, and two controls."""
+"""The explainers that `didae bench rivals` compares: every module here registers what it holds."""
 
-from didae_bench.explainers.ace import ACE, ACEConfig
-from didae_bench.explainers.base import Explainer, Explanation
-from didae_bench.explainers.denoiser import fit_denoiser, fit_square_denoiser
-from didae_bench.explainers.dime import DiME, DiMEConfig
-from didae_bench.explainers.fastdime import FastDiME, FastDiMEConfig
-from didae_bench.explainers.pgd import PGD, PGDConfig
-from didae_bench.explainers.probe_gradient import ProbeGradient, ProbeGradientConfig
-from didae_bench.explainers.sce import SCE, SCEConfig
-from didae_bench.explainers.smoothing import SmoothingConfig, fit_smooth_student
+import importlib
+import pkgutil
 
-__all__ = [
-    "ACE",
-    "PGD",
-    "SCE",
-    "ACEConfig",
-    "DiME",
-    "DiMEConfig",
-    "Explainer",
-    "Explanation",
-    "FastDiME",
-    "FastDiMEConfig",
-    "PGDConfig",
-    "ProbeGradient",
-    "ProbeGradientConfig",
-    "SCEConfig",
-    "SmoothingConfig",
-    "fit_denoiser",
-    "fit_smooth_student",
-    "fit_square_denoiser",
-]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

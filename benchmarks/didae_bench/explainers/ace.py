@@ -9,11 +9,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from didae.decoders.base import Decoder
-from didae_bench.explainers.base import Explainer
-from didae_bench.explainers.chain import Chain, ChainConfig
-from didae_bench.explainers.denoiser import require_denoiser
-from didae_bench.explainers.masks import Side, dilated_change
-from didae_bench.explainers.work import Work
+from didae_bench.explainers.base import Explainer, Work, register
+from didae_bench.explainers.diffusion import (
+    Chain,
+    ChainConfig,
+    Side,
+    dilated_change,
+    require_denoiser,
+)
 
 
 class ACEConfig(ChainConfig):
@@ -80,3 +83,27 @@ def attack_gradient(
         loss = functional.cross_entropy(logits, work.targets, reduction="sum")
         loss = loss + distance * (pixels - work.images).abs().sum()
     return torch.autograd.grad(loss, pixels)[0]
+
+
+AUTHORS = ACEConfig(depth=15, iterations=100, dilation=17, threshold=0.7)
+"""ACE as the DiDAE paper's authors run it."""
+
+register(
+    "ace",
+    "ACE",
+    "rival",
+    lambda parts: ACE(parts.denoiser),
+    (24, 2),
+    (8, 1),
+    ACEConfig(),
+    "taught timed",
+)
+register(
+    "ace_authors",
+    "ACE, as the DiDAE authors run it",
+    "rival",
+    lambda parts: ACE(parts.denoiser, AUTHORS),
+    (16, 1),
+    (1, 1),
+    AUTHORS,
+)

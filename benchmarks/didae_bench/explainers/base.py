@@ -4,20 +4,117 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from didae.config import Config
 from didae.data.images import to_float, to_uint8
 from didae.decoders.base import Decoder
 from didae.errors import DidaeError
+from didae.explainer import Components
 from didae.randomness import generator
 from didae.runtime import AutoBatch, progress
+from didae.students import Probe
 from didae.students.base import StudentLike, check_student
-from didae_bench.explainers.work import Tally, Work, ask
+
+
+class Tally:
+    """Counts, for every image of a batch, how often a network was evaluated and differentiated."""
+
+    def __init__(self, images: int) -> None:
+        self.forward = torch.zeros(images, dtype=torch.int64)
+        self.backward = torch.zeros(images, dtype=torch.int64)
+
+    def count(
+        self, output: Float[Tensor, "b ..."], rows: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b ..."]:
+        """Count one evaluation now, and one backward pass whenever a gradient arrives."""
+        self.forward[rows] += 1
+        if output.requires_grad:
+
+            def arrived(_: Tensor) -> None:
+                self.backward[rows] += 1
+
+            output.register_hook(arrived)
+        return output
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """Images to explain, in one batch.
+
+    Indexing gives some of the images; they keep their generators and go on the same bill, so an
+    image whose work is done can simply be left out.
+    """
+
+    images: Float[Tensor, "b c h w"]
+    targets: Int[Tensor, " b"]
+    student: StudentLike
+    generators: tuple[torch.Generator, ...]
+    drawing: Tally
+    asking: Tally
+    rows: Int[Tensor, " b"]
+    previous: tuple[Tensor, ...] = field(default=())
+
+    @property
+    def x(self) -> Tensor:
+        """Tensor: the factuals in [-1, 1], as a denoiser takes them."""
+        return 2 * self.images - 1
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Work:
+        places = torch.arange(len(self))[index.cpu()]
+        return replace(
+            self,
+            images=self.images[places],
+            targets=self.targets[places],
+            generators=tuple(self.generators[place] for place in places.tolist()),
+            rows=self.rows[places],
+            previous=tuple(attempt[places] for attempt in self.previous),
+        )
+
+    def noise(self) -> Float[Tensor, "b c h w"]:
+        """Draw standard normal noise, each image's from its own generator."""
+        noise = torch.empty(self.images.shape)
+        for row, own in zip(noise, self.generators, strict=True):
+            row.normal_(generator=own)
+        return noise.to(self.images)
+
+    def logits(
+        self, images: Float[Tensor, "b c h w"], network: StudentLike | None = None
+    ) -> Float[Tensor, "b classes"]:
+        """Ask the student, on its own device, with gradients where they are switched on."""
+        return self.asking.count(ask(network or self.student, images), self.rows)
+
+    def confidence(
+        self, images: Float[Tensor, "b c h w"], temperature: float = 1.0
+    ) -> Float[Tensor, " b"]:
+        """Ask the student how probable the target is, on images as they would be delivered."""
+        values = self._delivered(images) / temperature
+        return values.softmax(1).gather(1, self.targets[:, None])[:, 0]
+
+    def flipped(self, images: Float[Tensor, "b c h w"]) -> Bool[Tensor, " b"]:
+        """Say whether the student gives the target class to images as they would be delivered."""
+        return self._delivered(images).argmax(1) == self.targets
+
+    @torch.no_grad()
+    def _delivered(self, images: Tensor) -> Tensor:
+        return self.logits(to_float(to_uint8(images)).to(images.dtype))
+
+
+def ask(network: StudentLike, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+    """Call a network on its own device and bring the logits back, gradients included."""
+    parameter = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    if parameter is None:
+        return network(images)
+    return network(images.to(parameter.device)).to(images.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +150,7 @@ class Explainer(ABC):
     def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
         """Make one counterfactual of every image of a batch; gradients are switched off."""
 
-    def explain(
+    def __call__(
         self,
         images: UInt8[Tensor, "n 3 h w"],
         student: StudentLike,
@@ -161,3 +258,63 @@ def _check_gradients(student: StudentLike, image: Tensor, name: str) -> None:
         ) from error
     if not bool(gradient.isfinite().all()):
         raise DidaeError(f"{name}: the student's gradients are not finite; check it.")
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What the methods of one seed are built from."""
+
+    components: Components
+    probe: Probe
+    denoiser: Decoder
+    guide: Callable[[], StudentLike]
+
+
+Kind = Literal["didae", "rival", "other", "control"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An explainer as `didae bench rivals` runs it."""
+
+    name: str
+    title: str
+    kind: Kind
+    build: Callable[[Parts], Explainer] | None
+    images: int
+    """Of every seed."""
+    attempts: int
+    quick: tuple[int, int]
+    """Images and attempts of the quick form."""
+    taught: bool
+    """Whether a student learns from its counterfactuals."""
+    timed: bool
+    """Whether it is timed at a second batch size too."""
+    settings: Config | None
+    """What an older measurement must agree with."""
+
+
+METHODS: dict[str, Method] = {}
+"""Methods by name."""
+
+
+def register(
+    name: str,
+    title: str,
+    kind: Kind,
+    build: Callable[[Parts], Explainer] | None,
+    plan: tuple[int, int] = (200, 1),
+    quick: tuple[int, int] | None = None,
+    settings: Config | None = None,
+    uses: str = "",
+) -> None:
+    """Add a method to `didae bench rivals`; `uses` may hold "taught" and "timed"."""
+    taught, timed = "taught" in uses, "timed" in uses
+    few = quick or (80, plan[1])
+    METHODS[name] = Method(name, title, kind, build, *plan, few, taught, timed, settings)
+
+
+def list_methods(kind: Kind | None = None) -> list[str]:
+    """Name the methods in the order of the table: DiDAE, its rivals, others, controls."""
+    kinds = get_args(Kind) if kind is None else (kind,)
+    return [name for each in kinds for name, method in METHODS.items() if method.kind == each]

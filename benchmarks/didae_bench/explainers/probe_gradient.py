@@ -12,8 +12,7 @@ from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.students.probe import Probe
-from didae_bench.explainers.base import Explainer
-from didae_bench.explainers.work import Work, ask
+from didae_bench.explainers.base import Explainer, Work, ask, register
 
 
 class ProbeGradientConfig(Config):
@@ -83,3 +82,11 @@ def crossed(
     wrong = (margin > 0) != (targets > 0)
     change = torch.where(wrong, -strength * margin, 0.0) / weight.dot(weight)
     return z + change[:, None] * weight
+
+
+register(
+    "gradient",
+    "probe gradient",
+    "other",
+    lambda parts: ProbeGradient(parts.components.encoder, parts.components.decoder, parts.probe),
+)

@@ -18,9 +18,8 @@ from didae_bench.baselines.clarc import (
     stages,
     trunk,
 )
+from didae_bench.baselines.dfr import LastLayerConfig, reweight_last_layer, validation_aga
 from didae_bench.baselines.group_dro import GroupDROConfig, GroupWeights, group_dro
-from didae_bench.baselines.last_layer import LastLayerConfig, reweight_last_layer
-from didae_bench.baselines.selection import validation_aga
 
 SHAPE = StudentConfig(image_size=16, width=8)
 

@@ -15,9 +15,15 @@ from didae.demo import SHIPPED, SquareRecipe
 from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.training import TrainingConfig
-from didae_bench.explainers import ACE, fit_denoiser, fit_square_denoiser
-from didae_bench.explainers.chain import Chain, ChainConfig
-from didae_bench.explainers.denoiser import SQUARE_TRAINING, require_denoiser
+from didae_bench.explainers.ace import ACE
+from didae_bench.explainers.diffusion import (
+    SQUARE_TRAINING,
+    Chain,
+    ChainConfig,
+    fit_denoiser,
+    fit_square_denoiser,
+    require_denoiser,
+)
 from explainers.toys import make_work
 from explainers.world import NETWORK, World, draw
 

@@ -9,20 +9,11 @@ from torch import nn
 from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.students import logits
-from didae_bench.explainers import (
-    ACE,
-    PGD,
-    SCE,
-    ACEConfig,
-    DiME,
-    DiMEConfig,
-    Explainer,
-    Explanation,
-    FastDiME,
-    FastDiMEConfig,
-    PGDConfig,
-    SCEConfig,
-)
+from didae_bench.explainers.ace import ACE, ACEConfig
+from didae_bench.explainers.base import Explainer, Explanation
+from didae_bench.explainers.dime import DiME, DiMEConfig, FastDiME, FastDiMEConfig
+from didae_bench.explainers.pgd import PGD, PGDConfig
+from didae_bench.explainers.sce import SCE, SCEConfig
 from explainers.world import World
 
 ITERATIONS, TAU, STEPS = 20, 4, 20
@@ -55,7 +46,7 @@ made: dict[str, Explanation] = {}
 
 def explained(name: str, world: World) -> Explanation:
     if name not in made:
-        made[name] = make(name, world).explain(world.images, world.student, world.targets, seed=3)
+        made[name] = make(name, world)(world.images, world.student, world.targets, seed=3)
     return made[name]
 
 
@@ -74,7 +65,7 @@ def test_it_flips_and_without_guidance_it_does_not(name: str, world: World):
     assert flip_rate(explanation, world) >= 0.75
 
     unguided = make(name, world, guided=False)
-    control = unguided.explain(world.images, world.student, world.targets, seed=3)
+    control = unguided(world.images, world.student, world.targets, seed=3)
     assert flip_rate(control, world) <= 0.1
 
 
@@ -83,7 +74,7 @@ def test_neither_batch_nor_order_changes_a_result(name: str, world: World):
     whole = explained(name, world)
     ids = [str(i) for i in range(len(world.images))]
     order = torch.tensor([7, 2, 11, 0, 5])
-    some = make(name, world).explain(
+    some = make(name, world)(
         world.images[order],
         world.student,
         world.targets[order],
@@ -103,13 +94,13 @@ def test_the_seed_decides_and_attempts_differ(name: str, world: World):
     explainer, few = make(name, world), slice(3)
     arguments = world.images[few], world.student, world.targets[few]
     state = torch.get_rng_state()
-    again = explainer.explain(*arguments, seed=3, attempts=2)
-    same = explainer.explain(*arguments, seed=3, attempts=2)
+    again = explainer(*arguments, seed=3, attempts=2)
+    same = explainer(*arguments, seed=3, attempts=2)
     assert torch.equal(again.images, same.images)
     assert torch.equal(torch.get_rng_state(), state)
     assert again.images.shape[1] == again.nfe.shape[1] == 2
     assert (again.images[:, 0] != again.images[:, 1]).any((1, 2, 3)).all()
-    other = explainer.explain(*arguments, seed=4)
+    other = explainer(*arguments, seed=4)
     assert (again.images[:, 0] != other.images[:, 0]).any((1, 2, 3)).all()
 
 
@@ -147,7 +138,7 @@ def test_the_bill_of_dime_and_fastdime_grows_with_the_scales_tried(
 
     explainer = make(name, world)
     explainer.config = explainer.config.model_copy(update={"scales": (0.0, 0.0, 0.0)})
-    hopeless = explainer.explain(world.images[:2], world.student, world.targets[:2])
+    hopeless = explainer(world.images[:2], world.student, world.targets[:2])
     assert hopeless.nfe[:, 0].tolist() == [3 * each] * 2
 
 
@@ -156,13 +147,13 @@ def test_only_images_that_have_not_flipped_try_the_next_scale(world: World):
     explainer.config = explainer.config.model_copy(update={"scales": (0.0, 8.0)})
     targets = world.targets.clone()
     targets[0] = 1 - targets[0]
-    explanation = explainer.explain(world.images, world.student, targets)
+    explanation = explainer(world.images, world.student, targets)
     assert explanation.nfe[:, 0].tolist() == [10] + [20] * (len(targets) - 1)
 
 
 def test_the_bill_of_sce(world: World):
     tau, stuck = 3, make("sce", world, guided=False)
-    explanation = stuck.explain(world.images[:2], world.student, world.targets[:2])
+    explanation = stuck(world.images[:2], world.student, world.targets[:2])
     # It never flips: the factual is put back once, after the last step.
     assert counts(explanation) == (
         [tau * (STEPS + 1)] * 2,
@@ -181,7 +172,7 @@ def test_the_bill_of_sce(world: World):
 def test_sce_stops_at_the_goal_it_is_given(world: World):
     explainer = make("sce", world)
     explainer.config = explainer.config.model_copy(update={"goal": 0.0})
-    explanation = explainer.explain(world.images[:4], world.student, world.targets[:4])
+    explanation = explainer(world.images[:4], world.student, world.targets[:4])
     own = explained("sce", world)
     assert (explanation.student_backward_passes[:, 0] <= own.student_backward_passes[:4, 0]).all()
     assert (explanation.nfe[:, 0] == 3 * (explanation.student_backward_passes[:, 0] + 1)).all()
@@ -196,15 +187,15 @@ def test_ace_and_sce_leave_most_of_the_background_alone(world: World):
 
 
 def test_pgd_stays_within_its_radius(world: World):
-    images = PGD(PGDConfig(radius=0.03)).explain(world.images, world.student, world.targets)
+    images = PGD(PGDConfig(radius=0.03))(world.images, world.student, world.targets)
     change = (images.images[:, 0].int() - world.images.int()).abs()
     assert 0 < change.max() <= round(0.03 * 255)
 
 
 def test_floats_and_bytes_are_the_same_images(world: World):
     explainer, few = PGD(), slice(3)
-    floats = explainer.explain(to_float(world.images[few]), world.student, world.targets[few])
-    bytes_ = explainer.explain(world.images[few], world.student, world.targets[few])
+    floats = explainer(to_float(world.images[few]), world.student, world.targets[few])
+    bytes_ = explainer(world.images[few], world.student, world.targets[few])
     assert torch.equal(floats.images, bytes_.images)
 
 
@@ -223,7 +214,7 @@ class Frozen(nn.Module):
 def test_a_student_without_gradients_is_refused_in_one_line(world: World):
     for student in (Frozen(world.student), lambda images: torch.eye(2)[[0] * len(images)] * 3):
         with pytest.raises(DidaeError, match="gives no gradients") as caught:
-            make("ace", world).explain(world.images, student, world.targets)
+            make("ace", world)(world.images, student, world.targets)
         assert "\n" not in str(caught.value)
 
 
@@ -233,7 +224,7 @@ def test_a_student_with_broken_gradients_is_refused(world: World):
         return torch.stack([value, 3 + value], 1)
 
     with pytest.raises(DidaeError, match="not finite"):
-        PGD().explain(world.images, student, world.targets)
+        PGD()(world.images, student, world.targets)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +242,7 @@ def test_a_student_with_broken_gradients_is_refused(world: World):
 def test_what_does_not_fit_is_refused(changes: dict, message: str, world: World):
     arguments = {"images": world.images, "student": world.student, "targets": world.targets}
     with pytest.raises(DidaeError, match=message):
-        make("ace", world).explain(**arguments | changes)
+        make("ace", world)(**arguments | changes)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from didae_bench.explainers.chain import Chain, ChainConfig
-from didae_bench.explainers.guidance import until_flipped
-from didae_bench.explainers.masks import blurred_change, dilated_change
-from didae_bench.explainers.schedule import respaced
-from didae_bench.explainers.work import Tally
+from didae_bench.explainers.base import Tally
+from didae_bench.explainers.diffusion import (
+    Chain,
+    ChainConfig,
+    blurred_change,
+    dilated_change,
+    respaced,
+)
+from didae_bench.explainers.dime import until_flipped
 from explainers import reference
 from explainers.toys import IMAGES, SEED, SHAPE, make_work, toy_denoiser
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from didae_bench.explainers import PGD, PGDConfig
+from didae_bench.explainers.pgd import PGD, PGDConfig
 
 SHAPE = (3, 4, 4)
 RANDOM = np.random.RandomState(0)
@@ -49,7 +49,7 @@ TARGETS = np.append(1 - CLASSES[:-1], CLASSES[-1])
 
 def explain(config: PGDConfig):
     pixels = torch.from_numpy(IMAGES)
-    return PGD(config).explain(pixels, Linear(), torch.from_numpy(TARGETS), batch_size=6)
+    return PGD(config)(pixels, Linear(), torch.from_numpy(TARGETS), batch_size=6)
 
 
 def test_each_image_stops_at_its_first_flip():

@@ -11,8 +11,7 @@ from didae.data.images import to_float
 from didae.decoders.base import SamplerConfig
 from didae.errors import DidaeError
 from didae.students import Probe
-from didae_bench.explainers import ProbeGradient, ProbeGradientConfig
-from didae_bench.explainers.probe_gradient import crossed
+from didae_bench.explainers.probe_gradient import ProbeGradient, ProbeGradientConfig, crossed
 from explainer.world import Brightness, Images, make_components
 
 SOURCE = Images(count=8)
@@ -27,7 +26,7 @@ def explain(components, strength: float = 2.0, **changes):
     config = ProbeGradientConfig(strength=strength)
     explainer = ProbeGradient(components.encoder, components.decoder, components.probe, config)
     targets = 1 - torch.from_numpy(SOURCE.labels)
-    return explainer.explain(SOURCE.pixels, Brightness(), targets, **changes)
+    return explainer(SOURCE.pixels, Brightness(), targets, **changes)
 
 
 def test_the_edit_mirrors_the_margin_and_nothing_else():
@@ -79,7 +78,7 @@ def test_a_student_without_gradients_will_do(components):
     def student(images):
         return Brightness()(images)
 
-    explainer.explain(SOURCE.pixels[:2], student, torch.tensor([0, 1]))
+    explainer(SOURCE.pixels[:2], student, torch.tensor([0, 1]))
 
 
 def test_a_probe_or_decoder_of_another_encoder_is_refused(components):

@@ -6,21 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from didae_bench.explainers import (
-    ACE,
-    PGD,
-    SCE,
-    ACEConfig,
+from didae_bench.explainers.ace import ACE, ACEConfig, attack_gradient
+from didae_bench.explainers.diffusion import Chain, ChainConfig
+from didae_bench.explainers.dime import (
     DiME,
     DiMEConfig,
     FastDiME,
     FastDiMEConfig,
-    PGDConfig,
-    SCEConfig,
+    clean_gradient,
+    log_odds,
 )
-from didae_bench.explainers.ace import attack_gradient
-from didae_bench.explainers.chain import Chain, ChainConfig
-from didae_bench.explainers.guidance import clean_gradient, log_odds
+from didae_bench.explainers.pgd import PGD, PGDConfig
+from didae_bench.explainers.sce import SCE, SCEConfig
 from explainers import reference
 from explainers.toys import (
     IMAGES,

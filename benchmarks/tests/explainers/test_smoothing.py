@@ -14,12 +14,13 @@ from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.students import StudentConfig, label_agreement
 from didae.training import TrainingConfig
-from didae_bench.explainers import SmoothingConfig, fit_smooth_student
-from didae_bench.explainers.smoothing import (
+from didae_bench.explainers.sce import (
     LeakySoftplus,
+    SmoothingConfig,
     _balanced,
     _beta,
     _disturbed,
+    fit_smooth_student,
     worst_nearby,
 )
 from explainers.world import SHAPE, SIZE, World, draw

@@ -9,8 +9,8 @@ from torch import nn
 from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
 from didae.decoders.network import NetworkConfig
 from didae.randomness import generator
-from didae_bench.explainers.denoiser import NO_ENCODER
-from didae_bench.explainers.work import Tally, Work
+from didae_bench.explainers.base import Tally, Work
+from didae_bench.explainers.diffusion import NO_ENCODER
 from explainers.reference import toy_logits, toy_noise
 
 SHAPE = (3, 4, 4)

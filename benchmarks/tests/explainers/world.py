@@ -12,7 +12,8 @@ from didae.decoders.network import NetworkConfig
 from didae.randomness import generator
 from didae.students import StudentConfig, StudentNetwork, logits, train_student
 from didae.training import TrainingConfig
-from didae_bench.explainers import SmoothingConfig, fit_denoiser, fit_smooth_student
+from didae_bench.explainers.diffusion import fit_denoiser
+from didae_bench.explainers.sce import SmoothingConfig, fit_smooth_student
 
 SIZE = 16
 NETWORK = NetworkConfig(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
-from didae_bench.metrics.latent import latent_diversity, latent_sparsity
+from didae_bench.metrics.truth import latent_diversity, latent_sparsity
 
 
 def changes(seed: int, *shape: int) -> torch.Tensor:

@@ -1,18 +1,35 @@
-"""Deep feature reweighting: the last layer, refitted on a balanced subset. Needs group labels."""
+"""Deep feature reweighting, and choosing among repaired students. Needs group labels."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from didae.config import Config
 from didae.errors import DidaeError
 from didae.randomness import generator
-from didae.repair.base import Labelled, inputs_of, last_linear
-from didae_bench.baselines.selection import best, every_group_occurs
+from didae.repair.base import Labelled, accuracies_of, inputs_of, last_linear
+
+
+def validation_aga(student: nn.Module, validation: Labelled) -> float:
+    """Measure the average accuracy of the groups that occur."""
+    return accuracies_of(student, validation).aga
+
+
+def every_group_occurs(data: Labelled) -> bool:
+    """Say whether each label occurs with each attribute: else a shortcut has no counter-example."""
+    kinds = len(data.labels.unique()) * len(data.known_attributes().unique())
+    return len(data.groups().unique()) == kinds
+
+
+def best(students: Iterable[nn.Module], validation: Labelled) -> nn.Module:
+    """Keep the student with the best average group accuracy."""
+    return max(students, key=lambda student: validation_aga(student, validation))
 
 
 class LastLayerConfig(Config):
@@ -86,27 +103,23 @@ def _balanced(groups: Tensor, seed: int, number: int) -> Tensor:
 
 
 def _logistic(
-    features: Tensor,
-    labels: Tensor,
-    classes: int,
-    penalty: float,
-    steps: int,
-    share: Tensor | None = None,
+    features: Float[Tensor, "n d"], labels: Tensor, classes: int, penalty: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Fit a penalised logistic regression to features (n, d), float64, counted by their share."""
+    """Fit a penalised logistic regression to float64 features."""
     weight = torch.zeros(classes, features.shape[1], dtype=torch.float64)
     bias = torch.zeros(classes, dtype=torch.float64)
-    counts = torch.ones(len(labels), dtype=torch.float64) if share is None else share
     optimiser = torch.optim.LBFGS(
         [weight.requires_grad_(), bias.requires_grad_()],
         max_iter=steps,
         line_search_fn="strong_wolfe",
     )
+    count = float(len(labels))
+    counts = torch.ones(len(labels), dtype=torch.float64)
 
     def loss() -> float:
         optimiser.zero_grad()
         said = features @ weight.T + bias
-        value = nn.functional.cross_entropy(said, labels, reduction="none") @ counts / counts.sum()
+        value = nn.functional.cross_entropy(said, labels, reduction="none") @ counts / count
         value = value + penalty * weight.square().sum() / 2
         value.backward()
         return value.item()

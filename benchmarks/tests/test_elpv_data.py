@@ -15,8 +15,8 @@ from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.training import TrainingConfig
-from didae_bench.recipes import decoder as module
-from didae_bench.recipes.elpv import ElpvRecipe, certain, open_elpv, train_elpv_decoder
+from didae_bench import data as module
+from didae_bench.elpv import ElpvRecipe, certain, open_elpv, train_elpv_decoder
 
 PROBABILITIES = (0.0, 1 / 3, 2 / 3, 1.0)
 EACH = 10

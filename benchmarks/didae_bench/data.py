@@ -1,13 +1,10 @@
-"""A planted confounder: a bright tag on half of any images, whose absence is known pixel by pixel.
-
-A classifier that was trained where the tag goes with the label looks at the tag. Every image is
-kept with and without it, so the true counterfactual of the tag exists, on real images too.
-"""
+"""The photographs of two benchmarks: a planted tag, and the decoders that are trained on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +13,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from didae.config import Config
+from didae.config import Config, save_yaml
 from didae.data.sampling import uniforms
-from didae.data.table import ImageTable, changed
+from didae.data.table import ImageSource, ImageTable, changed
+from didae.decoders.base import Decoder
+from didae.decoders.training import fit_decoder, suited_config
+from didae.encoders.base import Encoder, cached_embed
 from didae.errors import DidaeError
+from didae.training import TrainingConfig
 
 TAG = "tag"
 """Name of the attribute."""
@@ -55,24 +56,7 @@ class TagConfig(Config):
     seed: int = Field(default=0, ge=0)
 
     def blend(self, images: Tensor) -> Tensor:
-        """Put the tag on images.
-
-        Parameters
-        ----------
-        images
-            uint8, shape (b, 3, height, width).
-
-        Returns
-        -------
-        Tensor
-            A copy: (1 - opacity) · pixel + opacity · brightness inside the tag, rounded to the
-            nearest, halves to even; everything else as it was.
-
-        Raises
-        ------
-        DidaeError
-            If the tag does not fit into the images.
-        """
+        """Put the tag on uint8 images, (1 - opacity) · pixel + opacity · brightness, rounded."""
         bottom, right = self.top + self.side, self.left + self.side
         if images.shape[2] < bottom or images.shape[3] < right:
             raise DidaeError(
@@ -124,3 +108,50 @@ class Planted(ImageTable):
     def truth(self, indices: Sequence[int] | NDArray[Any]) -> Tensor:
         """Read true counterfactuals: the same images with the tag taken away or put on."""
         return changed(self, read=self.__dict__["_other"]).images(indices)
+
+
+class DecoderRecipe(Config):
+    """How a decoder is made.
+
+    Attributes
+    ----------
+    components : int
+        Principal components of z_sem that it gets.
+    width : int
+        Channels of the U-Net's first level.
+    jitter : float
+        Noise on its z_sem while it trains, in standard deviations of the components.
+    decoder : TrainingConfig
+        How long and how fast it is trained.
+    """
+
+    components: int = 128
+    width: int = 48
+    jitter: float = 0.25
+    decoder: TrainingConfig = TrainingConfig(
+        steps=14000, batch_size=16, learning_rate=2e-3, weight_decay=0
+    )
+
+
+def make_decoder(
+    source: ImageSource,
+    rows: NDArray[np.int64],
+    encoder: Encoder,
+    recipe: DecoderRecipe,
+    folder: Path,
+) -> Decoder:
+    """Train a decoder; what is already there is kept."""
+    if not (folder / "decoder" / "config.json").exists():
+        save_yaml(recipe, folder / "recipe.yaml")
+        z, images = cached_embed(encoder, source, rows), source.images(rows.tolist())
+        config = suited_config(images, z, recipe.components, recipe.width)
+        fit_decoder(
+            images,
+            z,
+            config,
+            recipe.decoder,
+            encoder.fingerprint,
+            folder / "decoder.training",
+            jitter=recipe.jitter,
+        ).save(folder / "decoder")
+    return Decoder.load(folder / "decoder")

@@ -1,1 +1,0 @@
-"""How the decoders of two benchmarks are made."""
