@@ -77,6 +77,32 @@ def test_every_step_onward_parses(kind: str, tmp_path: Path):
     }[kind]  # fmt: skip
 
 
+def test_a_decoder_that_hardly_began_is_trained_before_edits_are_made_smaller(tmp_path: Path):
+    def asked(*flags: str) -> Audit:
+        save_yaml(Audit.parse("audit", ["x", *flags]), tmp_path / "run.yaml")
+        found = remedy(tmp_path, "smaller edits")
+        assert found is not None
+        again = parse(found.command)
+        assert isinstance(again, Audit)
+        return again
+
+    short = asked("--student=m.onnx", "--audit.decoder.steps=300")
+    assert (short.audit.decoder.steps, short.audit.explain.strength) == (8000, 2.0)
+    long = asked("--student=m.onnx", "--audit.decoder.steps=4000")
+    assert (long.audit.decoder.steps, long.audit.explain.strength) == (4000, 1.5)
+
+
+def test_the_decoder_of_an_explanation_tells_how_long_it_was_trained(tmp_path: Path):
+    run = made(tmp_path, "explain")
+    (tmp_path / "decoder").mkdir()
+    save_yaml(Explain(decoder=str(tmp_path / "decoder")), run / "run.yaml")
+    for steps, words in ((300, "Train the decoder longer"), (9000, "smaller edits")):
+        (tmp_path / "decoder" / "run.yaml").write_text(f"training: {{steps: {steps}}}\n")
+        found = remedy(run, "smaller edits")
+        assert found is not None
+        assert words in found.words
+
+
 def test_a_run_that_is_the_working_folder_is_not_written_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

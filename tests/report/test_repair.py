@@ -168,6 +168,18 @@ def test_a_refusal_says_why_what_to_do_and_what_each_verdict_costs(shown):
     assert "On 20 test images" in shown(refused() | told | {"groups": None, "attributes": []})
 
 
+def test_the_gate_of_a_last_layer_says_whom_else_it_asked(shown):
+    decision = document()["decision"]
+    decision["held_out"] |= {"n": 296}
+    looked = {"origin": "a part of the training images", "counts": {"dark": 40, "bright": 40}}
+    text = shown(document(decision=decision, looked=looked))
+    assert "It looked at 80 images (40 dark, 40 bright)" in text
+    assert "Why n = 296: for a last layer the 216 training images tell too." in text
+    decision["held_out"] |= {"n": 80}
+    assert "Why n =" not in shown(document(decision=decision, looked=looked))
+    assert "Why n =" not in shown(document())
+
+
 def test_without_groups_the_counterfactuals_tell(shown):
     text = shown(document(groups=None, attributes=[]))
     assert "right on 85 % of held-out counterfactuals, instead of 10 %" in text

@@ -169,6 +169,12 @@ class RepairDocument(Config):
         return "spurious" in self.verdicts.values()
 
     @property
+    def refitted(self) -> int:
+        """int: training images that the gate asked about, of a last layer fitted without them."""
+        looked = sum(self.looked.counts.values()) if self.looked else self.decision.held_out.n
+        return max(0, self.decision.held_out.n - looked)
+
+    @property
     def headline(self) -> str:
         """str: what the repair came to, in a sentence."""
         if not self.tried:
