@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
@@ -186,12 +186,13 @@ class _Page:
             self.auditing = gr.HTML(elem_id="auditing")
 
     def connect(self, page: gr.Blocks) -> None:
+        """Say what every control does."""
+        on = self._on
         judge = [self.place, self.screen, *self.verdicts.values(), self.onward]
         repair = [self.judged, self.outcome, self.repair, self.downloads]
         work = [self.clock, self.auditing, self.audit]
         everything = [*judge, *repair, *work, self.runs, self.tabs]
         here = [self.place, self.window]
-        on = _Events(self.place)
         on(page.load, self._load, [*everything, self.window], inputs=[self.window], js=_WINDOW)
         for verdict, button in self.verdicts.items():
             on(button.click, partial(self._judge, verdict), judge, inputs=here)
@@ -211,11 +212,48 @@ class _Page:
         )
         on(self.clock.tick, self._poll, everything)
 
+    def _on(
+        self,
+        event: Callable[..., Any],
+        method: Callable[..., _Updates],
+        outputs: list[Any],
+        *,
+        inputs: list[Any] | None = None,
+        js: str | None = None,
+    ) -> None:
+        """Connect an event with a method, which gets the place if nothing else; show its errors."""
+
+        def handle(*values: Any) -> _Updates:
+            try:
+                return method(*values)
+            except DidaeError as error:
+                raise gr.Error(escape(str(error)), print_exception=False) from error
+            # A request that no click of this page sends; whoever looks must learn of a true fault.
+            except Exception as error:
+                logger.exception("the page failed")
+                words = f"This did not work ({type(error).__name__}): reload the page."
+                raise gr.Error(words, print_exception=False) from error
+
+        event(
+            handle,
+            [self.place] if inputs is None else inputs,
+            outputs,
+            js=js,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
     def _load(self, window: str) -> _Updates:
-        return self._everything(self.desk.first(self.desk.opened)) | {self.window: window}
+        return self._open(self.desk.opened) | {self.window: window}
 
     def _open(self, name: str) -> _Updates:
         return self._everything(self.desk.first(name))
+
+    def _step(self, place: str, by: int) -> _Updates:
+        return self._judging(self.desk.step(place, by))
+
+    def _to_repair(self, _: str) -> _Updates:
+        return {self.tabs: gr.Tabs(selected=_REPAIR)}
 
     def _judge(self, verdict: Verdict, place: str, window: str) -> _Updates:
         return self._judging(self.desk.judge(place, verdict, window))
@@ -225,12 +263,6 @@ class _Page:
         if earlier is None:
             gr.Info("There is nothing to undo: no verdict of this window stands.", duration=3)
         return self._judging(earlier or place)
-
-    def _step(self, place: str, by: int) -> _Updates:
-        return self._judging(self.desk.step(place, by))
-
-    def _to_repair(self, _: str) -> _Updates:
-        return {self.tabs: gr.Tabs(selected=_REPAIR)}
 
     def _repair(self, place: str) -> _Updates:
         self.desk.start_repair(place)
@@ -258,7 +290,7 @@ class _Page:
             return self._working(place, look_again=status is not None)
         done = self._working(place, look_again=False) | {self.audit: gr.Button(interactive=True)}
         if status.kind == "audit" and not status.error:
-            return done | self._everything(self.desk.first(status.run))
+            return done | self._open(status.run)
         return done | self._repairs(place)
 
     def _working(self, place: str, look_again: bool) -> _Updates:
@@ -317,39 +349,3 @@ class _Page:
             self.repair: gr.Button(interactive=possible),
             self.downloads: views.downloads_view(self.desk, place.rpartition(":")[0]),
         }
-
-
-class _Events:
-    """Connects a control to a method, with errors shown on the page."""
-
-    def __init__(self, place: gr.Textbox) -> None:
-        self.place = place
-
-    def __call__(
-        self,
-        event: Callable[..., Any],
-        method: Callable[..., _Updates],
-        outputs: list[Any],
-        *,
-        inputs: list[Any] | Literal["place"] | None = "place",
-        js: str | None = None,
-    ) -> None:
-        def handle(*values: Any) -> _Updates:
-            try:
-                return method(*values)
-            except DidaeError as error:
-                raise gr.Error(escape(str(error)), print_exception=False) from error
-            # A request that no click of this page sends; whoever looks must learn of a true fault.
-            except Exception as error:
-                logger.exception("the page failed")
-                words = f"This did not work ({type(error).__name__}): reload the page."
-                raise gr.Error(words, print_exception=False) from error
-
-        event(
-            handle,
-            [self.place] if inputs == "place" else inputs,
-            outputs,
-            js=js,
-            show_progress="hidden",
-            api_visibility="private",
-        )

@@ -27,21 +27,10 @@ THUMBNAIL = 128
 """Longest side of an image inside a report, in pixels; larger images are reduced to it."""
 
 COLUMNS = (
-    "image_id",
-    "label",
-    "direction",
-    "prediction_before",
-    "prediction_after",
-    "probability_before",
-    "probability_after",
-    "ambient_flip",
-    "verified_flip",
-    "non_adversarial_flip",
-    "round_trip_psnr",
-    "file",
-    "factual_file",
-    "round_trip_file",
-)
+    "image_id", "label", "direction", "prediction_before", "prediction_after",
+    "probability_before", "probability_after", "ambient_flip", "verified_flip",
+    "non_adversarial_flip", "round_trip_psnr", "file", "factual_file", "round_trip_file",
+)  # fmt: skip
 """Columns of the table of counterfactuals that report and page need."""
 
 STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")

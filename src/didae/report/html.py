@@ -12,7 +12,7 @@ from typing import Any, cast
 import jinja2
 
 from didae.errors import visible
-from didae.explainer.summary import DirectionSummary, Matrix, Summary
+from didae.explainer.summary import DirectionSummary, Summary
 from didae.report import trust as trusted
 from didae.report.figures import (
     SAMPLE_FOLDER,
@@ -115,7 +115,6 @@ def write_report(
         thresholds=trusted,
         trusts=trusts,
         repair=None if shown is None else _repair(shown, folder),
-        matrices=_matrices(summary),
         sample=_sample(folder),
         trips=_round_trips(folder, rows),
         settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
@@ -193,35 +192,3 @@ def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
         for row, pair in zip(shown, images, strict=True)
     ]
     return {"pairs": pairs, "gain": gain}
-
-
-def _matrices(summary: Summary) -> list[dict[str, Any]]:
-    """Give the heat maps: title, names, and every value with its strength in [0, 1]."""
-
-    def shaded(values: Matrix) -> list[tuple[str, list[tuple[float | None, float]]]]:
-        finite = [abs(v) for row in values for v in row if v is not None and math.isfinite(v)]
-        largest = max(finite, default=0.0) or 1.0
-        cells = [
-            [(v, abs(v) / largest if v is not None and math.isfinite(v) else 0.0) for v in row]
-            for row in values
-        ]
-        return list(zip(summary.names, cells, strict=True))
-
-    found: list[dict[str, Any]] = []
-    if summary.disentanglement:
-        note = (
-            "Row: the direction that was edited. Column, by number: mean |change| of each code, in "
-            "its standard deviations, read from the re-encoded counterfactual. Off the diagonal, "
-            "less is better."
-        )
-        found.append({
-            "title": "What an edit changes", "square": True, "columns": summary.names,
-            "note": note, "rows": shaded(summary.disentanglement),
-        })  # fmt: skip
-    if summary.code_factor_correlation:
-        note = "Correlation of each direction’s code (row) with each known factor (column)."
-        found.append({
-            "title": "What a direction stands for", "square": False, "columns": summary.factors,
-            "note": note, "rows": shaded(summary.code_factor_correlation),
-        })  # fmt: skip
-    return found

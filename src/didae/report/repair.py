@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from didae.config import Config, from_mapping
 from didae.metrics.groups import GroupAccuracies
-from didae.repair.gate import Outcome
+from didae.repair.gate import Ceiling, Outcome
 from didae.repair.measure import REPAIR_FILE
 from didae.report.figures import data_uri, read_picture
 from didae.report.words import accuracy, percent
@@ -83,15 +83,6 @@ class Looked(Config):
     counts: dict[str, int]
 
 
-class Reach(Config):
-    """What a new last layer may reach on n test images, the mean over groups or else classes."""
-
-    now: float
-    reach: float
-    n: int
-    by_group: bool
-
-
 class Preview(Config):
     """Files of a pair, relative to the repair's folder, and the classes that it was given by both.
 
@@ -147,7 +138,7 @@ class RepairDocument(Config):
     classes: tuple[Figure, ...] = ()
     looked: Looked | None = None
     unread: tuple[str, ...] = ()
-    ceiling: Reach | None = None
+    ceiling: Ceiling | None = None
     alone: dict[str, Gate] = Field(default_factory=dict[str, Gate])
     preview: tuple[Preview, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from didae.explainer.summary import FUNNEL, DirectionSummary, Summary
+from didae.explainer.summary import FUNNEL, DirectionSummary, Matrix, Summary
 
 NARROW = "\u202f"
 """The space between a number and its unit."""
@@ -133,8 +133,17 @@ def key_figures(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-FILTERS = {
-    f.__name__: f
-    for f in (percent, accuracy, number, decibels, decimals, points, count, stages, follows)
-}
+def shares(values: Matrix) -> list[list[tuple[float | None, float]]]:
+    """Give every value with its size in [0, 1], relative to the largest; what is none has none."""
+    sizes = [[abs(v) if v is not None and math.isfinite(v) else 0.0 for v in row] for row in values]
+    largest = max((size for row in sizes for size in row), default=0.0) or 1.0
+    return [
+        [(v, size / largest) for v, size in zip(*rows, strict=True)]
+        for rows in zip(values, sizes, strict=True)
+    ]
+
+
+_ALL = (percent, accuracy, number, decibels, decimals, points, count, stages, follows, shares)
+
+FILTERS = {f.__name__: f for f in _ALL}
 """For templates, by name."""
