@@ -7,7 +7,7 @@ import io
 import pytest
 
 from cases.inputs import picture
-from cases.test_tables import audited, opened, refusal, told
+from cases.reading import audited, opened, refusal, told
 
 datasets = pytest.importorskip("datasets")
 

@@ -18,7 +18,7 @@ from data.downloads import (
     make_waterbirds,
 )
 from didae.data.images import read_image
-from didae.data.known import DATASETS, installed_elpv, recognise
+from didae.data.known import DATASETS, installed_elpv, recognise, register
 from didae.data.table import ImageTable
 from didae.errors import DidaeError, ImageReadError
 
@@ -144,6 +144,25 @@ def test_a_layout_is_told_from_its_files_alone(tmp_path, name):
     other = next(layout for layout in DATASETS if layout != name)
     with pytest.raises(DidaeError):
         ImageTable.from_folder(tmp_path, layout=other)
+
+
+def test_a_new_data_set_is_one_function(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "toy", None)
+
+    @register("toy", lambda folder: (folder / "toy.txt").exists())
+    def toy(folder, reading):
+        names = (folder / "toy.txt").read_text().split()
+        return ImageTable(
+            tuple(names), lambda rows: torch.zeros(len(rows), 3, *(reading.size,) * 2)
+        )
+
+    (tmp_path / "toy.txt").write_text("a b")
+    for layout in (None, "toy"):
+        table = ImageTable.from_folder(tmp_path, size=8, layout=layout)
+        assert table.ids == ("a", "b")
+        assert table.images([0]).shape == (1, 3, 8, 8)
+    with pytest.raises(DidaeError, match="toy"):
+        ImageTable.from_folder(tmp_path, layout="toys")
 
 
 def test_two_layouts_in_one_folder_are_not_guessed(tmp_path):

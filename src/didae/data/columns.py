@@ -27,12 +27,10 @@ from didae.errors import DidaeError, nearest
 
 logger = logging.getLogger(__name__)
 
-TRUTH: Final = {"false": False, "no": False, "true": True, "yes": True}
-"""Words that count as 0 and 1, in any case."""
-
+# Words that count as 0 and 1, in any case.
+_TRUTH: Final = {"false": False, "no": False, "true": True, "yes": True}
 # How pandas calls a column of row numbers that it wrote without being asked.
 _ROW_NUMBERS: Final = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
-
 # Integer labels count classes from 0; a larger one is an identifier or a measurement.
 _MAX_CLASSES: Final = 100_000
 
@@ -116,7 +114,7 @@ class Frame:
                     raise self.error(name, row, "is no class; count classes 0, 1, 2, ...")
                 labels[row] = int(text)
             return labels, known or tuple(map(str, range(int(labels.max(initial=-1)) + 1)))
-        truth = {text: TRUTH[text.lower()] for text in texts if text.lower() in TRUTH}
+        truth = {text: _TRUTH[text.lower()] for text in texts if text.lower() in _TRUTH}
         if len(truth) == len(set(texts)) and len(set(truth.values())) == 2:
             labels[rows] = [truth[text] for text in texts]
             no, yes = (min(text for text in truth if truth[text] is v) for v in (False, True))
@@ -361,11 +359,11 @@ def _number(cell: object) -> float | None:
     text = str(cell).strip().lower()
     try:
         # float() would read 1_000 as a number, spreadsheets do not.
-        return float(TRUTH[text]) if text in TRUTH else float(text.replace("_", "?"))
+        return float(_TRUTH[text]) if text in _TRUTH else float(text.replace("_", "?"))
     except ValueError:
         return None
 
 
 def _in_order(text: str) -> tuple[bool, float, str]:
-    number = _number(text) if text.lower() not in TRUTH else None
+    number = _number(text) if text.lower() not in _TRUTH else None
     return (True, 0.0, text) if number is None else (False, number, text)

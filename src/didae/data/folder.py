@@ -23,12 +23,9 @@ logger = logging.getLogger(__name__)
 
 # What systems leave in folders, of which no user knows.
 _HIDDEN: Final = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
-TABLES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Tables of a folder of one's own."""
-
-FILE_NAME: Final = "file_name"
-"""The column that every such table must have."""
-
+# Tables of a folder of one's own, and the column that each must have.
+_TABLES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_FILE_NAME: Final = "file_name"
 _SPLIT_WORDS: Final = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel"), "validation"),
@@ -53,7 +50,7 @@ def is_image(name: str) -> bool:
     return not is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def leads_back(folder: Path) -> bool:
+def _leads_back(folder: Path) -> bool:
     """Tell whether a folder is a link to one that the link itself lies in."""
     home = Path(os.path.realpath(folder.parent))
     return folder.is_symlink() and Path(os.path.realpath(folder)) in (home, *home.parents)
@@ -75,7 +72,7 @@ def walk(folder: Path) -> Iterator[Path]:
         for name in sorted(folders):
             path = Path(parent, name)
             real = os.path.realpath(path)
-            if not (is_hidden(name) or real in seen or leads_back(path)):
+            if not (is_hidden(name) or real in seen or _leads_back(path)):
                 seen.add(real)
                 kept.append(name)
         folders[:] = kept
@@ -162,13 +159,13 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
             missing = [name for name, found in listed.items() if not found]
             if missing:
                 raise DidaeError(
-                    f"{folder / missing[0]} has no {TABLES[0]}, the other splits have a table; "
+                    f"{folder / missing[0]} has no {_TABLES[0]}, the other splits have a table; "
                     "write one for every split, or a single one with a column split"
                 )
             parts = [(homes[name], splits[name], found[0]) for name, found in listed.items()]
             return _from_tables(folder, parts, reading)
         if reading.label or reading.attributes:
-            raise DidaeError(f"label and attributes name columns, but {folder} has no {TABLES[0]}")
+            raise DidaeError(f"label and attributes name columns, but {folder} has no {_TABLES[0]}")
         entries = _list_splits(folder, homes, splits) if splits else _list(folder)
         if all(entry.label is None for entry in entries):
             paths = (p for home in (folder, *homes.values()) for p in sorted(home.iterdir()))
@@ -178,14 +175,26 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
                 logger.warning(
                     "%s is not read, and the images have no labels: a table is read if it is "
                     "called %s and has a column %s",
-                    *(other[0], " or ".join(TABLES), FILE_NAME),
+                    *(other[0], " or ".join(_TABLES), _FILE_NAME),
                 )
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
     rest = left_out(folder)
     if rest:
         logger.warning("%s: left out %s", folder, rest)
-    return _from_entries(folder, entries, reading)
+    label_names = sorted({entry.label for entry in entries if entry.label is not None})
+    number = {name: place for place, name in enumerate(label_names)}
+    labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
+    if len(label_names) == 1:
+        logger.warning("%s: all images are of one class, %r", folder, label_names[0])
+    return table_of_files(
+        folder,
+        [entry.name for entry in entries],
+        reading,
+        labels=labels if label_names else None,
+        label_names=tuple(label_names),
+        splits=rows_of_splits([entry.split for entry in entries]),
+    )
 
 
 def table_of_files(
@@ -233,7 +242,7 @@ def _from_tables(
     for home, split, path in parts:
         frame = read_frame(path)
         start, prefix = len(names), home.relative_to(folder).as_posix()
-        names += [name if prefix == "." else f"{prefix}/{name}" for name in frame.paths(FILE_NAME)]
+        names += [name if prefix == "." else f"{prefix}/{name}" for name in frame.paths(_FILE_NAME)]
         if split:
             splits[split] = np.arange(start, len(names))
         frames.append(frame)
@@ -249,7 +258,7 @@ def _from_tables(
             "%s has no column label: the images have no classes (%s chooses a column)",
             *(frame.where, reading.label_option.strip(" =")),
         )
-    columns = read_columns(frame, reading, label, splits, (FILE_NAME, column))
+    columns = read_columns(frame, reading, label, splits, (_FILE_NAME, column))
     return table_of_files(folder, names, reading, place=frame.place, splits=splits, **columns)
 
 
@@ -277,27 +286,11 @@ def _split_of_path(name: str) -> str | None:
 
 def rows_of_splits(splits: Sequence[str | None]) -> dict[str, NDArray[np.int64]]:
     """Give the rows of each split."""
-    found = dict.fromkeys(split for split in splits if split)
-    return {
-        name: np.array([row for row, split in enumerate(splits) if split == name], dtype=np.int64)
-        for name in found
-    }
-
-
-def _from_entries(folder: Path, entries: Sequence[_Entry], reading: Reading) -> ImageTable:
-    label_names = sorted({entry.label for entry in entries if entry.label is not None})
-    number = {name: place for place, name in enumerate(label_names)}
-    labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
-    if len(label_names) == 1:
-        logger.warning("%s: all images are of one class, %r", folder, label_names[0])
-    return table_of_files(
-        folder,
-        [entry.name for entry in entries],
-        reading,
-        labels=labels if label_names else None,
-        label_names=tuple(label_names),
-        splits=rows_of_splits([entry.split for entry in entries]),
-    )
+    rows: dict[str, list[int]] = {}
+    for row, split in enumerate(splits):
+        if split:
+            rows.setdefault(split, []).append(row)
+    return {name: np.array(found, dtype=np.int64) for name, found in rows.items()}
 
 
 def _split_folders(folder: Path) -> dict[str, str]:
@@ -315,7 +308,7 @@ def _split_folders(folder: Path) -> dict[str, str]:
     if images:
         raise DidaeError(
             f"{folder} holds images ({images[0]}, ...) beside the splits {splits}; move "
-            f"them into a split or list all images in {TABLES[0]}"
+            f"them into a split or list all images in {_TABLES[0]}"
         )
     if others:
         raise DidaeError(
@@ -340,10 +333,7 @@ def _list_splits(
         name: _list_classes(folder, home.relative_to(folder).as_posix())
         for name, home in homes.items()
     }
-    classes = {
-        name: {entry.label for entry in part if entry.label is not None}
-        for name, part in parts.items()
-    }
+    classes = {name: {e.label for e in part if e.label} for name, part in parts.items()}
     train = next((name for name in parts if splits[name] == "train"), None)
     known = classes[train] if train else set[str]().union(*classes.values())
     for name, found in classes.items():
@@ -387,12 +377,12 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
         raise DidaeError(
             f"{folder} holds images ({images[0]}, ...) beside class folders "
             f"({full[0]}, ...); move the images into classes or list all of them in "
-            f"{TABLES[0]}"
+            f"{_TABLES[0]}"
         )
     if not images and not folders:
         rest = left_out(folder)
         but = f", but {rest}" if rest else ""
-        raise DidaeError(f"{folder} holds neither {TABLES[0]}, class folders nor images{but}")
+        raise DidaeError(f"{folder} holds neither {_TABLES[0]}, class folders nor images{but}")
     if images and folders:
         empty = ", ".join(folders)
         logger.warning("%s: folders without images are passed over: %s", folder, empty)
@@ -418,12 +408,12 @@ def _content(folder: Path) -> tuple[list[str], list[str]]:
     folders = [path for path in entries if path.is_dir()]
     return (
         [path.name for path in entries if is_image(path.name) and not path.is_dir()],
-        [path.name for path in folders if not is_hidden(path.name) and not leads_back(path)],
+        [path.name for path in folders if not is_hidden(path.name) and not _leads_back(path)],
     )
 
 
 def _tables(folder: Path) -> list[Path]:
-    found = [path for path in sorted(folder.iterdir()) if path.name.lower() in TABLES]
+    found = [path for path in sorted(folder.iterdir()) if path.name.lower() in _TABLES]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise DidaeError(f"{folder} holds {names}; keep one of them")

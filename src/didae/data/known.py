@@ -20,6 +20,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, cast
 
@@ -46,11 +47,15 @@ CLASSES: Final = (
 )
 """The classes of Fashion-MNIST."""
 
+_CELEBA_TABLES: Final = tuple(
+    f"{home}list_attr_celeba{end}" for home in ("", "Anno/") for end in (".txt", ".csv")
+)
 _WATERBIRDS: Final = "waterbird_complete95_forest2water2"
 _WATERBIRD_TABLES: Final = ("metadata.csv", f"{_WATERBIRDS}/metadata.csv")
 # The repository of today, the package's folder, and the older repository's root.
 _ELPV_TABLES: Final = ("labels.csv", "data/labels.csv", "src/elpv_dataset/data/labels.csv")
 _PATCH: Final = ("patient", "node", "x_coord", "y_coord")
+_PATCH_COLUMNS: Final = {*_PATCH, "tumor", "center", "slide"}
 # What may occur at most; the real table has 5 hospitals and 50 slides.
 _PATCH_NUMBERS: Final = {"tumor": 1, "center": 4, "slide": 9_999, "node": 9_999}
 _ANY: Final = 10**18
@@ -88,12 +93,7 @@ def recognise(folder: Path) -> list[str]:
     return [name for name, dataset in DATASETS.items() if dataset.fits(folder)]
 
 
-def _is_celeba(folder: Path) -> bool:
-    places = (f"{home}list_attr_celeba{end}" for home in ("", "Anno/") for end in (".txt", ".csv"))
-    return _first(folder, *places) is not None
-
-
-@register("celeba", _is_celeba)
+@register("celeba", lambda folder: _first(folder, *_CELEBA_TABLES) is not None)
 def celeba(folder: Path, reading: Reading) -> ImageTable:
     """Open CelebA: the folder around ``img_align_celeba`` or ``Img``; the label is Blond_Hair."""
     attributes = _celeba_table(folder, "Anno", "list_attr_celeba")
@@ -115,16 +115,11 @@ def celeba(folder: Path, reading: Reading) -> ImageTable:
     for file in files:
         if file not in known:
             raise DidaeError(f"{partition.where} does not list {file}; download it again")
-    return table_of_files(
-        folder,
-        [f"{home}/{file}" for file in files],
-        reading,
-        late=True,
-        place=attributes.place,
-        splits=_coded(np.array([known[file] for file in files]), "train", "validation", "test"),
-        license="non-commercial research only (CelebA agreement)",
-        **_chosen(Frame(attributes.where, columns, attributes.place), reading, "Blond_Hair"),
-    )
+    splits = _coded(np.array([known[file] for file in files]), "train", "validation", "test")
+    license_ = "non-commercial research only (CelebA agreement)"
+    names = [f"{home}/{file}" for file in files]
+    frame = replace(attributes, columns=columns)
+    return _listed(folder, names, frame, reading, "Blond_Hair", splits=splits, license=license_)
 
 
 def _celeba_table(folder: Path, home: str, name: str) -> Frame:
@@ -172,23 +167,18 @@ def waterbirds(folder: Path, reading: Reading) -> ImageTable:
     table = read_frame(folder / place)
     columns = {name: table.integers(c, 1) for name, c in (("waterbird", "y"), ("water", "place"))}
     names = {"waterbird": ("landbird", "waterbird"), "water": ("land", "water")}
-    return table_of_files(
+    return _listed(
         folder,
         [str(PurePosixPath(place).parent / name) for name in table.paths("img_filename")],
+        replace(table, columns=columns, class_names=names),
         reading,
-        late=True,
-        place=table.place,
+        "waterbird",
         splits=_coded(table.integers("split", 2), "train", "validation", "test"),
         license="none stated; photographs of CUB-200-2011 and Places",
-        **_chosen(Frame(table.where, columns, table.place, names), reading, "waterbird"),
     )
 
 
-def _is_camelyon17(folder: Path) -> bool:
-    return {*_PATCH, "tumor", "center", "slide"} <= _header(folder / "metadata.csv")
-
-
-@register("camelyon17", _is_camelyon17)
+@register("camelyon17", lambda f: _header(f / "metadata.csv") >= _PATCH_COLUMNS)
 def camelyon17(folder: Path, reading: Reading) -> ImageTable:
     """Open Camelyon17-WILDS: the archive's folder; `slide` and `node` are attributes on demand."""
     table = read_frame(folder / "metadata.csv")
@@ -201,20 +191,19 @@ def camelyon17(folder: Path, reading: Reading) -> ImageTable:
     for name in _PATCH:
         table.integers(name, _ANY)
     patches = zip(*(table.columns[name] for name in _PATCH), strict=True)
-    numbers = Frame(table.where, columns, table.place, {"tumor": ("normal", "tumor")})
-    return table_of_files(
+    return _listed(
         folder,
         [
             f"patches/patient_{patient}_node_{node}/"
             f"patch_patient_{patient}_node_{node}_x_{x}_y_{y}.png"
             for patient, node, x, y in patches
         ],
+        replace(table, columns=columns, class_names={"tumor": ("normal", "tumor")}),
         reading,
-        late=True,
-        place=table.place,
+        "tumor",
+        ("tumor", "center"),
         splits=_coded(codes, *splits),
         license="CC0 1.0",
-        **_chosen(numbers, reading, "tumor", ("tumor", "center")),
     )
 
 
@@ -260,16 +249,9 @@ def elpv(folder: Path, reading: Reading) -> ImageTable:
     columns = {name: np.array(v) for name, v in zip(("defect", "mono"), values, strict=True)}
     names = {"defect": ("intact", "defective"), "mono": ("poly", "mono")}
     frame = Frame(str(table), columns, lambda row: f"{table}, line {lines[row]}", names)
-    paths = Frame(str(table), {"file": files}, frame.place).paths("file")
-    return table_of_files(
-        folder,
-        [str(PurePosixPath(place).parent / name) for name in paths],
-        reading,
-        late=True,
-        place=frame.place,
-        license="CC BY-NC-SA 4.0",
-        **_chosen(frame, reading, "defect"),
-    )
+    paths = replace(frame, columns={"file": files}).paths("file")
+    paths = [str(PurePosixPath(place).parent / name) for name in paths]
+    return _listed(folder, paths, frame, reading, "defect", license="CC BY-NC-SA 4.0")
 
 
 def installed_fashion() -> Path:
@@ -370,9 +352,15 @@ def _read_idx(path: Path, dimensions: int, header_only: bool = False) -> NDArray
 register("hf", holds_dataset)(open_saved)
 
 
-def _chosen(
-    frame: Frame, reading: Reading, label: str, usual: Sequence[str] | None = None
-) -> dict[str, Any]:
+def _listed(
+    folder: Path,
+    names: Sequence[str],
+    frame: Frame,
+    reading: Reading,
+    label: str,
+    usual: Sequence[str] | None = None,
+    **more: Any,
+) -> ImageTable:
     """Take the columns of numbers that are wanted, or the usual; the class is 1 above one half."""
     label = reading.label or label
     chosen = (usual or [*frame.columns]) if reading.attributes is None else reading.attributes
@@ -383,11 +371,17 @@ def _chosen(
             f"{frame.where}: column {label!r} goes from {values.min():g} to {values.max():g} "
             "and is no label; choose one of values from 0 to 1"
         )
-    return {
-        "labels": (values > 0.5).astype(np.int64),
-        "label_names": frame.class_names.get(label, (f"not {label}", label)),
-        "attributes": {name: columns[name] for name in chosen},
-    }
+    return table_of_files(
+        folder,
+        names,
+        reading,
+        late=True,
+        place=frame.place,
+        labels=(values > 0.5).astype(np.int64),
+        label_names=frame.class_names.get(label, (f"not {label}", label)),
+        attributes={name: columns[name] for name in chosen},
+        **more,
+    )
 
 
 def _coded(codes: NDArray[np.int64], *names: str) -> dict[str, NDArray[np.int64]]:

@@ -18,14 +18,15 @@ from didae.config import Config
 from didae.data.table import ImageSource, Splits
 from didae.errors import DidaeError
 
-SHARE: Final = 0.1
-"""Share of the training images that a missing validation or test split gets."""
-
 FEWEST: Final = 100
 """A folder of fewer images is not split: a tenth of them would tell nothing."""
 
-FEWEST_OF_CLASS: Final = 5
-"""Classes of fewer images are split together."""
+# Share of the training images that a missing validation or test split gets; classes of fewer
+# images are split together.
+_SHARE, _FEWEST_OF_CLASS = 0.1, 5
+# An attribute with more values makes no groups; they are made, attribute by attribute, as long as
+# there are no more than so many with the label.
+_FEW_VALUES, _MOST_GROUPS = 10, 20
 
 
 def uniforms(seed: int, purpose: str, ids: Sequence[str]) -> Float[NDArray[np.float64], " n"]:
@@ -46,7 +47,7 @@ def complete(
     """Cut the validation and test splits that are missing from the training images.
 
     Where there are no splits at all, every image is a training image at first. A missing split gets
-    a tenth of each class (classes below `FEWEST_OF_CLASS` count as one), or without labels a tenth
+    a tenth of each class (classes of fewer than five count as one), or without labels a tenth
     on average. Which images depends only on seed and id: images that are added later move at most
     those at the bounds of a class, and without labels none.
     """
@@ -54,7 +55,7 @@ def complete(
         return splits
     train = splits["train"] if splits else np.arange(len(ids))
     chance = uniforms(seed, "split", [ids[int(row)] for row in train])
-    tenth = np.floor(chance / SHARE) if labels is None else _tenths(chance, labels[train])
+    tenth = np.floor(chance / _SHARE) if labels is None else _tenths(chance, labels[train])
     found, kept = dict(splits), np.ones(len(train), dtype=bool)
     for place, name in enumerate(("validation", "test")):
         if name not in splits:
@@ -67,22 +68,15 @@ def complete(
 def _tenths(chance: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Say in which tenth of its class an image is, (n,), ordered by chance."""
     _, kind, size = np.unique(labels, return_inverse=True, return_counts=True)
-    kind[size[kind] < FEWEST_OF_CLASS] = -1
+    kind[size[kind] < _FEWEST_OF_CLASS] = -1
     tenth = np.empty(len(chance))
     for number in np.unique(kind):
         members = np.flatnonzero(kind == number)
-        size = round(SHARE * len(members)) or 1
+        size = round(_SHARE * len(members)) or 1
         place = np.arange(len(members)) // size
-        enough = len(members) >= FEWEST_OF_CLASS
+        enough = len(members) >= _FEWEST_OF_CLASS
         tenth[members[np.argsort(chance[members], kind="stable")]] = place if enough else np.inf
     return tenth
-
-
-FEW_VALUES: Final = 10
-"""An attribute with more values than this makes no groups."""
-
-MOST_GROUPS: Final = 20
-"""Attributes make groups, in their order, as long as there are no more than this with the label."""
 
 
 def draw(
@@ -138,7 +132,7 @@ def _groups(
         kinds, kind = np.unique(values[rows], return_inverse=True)
         finer = groups * len(kinds) + kind
         count = len(np.unique(np.stack([labels[rows], finer]), axis=1).T)
-        if len(kinds) <= FEW_VALUES and count <= MOST_GROUPS:
+        if len(kinds) <= _FEW_VALUES and count <= _MOST_GROUPS:
             groups = np.unique(finer, return_inverse=True)[1]
     return groups
 
