@@ -54,8 +54,11 @@ def test_plain_form_is_scipys_orthogonal_procrustes(seed):
 
 
 @pytest.mark.parametrize("shrinkage", [1e-4, 0.1, 1.0])
-def test_whitened_form_is_the_written_out_formula(shrinkage):
-    z, factors = sample()
+@pytest.mark.parametrize("width", [9, 40])
+def test_whitened_form_is_the_written_out_formula(shrinkage, width):
+    z, factors = sample(samples=30 if width > 30 else 300)
+    if width > z.shape[1]:  # fewer images than dimensions
+        z = z @ np.random.default_rng(0).normal(size=(z.shape[1], width))
     dictionary = Procrustes(shrinkage=shrinkage).fit(z, factors)
     analysis, atoms = reference.whitened_procrustes(z, factors, shrinkage)
     np.testing.assert_allclose(dictionary.atoms, atoms, atol=1e-6)

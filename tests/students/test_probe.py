@@ -30,6 +30,15 @@ def test_fit_is_ridge_least_squares_with_intercept(seed: int, strength: float):
     np.testing.assert_allclose(probe.margin(z).numpy(), z.numpy() @ weight + bias, atol=1e-4)
 
 
+@pytest.mark.parametrize("strength", [1e-4, 1.0])
+def test_fewer_images_than_dimensions_are_fitted_by_the_same_formula(strength: float):
+    z, margins = sample(n=20, d=60)
+    weight, bias = probes.ridge(z.numpy(), margins.numpy(), strength)
+    probe = fit_probe(z, margins, strength)
+    np.testing.assert_allclose(probe.between()[0].numpy(), weight, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(probe.margin(z).numpy(), z.numpy() @ weight + bias, atol=1e-4)
+
+
 def test_scaling_and_shifting_z_changes_no_margin():
     z, margins = sample()
     scale = torch.tensor([1e-3, 1.0, 1e3, 7.0, 0.2, 50.0], dtype=torch.float64)

@@ -91,13 +91,13 @@ class Procrustes(Dictionary):
         if not self.whiten:
             rows = _nearest_orthonormal(labels.T @ centred, names)
             return rows, rows
+        # In the coordinates of the axes of C, in which it is diagonal.
         variances, axes = _axes(centred)
-        scales = _scales(variances, self.shrinkage or _best_shrinkage(centred, labels))
-        narrow, widen = (axes / scales) @ axes.T, (axes * scales) @ axes.T
-        rows = _nearest_orthonormal(labels.T @ centred @ narrow, names)
-        atoms = rows @ widen
+        scales = _scales(centred, variances, self.shrinkage or _best_shrinkage(centred, labels))
+        rows = _nearest_orthonormal(labels.T @ centred @ axes / scales, names)
+        analysis, atoms = (rows / scales) @ axes.T, (rows * scales) @ axes.T
         lengths = np.linalg.norm(atoms, axis=1, keepdims=True)
-        return lengths * (rows @ narrow), atoms / lengths
+        return lengths * analysis, atoms / lengths
 
 
 def _standardise(factors: Matrix, names: Sequence[str]) -> Array:
@@ -140,13 +140,19 @@ def _nearest_orthonormal(cross: Array, names: Sequence[str]) -> Array:
 
 
 def _axes(centred: Array) -> tuple[Array, Array]:
-    """Give variances and axes of the sample covariance."""
-    return np.linalg.eigh(centred.T @ centred / len(centred))
+    """Give variances and axes (d, r) of the sample covariance: of few samples, of their span."""
+    samples, width = centred.shape
+    if samples > width:
+        return np.linalg.eigh(centred.T @ centred / samples)
+    basis, triangle = np.linalg.qr(centred.T)
+    variances, axes = np.linalg.eigh(triangle @ triangle.T / samples)
+    return variances, basis @ axes
 
 
-def _scales(variances: Array, shrinkage: float) -> Array:
+def _scales(centred: Array, variances: Array, shrinkage: float) -> Array:
     """Give the spread along each axis by the shrunk covariance C."""
-    return np.sqrt((1 - shrinkage) * variances.clip(0) + shrinkage * variances.mean())
+    mean = variances.sum() / centred.shape[1]
+    return np.sqrt((1 - shrinkage) * variances.clip(0) + shrinkage * mean)
 
 
 def _best_shrinkage(centred: Array, factors: Array) -> float:
@@ -169,11 +175,11 @@ def _best_shrinkage(centred: Array, factors: Array) -> float:
     for number in range(_FOLDS):
         known, asked = fold != number, fold == number
         mean = centred[known].mean(0)
-        variances, axes = _axes(centred[known] - mean)
-        seen, unseen = (centred[known] - mean) @ axes, (centred[asked] - mean) @ axes
-        cross = factors[known].T @ seen
+        seen = centred[known] - mean
+        variances, axes = _axes(seen)
+        unseen, cross = (centred[asked] - mean) @ axes, factors[known].T @ seen @ axes
         for place, shrinkage in enumerate(grid):
-            scales = _scales(variances, shrinkage)
+            scales = _scales(seen, variances, shrinkage)
             left, _, right = np.linalg.svd(cross / scales, full_matrices=False)
             codes = (unseen / scales) @ (left @ right).T
             agreement[place] += _correlation(codes, factors[asked]) / _FOLDS

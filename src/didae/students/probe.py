@@ -208,11 +208,13 @@ def fit_probe(
     # A coordinate that never moves tells nothing; its weight is to be 0 and not 0 / 0.
     scale = torch.where(std > 1e-12 * sample.abs().amax(0), std, torch.inf)
     standard = (sample - mean) / scale
-    penalty = ridge * torch.eye(sample.shape[1], dtype=torch.float64)
-    covariance = standard.T @ (target - target.mean(0)) / len(sample)
-    gram = standard.T @ standard / len(sample) + penalty
+    few, rest = len(sample) < sample.shape[1], target - target.mean(0)
+    # Of few images the dual form has fewer equations: v = sᵀ (s sᵀ / n + ridge)⁻¹ margin / n.
+    gram = (standard @ standard.T if few else standard.T @ standard) / len(sample)
+    gram += ridge * torch.eye(len(gram), dtype=torch.float64)
+    solution = torch.linalg.solve(gram, (rest if few else standard.T @ rest) / len(sample))
     # float() first: the stored weight and the intercept must belong to each other.
-    weight = (torch.linalg.solve(gram, covariance) / scale[:, None]).float()
+    weight = ((standard.T @ solution if few else solution) / scale[:, None]).float()
     bias = target.mean(0) - torch.stack([mean @ column for column in weight.T.double()])
     # The read-out of class 0 is zero.
     first = functional.pad(weight.T, (0, 0, 1, 0)), functional.pad(bias, (1, 0))
