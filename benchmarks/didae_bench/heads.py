@@ -121,12 +121,12 @@ class HeadCase:
         own = self.train.z, self.train.labels
         if not spurious:
             return repair_head(self.head, *own, used, ()), False
-        lessons = exchange_codes(*own, used, spurious, COPIES, self.seed)[0]
+        lessons = exchange_codes(*own, used, spurious, COPIES, self.seed)
         codes = used.encode(self.train.z)[:, list(spurious)]
         weight = image_weight(*own, len(self.head.bias), codes, [lessons], self.seed)
         after = refit_head(self.head, *own, lessons, weight=weight)
         kept = self.held_out
-        edited = exchange_codes(kept.z, kept.labels, used, spurious, 1, self.seed)[0]
+        edited = exchange_codes(kept.z, kept.labels, used, spurious, 1, self.seed)
         twins = edited.flatten(0, 1), kept.labels.repeat_interleave(len(spurious))
         origins = torch.arange(len(kept.z)).repeat_interleave(len(spurious))
         pairs = Outcomes(right(self.head, *twins), right(after, *twins), origins)

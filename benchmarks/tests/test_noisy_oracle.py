@@ -1,5 +1,7 @@
 """A teacher that is wrong now and then."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def flipped(n):
 
 
 def test_swapped_verdicts_come_at_their_rate_and_again():
-    pairs, oracle = flipped(3), Oracle(square_classes)
+    pairs, oracle = flipped(3), Oracle(cache(square_classes))
     votes = [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(300)]
     assert votes[:20] == [NoisyOracle(oracle, 0.2, seed).judge(pairs) for seed in range(20)]
     assert np.mean([vote == "causal" for vote in votes]) == pytest.approx(0.2, abs=0.06)

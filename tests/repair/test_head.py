@@ -9,7 +9,7 @@ from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import embed
 from didae.errors import DidaeError
 from didae.repair.base import Labelled, encode_images
-from didae.repair.cfkd import exchange_codes, partners
+from didae.repair.cfkd import exchange_codes, exchanges, partners
 from didae.repair.head import (
     RIDGE,
     Moments,
@@ -125,7 +125,8 @@ def test_exchanged_codes_are_the_partners_and_no_other_code_moves(parts):
     dictionary, z = parts["components"].dictionary, parts["z"][:50]
     labels = parts["labels"][:50].clone()
     labels[:25], labels[25:] = 0, 1
-    edited, donors = exchange_codes(z, labels, dictionary, (1, 3), 2, 0)
+    settings = z, labels, dictionary, (1, 3), 2, 0
+    edited, donors = exchange_codes(*settings), exchanges(*settings)[2]
     assert edited.shape == (50, 4, z.shape[1])
     codes = dictionary.encode(z)
     for column, direction in enumerate((1, 1, 3, 3)):
@@ -152,7 +153,7 @@ def test_cross_fitting_never_asks_about_an_image_that_was_fitted(parts):
     head = fit_head(components.encoder, z, wrong, ridge=1e-6)
 
     def edit(rows):
-        return exchange_codes(z[rows], wrong[rows], components.dictionary, (BACKGROUND,), 4, 0)[0]
+        return exchange_codes(z[rows], wrong[rows], components.dictionary, (BACKGROUND,), 4, 0)
 
     found = cross_fitted(head, z, wrong, edit)
     assert right(head, z, wrong).double().mean() > 0.9

@@ -69,13 +69,10 @@ def exchange_codes(
     directions: Sequence[int],
     copies: int,
     seed: int,
-) -> tuple[Float[Tensor, "n m d"], Int[Tensor, "n m"]]:
-    """Give every z the codes of images of another class: z' = z + (c_k' - c_k) ω_k, and partners.
-
-    Of the m = k·copies edits of an image, those along the first direction come first.
-    """
-    own, asked, donors = exchanges(z, labels, dictionary, directions, copies, seed)
-    return editing.apply(z, asked, dictionary.atoms[own]), donors.cpu()
+) -> Float[Tensor, "n m d"]:
+    """Give every z the codes of images of another class: z' = z + (c_k' - c_k) ω_k."""
+    own, asked, _ = exchanges(z, labels, dictionary, directions, copies, seed)
+    return editing.apply(z, asked, dictionary.atoms[own])
 
 
 @torch.inference_mode()

@@ -191,7 +191,7 @@ def repair_head(
     dictionary.require_encoder(head.encoder.fingerprint)
     if not spurious:
         return LinearHead(head.encoder, head.weight, head.bias)
-    exchanged, _ = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
+    exchanged = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
     edited = [exchanged] if drawn is None else [exchanged, drawn]
     codes = dictionary.encode(z)[:, list(spurious)]
     weight = image_weight(z, labels, len(head.bias), codes, edited, seed)

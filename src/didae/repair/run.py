@@ -143,7 +143,8 @@ def repair_student(
     if not spurious:
         return _nothing(student, held_out)
     names = components.dictionary.names
-    z = tuple(encode_images(components.encoder, part.images) for part in (train_data, held_out))
+    parts, device = (train_data, held_out), components.dictionary.mean.device
+    z = [encode_images(components.encoder, part.images).to(device) for part in parts]
     pairs = _twins(components, held_out, spurious, config.seed)
     known, asked = (z[0], train_data.labels), (z[1], held_out.labels)
 
@@ -268,7 +269,7 @@ def _head_lessons(
     sample, images = (z, data.labels), data.images[:0]
     if head.encoder.fingerprint == components.encoder.fingerprint:
         settings = components.dictionary, spurious, COPIES, config.seed
-        edited = exchange_codes(*sample, *settings)[0]
+        edited = exchange_codes(*sample, *settings)
     else:
         # What its own encoder sees in images and in their decoded counterfactuals.
         sample, copies = (encode_images(head.encoder, data.images), data.labels), config.copies
