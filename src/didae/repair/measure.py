@@ -19,8 +19,8 @@ from didae.data.square import Square
 from didae.data.table import ImageSource, Unread, read_all
 from didae.errors import DidaeError
 from didae.explainer import Components
-from didae.metrics.groups import GroupAccuracies, group_accuracies
-from didae.repair.base import Labelled, finite, predictions
+from didae.metrics.groups import GroupAccuracies
+from didae.repair.base import Labelled, accuracies_of, finite, predictions
 from didae.repair.cfkd import cfkd, exchange
 from didae.repair.gate import FEWEST_EXAMPLES, Cause, Ceiling, ceiling
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable
@@ -111,10 +111,11 @@ class RepairData:
 
     def measure(self, student: StudentLike) -> GroupAccuracies:
         """Measure the group accuracies of a student."""
-        known = [_groups(data) for data in (self.train_data, self.test)]
-        counts = Counter(known[0]) if set(known[0]) <= set(known[1]) else None
-        labels, attributes = self.test.labels, self.test.known_attributes()
-        return group_accuracies(predictions(student, self.test.images), labels, attributes, counts)
+        known, asked = (
+            Counter(zip(data.labels.tolist(), data.known_attributes().tolist(), strict=True))
+            for data in (self.train_data, self.test)
+        )
+        return accuracies_of(student, self.test, known if set(known) <= set(asked) else None)
 
     def by_class(self, before: StudentLike, after: StudentLike) -> list[ClassAccuracy]:
         """Measure the accuracy of both students on the test images of each class."""
@@ -259,10 +260,6 @@ def _advice(done: Repair, config: RepairConfig, spurious: Sequence[str]) -> str:
     if len(spurious) > 1 and not (done.decision.accepted or isinstance(done.student, LinearHead)):
         said += f" To see what each verdict costs, follow one: --only '{spurious[0]}'."
     return said
-
-
-def _groups(data: Labelled) -> list[tuple[int, int]]:
-    return list(zip(data.labels.tolist(), data.known_attributes().tolist(), strict=True))
 
 
 def _previews(

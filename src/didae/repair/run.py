@@ -142,6 +142,8 @@ def repair_student(
     held_out = finite(student, held_out, "held-out")
     if not spurious:
         return _nothing(student, held_out)
+    if not isinstance(student, LinearHead):
+        require_disjoint(train_data.images, held_out.images)
     names = components.dictionary.names
     parts, device = (train_data, held_out), components.dictionary.mean.device
     z = [encode_images(components.encoder, part.images).to(device) for part in parts]
