@@ -119,20 +119,23 @@ def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):
 LONGER = CfkdConfig(training=TrainingConfig(steps=400, learning_rate=1e-3, ema_decay=0.95))
 
 
-def test_a_shortcut_without_counter_example_is_repaired(components, data, test_images):
-    made = exchange(components, data[0], (BACKGROUND,), 2, 0)[0]
+@pytest.fixture(scope="module")
+def made(components, data):
+    return exchange(components, data[0], (BACKGROUND,), 2, 0)[0]
+
+
+def test_a_shortcut_without_counter_example_is_repaired(components, data, test_images, made):
     assert len(made) == 400
     repaired = cfkd(components.student, data[0], made, LONGER)
     assert accuracy(components.student, test_images) < 0.55
     assert accuracy(repaired, test_images) > 0.85
 
 
-def test_an_over_confident_student_is_repaired_too(components, data, test_images):
+def test_an_over_confident_student_is_repaired_too(components, data, test_images, made):
     student = copy.deepcopy(components.student)
     with torch.no_grad():
         for part in last_linear(student).parameters():
             part.mul_(20)
-    made = exchange(components, data[0], (BACKGROUND,), 2, 0)[0]
     assert accuracy(cfkd(student, data[0], made, LONGER), test_images) > 0.85
 
 
