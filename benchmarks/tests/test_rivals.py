@@ -20,7 +20,7 @@ from didae_bench.explainers.didae import ORDER, crossing, straying
 from didae_bench.explainers.diffusion import require_denoiser
 from didae_bench.figures import Figures
 from didae_bench.plots import speed_and_validity
-from didae_bench.rivals_table import Judged, Jury, add_figures, markdown, true_counterfactuals
+from didae_bench.rivals_table import Judged, Task, add_figures, markdown, true_counterfactuals
 from svg_text import written
 
 SQUARE = Square(64)
@@ -41,8 +41,8 @@ def make(parts: Parts, name: str) -> Explainer:
 
 
 @pytest.fixture(scope="module")
-def jury() -> Jury:
-    return Jury.of(SQUARE, ROWS, background, (background, background))
+def task() -> Task:
+    return Task.of(SQUARE, ROWS, background, (background, background))
 
 
 def test_the_truth_reflects_the_background_and_nothing_else():
@@ -52,9 +52,9 @@ def test_the_truth_reflects_the_background_and_nothing_else():
     assert np.abs(after[:, others] - before[:, others]).mean() < 3
 
 
-def test_the_truth_is_perfect_and_the_factual_is_not(jury: Jury):
-    truth = jury.judge(true_counterfactuals(SQUARE, ROWS)[:, None], {}, [0.0, 1.0])
-    nothing = jury.judge(jury.images[:, None], {}, [0.0, 1.0])
+def test_the_truth_is_perfect_and_the_factual_is_not(task: Task):
+    truth = task.judge(true_counterfactuals(SQUARE, ROWS)[:, None], {}, [0.0, 1.0])
+    nothing = task.judge(task.images[:, None], {}, [0.0, 1.0])
     assert truth.values["truth_psnr"] == 99
     assert truth.values["truth_psnr_reached"] > 30
     assert truth.values["class_kept"] == 1
@@ -64,22 +64,22 @@ def test_the_truth_is_perfect_and_the_factual_is_not(jury: Jury):
     assert {"sparsity", "diversity", "unbiasedness"}.isdisjoint(nothing.values)
 
 
-def test_a_counterfactual_that_changes_the_class_is_not_kept(jury: Jury):
+def test_a_counterfactual_that_changes_the_class_is_not_kept(task: Task):
     factors = SQUARE.factors[ROWS].copy()
     factors[:, 0] = 255 - factors[:, 0]
-    changed = jury.judge(SQUARE.render(ROWS, factors)[:, None], {}, [0.0, 1.0])
+    changed = task.judge(SQUARE.render(ROWS, factors)[:, None], {}, [0.0, 1.0])
     assert changed.values["class_kept"] <= 0.1
 
 
-def test_lessons_are_of_usual_images_and_labelled_by_what_they_show(jury: Jury):
+def test_lessons_are_of_usual_images_and_labelled_by_what_they_show(task: Task):
     classes = SQUARE.classes[ROWS]
     usual = classes[:, 0] == classes[:, SPURIOUS]
-    true = jury.lessons(true_counterfactuals(SQUARE, ROWS))
+    true = task.lessons(true_counterfactuals(SQUARE, ROWS))
     assert len(true) == usual.sum() == 8
     assert np.array_equal(true.labels.numpy(), classes[usual, 0])
     factors = SQUARE.factors[ROWS].copy()
     factors[:, 0] = 255 - factors[:, 0]
-    other = jury.lessons(SQUARE.render(ROWS, factors))
+    other = task.lessons(SQUARE.render(ROWS, factors))
     assert (other.labels.numpy() != classes[usual, 0]).mean() >= 0.8
 
 

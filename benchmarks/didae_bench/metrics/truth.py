@@ -1,4 +1,4 @@
-"""Distances to the truth, and of codes."""
+"""Distances to the truth, and between codes."""
 
 from __future__ import annotations
 
@@ -44,15 +44,6 @@ def explained(predicted: NDArray[Any], target: NDArray[Any]) -> Array:
     return 1 - residual / total
 
 
-def truth_distance(
-    delivered: UInt8[Tensor, "b c h w"],
-    truth: UInt8[Tensor, "b c h w"],
-    factual: UInt8[Tensor, "b c h w"],
-) -> Float[Tensor, " b"]:
-    """Distance to the true counterfactual, in units of the change it needed."""
-    return _difference(delivered, truth).norm(dim=1) / _difference(factual, truth).norm(dim=1)
-
-
 def residue(
     delivered: UInt8[Tensor, "b c h w"],
     truth: UInt8[Tensor, "b c h w"],
@@ -66,26 +57,6 @@ def residue(
     change, wanted = _difference(delivered, factual), _difference(truth, factual)
     cosine = (change * wanted).sum(1) / (change.norm(dim=1) * wanted.norm(dim=1))
     return 1 - cosine.clamp(0, 1) ** 2
-
-
-def high_frequency(
-    delivered: UInt8[Tensor, "b c h w"], factual: UInt8[Tensor, "b c h w"], cutoff: float = 0.25
-) -> Float[Tensor, " b"]:
-    """Share of a change that is finer than the eye looks for: what attacks are made of."""
-    change = delivered.double() - factual.double()
-    power = torch.fft.fft2(change).abs().square().sum(1)
-    rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) for side in power.shape[1:])
-    high = torch.hypot(rows[:, None], columns[None]) > cutoff
-    return (power * high).sum((1, 2)) / power.sum((1, 2))
-
-
-def spill(
-    before: NDArray[Any], after: NDArray[Any], std: NDArray[Any], edited: int | NDArray[Any]
-) -> Array:
-    """Spill-over: how far the factors moved that should have stayed."""
-    moved = np.abs(np.asarray(after, np.float64) - before) / std
-    moved[np.arange(len(moved)), edited] = 0
-    return moved.max(1)
 
 
 def class_kept(
