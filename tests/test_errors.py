@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from didae.errors import DidaeError, nearest, require
+from didae.errors import DidaeError, nearest, require, told
 
 
 def test_the_nearest_name_is_asked_for() -> None:
@@ -31,3 +31,21 @@ def test_a_module_that_is_missing_is_named_with_its_extra(monkeypatch) -> None:
     assert str(caught.value) == (
         "encoder x needs nowhere: install it with `pip install 'didae[real]'`."
     )
+
+
+def test_what_a_library_raises_is_told_in_one_line() -> None:
+    with pytest.raises(DidaeError) as caught, told("the file is damaged", "export it anew."):
+        raise KeyError("a\n b")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("the file is damaged (")
+    assert str(caught.value).endswith("); export it anew.")
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_own_errors_and_other_kinds_are_left_as_they_are() -> None:
+    with pytest.raises(DidaeError, match=r"^own$"), told("what", "advice."):
+        raise DidaeError("own")
+    with pytest.raises(KeyError), told("what", "advice.", ValueError):
+        raise KeyError
+    with pytest.raises(KeyboardInterrupt), told("what", "advice."):
+        raise KeyboardInterrupt

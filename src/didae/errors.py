@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -36,6 +37,18 @@ def reason(error: BaseException) -> str:
     """Say why something failed, here or in a library: one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:199]}…"
+
+
+@contextmanager
+def told(what: str, advice: str, *kinds: type[Exception]) -> Generator[None]:
+    """Turn what a library raises within into one line: what failed, why, and what to do."""
+    caught = kinds or (Exception,)
+    try:
+        yield
+    except DidaeError:
+        raise
+    except caught as error:
+        raise DidaeError(f"{what} ({reason(error)}); {advice}") from error
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -127,7 +127,7 @@ def test_reasons_are_one_short_line():
 
 
 def test_quiet_is_quiet_inside_only(caplog: pytest.LogCaptureFixture):
-    with quiet():
+    with quiet("a network", "go on"):
         logging.getLogger("library").error("inside")
     logging.getLogger("library").error("after")
     assert [record.message for record in caplog.records] == ["after"]

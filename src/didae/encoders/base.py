@@ -78,11 +78,6 @@ class Encoder(nn.Module):
         ----------
         mode : bool
             Ignored.
-
-        Returns
-        -------
-        Encoder
-            The encoder itself.
         """
         return self
 
@@ -103,11 +98,6 @@ class Encoder(nn.Module):
         ----------
         images : Tensor, float, shape (b, 3, h, w)
             Images in [0, 1].
-
-        Raises
-        ------
-        DidaeError
-            If shape or size do not fit.
         """
         size = self.image_size
         if images.ndim != 4 or images.shape[1] != 3 or (size and images.shape[2:] != (size, size)):
@@ -163,22 +153,12 @@ class ModuleEncoder(Encoder):
                 self(torch.zeros(1, 3, image_size, image_size, device=self.device))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
+        """Encode images as z_sem, (b, d).
 
         Parameters
         ----------
         images : Tensor, float, shape (b, 3, h, w)
             Images in [0, 1].
-
-        Returns
-        -------
-        Tensor, float, shape (b, d)
-            z_sem.
-
-        Raises
-        ------
-        DidaeError
-            If the images or the module's output have another shape.
         """
         self.check(images)
         z = self.module(images if self.preprocess is None else self.preprocess(images))

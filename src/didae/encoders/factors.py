@@ -74,17 +74,12 @@ class FactorEncoder(Encoder):
         self.freeze()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode images.
+        """Encode images as z_sem, (b, d).
 
         Parameters
         ----------
         images : Tensor, float, shape (b, 3, size, size)
             Images in [0, 1].
-
-        Returns
-        -------
-        Tensor, float, shape (b, d)
-            z_sem.
         """
         self.check(images)
         maps = self.features((images * 4 - 2).contiguous(memory_format=torch.channels_last))
@@ -109,17 +104,12 @@ class FactorEncoder(Encoder):
 
     @classmethod
     def load(cls, folder: Path) -> FactorEncoder:
-        """Read an encoder.
+        """Read an encoder, frozen.
 
         Parameters
         ----------
         folder : Path
             What `save` wrote.
-
-        Returns
-        -------
-        FactorEncoder
-            The encoder, frozen.
 
         Raises
         ------

@@ -27,7 +27,7 @@ from didae.encoders.onnx_file import (
     start,
 )
 from didae.encoders.pretrained import Preprocessing
-from didae.errors import DidaeError, nearest
+from didae.errors import DidaeError, nearest, told
 from didae.storage import fingerprint, read_json
 
 if TYPE_CHECKING:
@@ -155,12 +155,10 @@ def read_settings(model: ModelProto, path: Path) -> OnnxSettings:
         return from_mapping(OnnxSettings, read_json(beside), beside)
     known = {item.key: item.value for item in model.metadata_props}
     where = f"{path}, metadata {METADATA_KEY!r}"
-    try:
+    with told(f"{where}: not a JSON object", f"write {beside} instead.", ValueError):
         values: object = json.loads(known.get(METADATA_KEY, "{}"))
-    except ValueError as error:
-        raise DidaeError(f"{where}: not valid JSON ({error}); write {beside} instead.") from error
-    if not isinstance(values, dict):
-        raise DidaeError(f"{where}: not a JSON object; write {beside} instead.")
+        if not isinstance(values, dict):
+            raise ValueError(f"but a {type(values).__name__}")
     licence = known.get("licence") or known.get("license") or "unknown"
     return from_mapping(OnnxSettings, {"licence": licence, **values}, where)
 

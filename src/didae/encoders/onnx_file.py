@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from didae.errors import DidaeError, reason, require
+from didae.errors import DidaeError, reason, require, told
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -61,39 +61,29 @@ def read_model(path: Path) -> ModelProto:
     """
     onnx, _ = libraries()
     content = _content(path)
-    try:
-        model: ModelProto = onnx.load_model_from_string(content)
     # What a damaged file raises depends on the version of protobuf.
-    except Exception as error:
-        raise DidaeError(
-            f"{path} is not an ONNX file ({reason(error)}): export it anew."
-        ) from error
-    if not model.graph.node:
-        raise DidaeError(f"{path} is not an ONNX file (there is no graph in it): export it anew.")
+    with told(f"{path} is not an ONNX file", "export it anew."):
+        model: ModelProto = onnx.load_model_from_string(content)
+        if not model.graph.node:
+            raise ValueError("there is no graph in it")
     _load_further_files(model, path)
     _require_operators(model, path)
     if not model.functions:
         return model
-    try:
+    with told(f"{path}: its functions cannot be written out", "export it anew."):
         import onnx.inliner as inliner
 
         return inliner.inline_local_functions(model)
-    except Exception as error:
-        raise DidaeError(
-            f"{path}: its functions cannot be written out ({reason(error)}); export it anew."
-        ) from error
 
 
 def _content(path: Path) -> bytes:
-    try:
+    with told(f"cannot read {path}", "give an ONNX file.", OSError, ValueError):
         # A pipe or a device would be read for ever.
         if not path.is_file():
-            raise DidaeError(f"cannot read {path}: there is no such file; give an ONNX file.")
+            raise ValueError("there is no such file")
         if path.stat().st_size > _MOST_BYTES:
-            raise DidaeError(f"cannot read {path}: an ONNX file holds 2 GiB at most; export anew.")
+            raise ValueError("it holds more than the 2 GiB of one ONNX message")
         return path.read_bytes()
-    except OSError as error:
-        raise DidaeError(f"cannot read {path}: {reason(error)}") from error
 
 
 def _load_further_files(model: ModelProto, path: Path) -> None:
@@ -101,20 +91,16 @@ def _load_further_files(model: ModelProto, path: Path) -> None:
     onnx, _ = libraries()
     folder = path.parent.resolve()
     advice = "keep them as plain files in the folder of the model."
-    for location in _locations(model):
-        if folder not in (folder / location).resolve().parents:
-            raise DidaeError(f"{path}: weights lie outside its folder, in {location!r}; {advice}")
-        if not (folder / location).is_file():
-            raise DidaeError(
-                f"{path}: its weights cannot be read (there is no file {location!r}); {advice}"
-            )
-    try:
-        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
     # What a short file raises depends on the version.
-    except Exception as error:
-        raise DidaeError(
-            f"{path}: its weights cannot be read ({reason(error)}); {advice}"
-        ) from error
+    with told(f"{path}: its weights cannot be read", advice):
+        for location in _locations(model):
+            if folder not in (folder / location).resolve().parents:
+                raise DidaeError(
+                    f"{path}: weights lie outside its folder, in {location!r}; {advice}"
+                )
+            if not (folder / location).is_file():
+                raise ValueError(f"there is no file {location!r}")
+        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
     for weight in model.graph.initializer:
         weight.ClearField("data_location")
 
@@ -168,14 +154,9 @@ def _require_operators(model: ModelProto, path: Path) -> None:
 
 def serialised(model: ModelProto, where: str | Path) -> bytes:
     """Turn a model into the bytes of a file, the same for equal models."""
-    try:
+    what = f"{where}: graph and weights do not fit in one ONNX message, which holds 2 GiB at most"
+    with told(what, "export it in half precision."):
         return model.SerializeToString(deterministic=True)
-    # What protobuf raises depends on its version.
-    except Exception as error:
-        raise DidaeError(
-            f"{where}: the graph and its weights cannot be put into one ONNX message, which holds "
-            f"2 GiB at most ({reason(error)}); export it in half precision."
-        ) from error
 
 
 def start(

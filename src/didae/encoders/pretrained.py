@@ -18,12 +18,13 @@ from torch.nn import functional
 
 from didae.config import Config, from_mapping
 from didae.encoders.base import Encoder, register, shape_of
-from didae.errors import DidaeError, nearest, reason, require
+from didae.errors import DidaeError, nearest, require, told
 from didae.storage import fingerprint
 
 Triple = tuple[float, float, float]
 
 SOURCES = ("hf-hub:", "local-dir:")
+_MISFITS = (RuntimeError, ValueError, TypeError, AssertionError)
 
 
 class Preprocessing(Config):
@@ -90,15 +91,10 @@ class PretrainedEncoder(Encoder):
         license: str,  # noqa: A002
     ) -> None:
         network.eval()
-        black = torch.zeros(1, 3, preprocessing.side, preprocessing.side)
-        try:
-            with torch.no_grad():
-                z: object = network(preprocessing.apply(black))
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-            raise DidaeError(
-                f"encoder {name}: the network fails on an image of {preprocessing.side} x "
-                f"{preprocessing.side} pixels ({reason(error)}); choose another side or network."
-            ) from error
+        side, advice = preprocessing.side, "choose another side or network."
+        what = f"encoder {name}: the network fails on an image of {side} x {side} pixels"
+        with torch.no_grad(), told(what, advice, *_MISFITS):
+            z: object = network(preprocessing.apply(torch.zeros(1, 3, side, side)))
         if not isinstance(z, Tensor) or z.ndim != 2:
             raise DidaeError(
                 f"encoder {name}: the network gives {shape_of(z)}, not one vector for an image; "
@@ -140,17 +136,12 @@ def create_timm(
         advice = nearest(name, timm.list_models(), "see timm.list_models()")
         raise DidaeError(f"{who}: timm knows no network {name!r}; {advice}")
     _require_file(file, who)
-    with _told(who, f"a file with timm:{name}@FILE"):
+    with quiet(f"{who}: its weights", f"give a file with timm:{name}@FILE"):
         model = timm.create_model(name, pretrained=not file, **options)
-    try:
-        if file:
+    advice = "give a safetensors file or a state dict that timm saved for this network."
+    if file:
+        with told(f"{who}: {file} does not give its weights", advice):
             load(model, timm.models.load_state_dict(file, weights_only=True))
-    # A file may hold anything.
-    except Exception as error:
-        raise DidaeError(
-            f"{who}: {file} does not give its weights ({reason(error)}); "
-            "give a safetensors file or a state dict that timm saved for this network."
-        ) from error
     return model
 
 
@@ -169,13 +160,9 @@ def timm_encoder(
 ) -> PretrainedEncoder:
     """Make an encoder of a network that timm built: what its evaluation transform does, and it."""
     if side is not None and hasattr(model, "set_input_size"):
-        try:
+        what = f"encoder {name}: it cannot take images of side {side}"
+        with told(what, "choose another side.", *_MISFITS):
             model.set_input_size(img_size=(side, side))
-        except (AssertionError, ValueError, RuntimeError) as error:
-            raise DidaeError(
-                f"encoder {name}: it cannot take images of side {side} ({reason(error)}); "
-                "choose another side."
-            ) from error
     timm = require("timm", "real", f"encoder {name}")
     wanted = {} if side is None else {"input_size": (3, side, side)}
     settings: dict[str, Any] = timm.data.resolve_model_data_config(model, wanted)
@@ -224,7 +211,7 @@ def load_clip(spec: str) -> Clip:
                 f"{', '.join(tags) or 'none'}. A file is given as open_clip:{architecture}@FILE."
             )
     known: Mapping[str, Any] = open_clip.get_pretrained_cfg(architecture, weights or "")
-    with _told(who, "a file that fits with open_clip:MODEL@FILE"):
+    with quiet(f"{who}: its weights", "give a file that fits with open_clip:MODEL@FILE"):
         model = open_clip.create_model(
             architecture,
             pretrained=weights,
@@ -289,25 +276,12 @@ def _require_file(file: str, who: str) -> None:
 
 
 @contextmanager
-def _told(who: str, instead: str) -> Generator[None]:
-    """Load weights without a library's log: what goes wrong is told in one line."""
-    try:
-        with quiet():
-            yield
-    # What goes wrong on the way to a hub comes in exceptions of several libraries.
-    except Exception as error:
-        raise DidaeError(
-            f"{who}: its weights could not be loaded ({reason(error)}); connect to the network "
-            f"once, or give {instead}."
-        ) from error
-
-
-@contextmanager
-def quiet() -> Generator[None]:
-    """Keep the log of a library that is loading off the terminal."""
+def quiet(what: str, instead: str) -> Generator[None]:
+    """Load something without a library's log: what goes wrong is told in one line."""
     earlier = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        yield
+        with told(f"{what} could not be loaded", f"connect to the network once, or {instead}."):
+            yield
     finally:
         logging.disable(earlier)

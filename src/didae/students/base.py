@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, as_rows, open_encoder
-from didae.errors import DidaeError, reason
+from didae.errors import DidaeError, told
 from didae.randomness import generator
 from didae.runtime import AutoBatch, weights_like
 from didae.storage import fingerprint, load_component, save_component
@@ -239,13 +239,10 @@ def student_name(student: StudentLike) -> str:
 def _tried(
     student: StudentLike, images: Tensor, ask: Callable[[StudentLike, Tensor], Tensor]
 ) -> Tensor:
-    try:
+    what = f"{student_name(student)} fails on images of shape {tuple(images.shape)}"
+    advice = "it must take float images in [0, 1] and return logits."
+    with told(what, advice, RuntimeError, ValueError, TypeError, IndexError):
         return ask(student, images)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise DidaeError(
-            f"{student_name(student)} fails on images of shape {tuple(images.shape)} "
-            f"({reason(error)}); it must take float images in [0, 1] and return logits."
-        ) from error
 
 
 def identity(student: StudentLike, side: int) -> str:
@@ -364,17 +361,12 @@ class LinearHead(nn.Module):
         self.bias = nn.Parameter(bias.detach().clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify images.
+        """Give logits, (b, classes).
 
         Parameters
         ----------
         images : Tensor, float, shape (b, 3, h, w)
             Images in [0, 1].
-
-        Returns
-        -------
-        Tensor, float, shape (b, classes)
-            Logits.
         """
         return nn.functional.linear(self.encoder(images), self.weight, self.bias)
 
@@ -401,11 +393,6 @@ class LinearHead(nn.Module):
             What `save` wrote.
         open_encoder : callable
             Gives the encoder of a name; `didae.open_encoder` by default.
-
-        Returns
-        -------
-        LinearHead
-            The head.
 
         Raises
         ------

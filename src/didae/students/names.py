@@ -22,7 +22,7 @@ from didae.encoders.pretrained import (
     quiet,
     timm_encoder,
 )
-from didae.errors import DidaeError, reason
+from didae.errors import DidaeError
 from didae.storage import read_json
 from didae.storage.components import CONFIG_FILE
 from didae.students.base import HEAD, STUDENTS, LinearHead, StudentLike, register
@@ -152,20 +152,12 @@ def text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
         )
     import open_clip  # pyright: ignore[reportMissingImports]
 
-    try:
-        with quiet():
+    what = f"zero-shot student: the tokenizer of {clip.name}"
+    with quiet(what, "choose another model"):
+        try:
             tokens = cast("Tensor", open_clip.get_tokenizer(clip.architecture)(list(prompts)))
-    except ImportError as error:
-        raise DidaeError(
-            f"zero-shot student: the tokenizer of {clip.name} needs {error.name}: install it with "
-            f"`pip install {error.name}`."
-        ) from error
-    # Some tokenizers come from the hub, with exceptions of several libraries.
-    except Exception as error:
-        raise DidaeError(
-            f"zero-shot student: the tokenizer of {clip.name} could not be loaded "
-            f"({reason(error)}); connect to the network once, or choose another model."
-        ) from error
+        except ImportError as error:
+            raise DidaeError(f"{what} needs {error.name}: `pip install {error.name}`.") from error
     model: Any = clip.model
     with torch.no_grad():
         texts = functional.normalize(model.encode_text(tokens), dim=-1)

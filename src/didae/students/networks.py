@@ -139,11 +139,7 @@ class PatchMLP(StudentNetwork):
         )
 
 
-_ARCHITECTURES: dict[str, type[StudentNetwork]] = {
-    "strided": SmallCNN,
-    "pooled": PooledCNN,
-    "patches": PatchMLP,
-}
+_ARCHITECTURES = {"strided": SmallCNN, "pooled": PooledCNN, "patches": PatchMLP}
 
 
 def build_student(config: StudentConfig, seed: int = 0) -> StudentNetwork:
@@ -180,11 +176,6 @@ def train_student(
         Length, learning rate and seed; the seed also gives the first weights.
     folder : Path, optional
         Where checkpoints go.
-
-    Returns
-    -------
-    StudentNetwork
-        The student in evaluation mode.
 
     Raises
     ------
@@ -249,11 +240,6 @@ def train_surrogate(
         Length, learning rate and seed.
     folder : Path, optional
         Where checkpoints go.
-
-    Returns
-    -------
-    StudentNetwork
-        The surrogate in evaluation mode.
 
     Raises
     ------

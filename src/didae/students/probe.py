@@ -48,34 +48,22 @@ class Probe:
             The margin at z = 0.
         encoder_fingerprint : str
             Which encoder gave z.
-
-        Returns
-        -------
-        Probe
-            The probe.
         """
         both = torch.tensor([0, bias], dtype=torch.float64)
         return cls(torch.stack([torch.zeros_like(weight), weight]), both, encoder_fingerprint)
 
     def between(self, pair: tuple[int, int] | None = None) -> tuple[Tensor, float]:
-        """Give weight and bias of the margin between two classes.
+        """Give weight, (d,), and bias of the margin between two classes.
 
         Parameters
         ----------
         pair : tuple of int, optional
             Classes (a, b), as for `didae.students.margin`.
-
-        Returns
-        -------
-        weight : Tensor, shape (d,)
-            Change of the margin per unit of z.
-        bias : float
-            The margin at z = 0.
         """
         return margin(self.weight.T, pair), float(margin(self.bias[None], pair))
 
     def margin(self, z: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
-        """Predict the student's margin between two classes.
+        """Predict the student's margin between two classes, w · z + b.
 
         Parameters
         ----------
@@ -83,11 +71,6 @@ class Probe:
             z_sem.
         pair : tuple of int, optional
             Classes (a, b), as for `didae.students.margin`.
-
-        Returns
-        -------
-        Tensor, float, shape (...)
-            w · z + b.
         """
         weight, bias = self.between(pair)
         return z @ weight.to(z) + bias
@@ -95,7 +78,8 @@ class Probe:
     def standing(self, z: Tensor, margins: Tensor, pair: tuple[int, int] | None = None) -> Tensor:
         """Say how far from the boundary images stand, on the side where the student sees them.
 
-        Crossing the boundary from the other side would lead away from it.
+        It is the probe's margin, or the student's where the two are on different sides: crossing
+        the boundary from the other side would lead away from it.
 
         Parameters
         ----------
@@ -105,11 +89,6 @@ class Probe:
             The student's margins on the same images, between the same classes.
         pair : tuple of int, optional
             Classes (a, b), as for `didae.students.margin`.
-
-        Returns
-        -------
-        Tensor, float, shape (n,)
-            The probe's margin, or the student's where the two are on different sides.
         """
         own = self.margin(z, pair)
         return torch.where((own > 0) == (margins > 0), own, margins)
@@ -127,17 +106,12 @@ class Probe:
 
     @classmethod
     def load(cls, folder: str | Path) -> Probe:
-        """Read a probe.
+        """Read a probe, onto the CPU.
 
         Parameters
         ----------
         folder : str or Path
             What `save` wrote.
-
-        Returns
-        -------
-        Probe
-            The probe, on the CPU.
 
         Raises
         ------
@@ -146,19 +120,15 @@ class Probe:
         """
         config, tensors = load_component(folder, "probe")
         try:
-            weight, bias, own = (
-                tensors["weight"],
-                config["bias"],
-                str(config["encoder_fingerprint"]),
-            )
+            weight, bias, own = tensors["weight"], config["bias"], config["encoder_fingerprint"]
             if weight.ndim == 1:  # As written before there were more than two classes.
                 if tuple(config.get("pair", (0, 1))) != (0, 1):
                     raise ValueError("it knows two of the classes only")
-                return cls.of_margin(weight, float(bias), own)
+                return cls.of_margin(weight, float(bias), str(own))
             biases = torch.tensor(bias, dtype=torch.float64)
             if weight.ndim != 2 or biases.shape != weight.shape[:1]:
                 raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(biases.shape)}")
-            return cls(weight, biases, own)
+            return cls(weight, biases, str(own))
         except (KeyError, TypeError, ValueError) as error:
             raise DidaeError(f"{folder} is damaged ({error}); fit the probe again.") from error
 
@@ -187,11 +157,6 @@ def fit_probe(
         Strength of the penalty, positive.
     encoder_fingerprint : str
         Which encoder gave z.
-
-    Returns
-    -------
-    Probe
-        The probe.
 
     Raises
     ------
