@@ -82,7 +82,7 @@ def _content(path: Path) -> bytes:
         if not path.is_file():
             raise ValueError("there is no such file")
         if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it holds more than the 2 GiB of one ONNX message")
+            raise ValueError("it may hold 2 GiB at most")
         return path.read_bytes()
 
 
