@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from didae.errors import DidaeError as DidaeError
     from didae.errors import ImageReadError as ImageReadError
     from didae.explainer import Components as Components
+    from didae.explainer import Counterfactuals as Counterfactuals
+    from didae.explainer import DiDAE as DiDAE
     from didae.explainer import ExplainConfig as ExplainConfig
     from didae.explainer import explain as explain
     from didae.metrics.groups import group_accuracies as group_accuracies
@@ -58,6 +60,8 @@ else:
     _HOME = {
         "Config": "config",
         "Components": "explainer",
+        "Counterfactuals": "explainer",
+        "DiDAE": "explainer",
         "ExplainConfig": "explainer",
         "explain": "explainer",
         "quota_subset": "data.sampling",

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from didae.config import Config, save_yaml
 from didae.data.sampling import quota_subset, split_by_group
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, Square
-from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig
+from didae.decoders.base import DecoderConfig, SamplerConfig
 from didae.decoders.network import NetworkConfig
 from didae.decoders.training import fit_decoder
-from didae.dictionaries import Dictionary, Procrustes
+from didae.dictionaries import Procrustes
 from didae.encoders.base import Encoder, embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig, fit_factor_encoder
-from didae.explainer import Components
-from didae.explainer.didae import SHIPPED, SURROGATES
+from didae.explainer import DiDAE
+from didae.explainer.parts import SHIPPED, SURROGATES
 from didae.repair.measure import RepairData
 from didae.students import (
     Probe,
@@ -73,8 +73,8 @@ class SquareRecipe(Config):
     broad: int = 4000
 
 
-def load_components(folder: Path | None = None) -> Components:
-    """Load what `train_components` made.
+def load_components(folder: Path | None = None) -> DiDAE:
+    """Load what `train_components` made: `DiDAE.from_pretrained` for Square.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def load_components(folder: Path | None = None) -> Components:
 
     Returns
     -------
-    Components
+    DiDAE
         Encoder, dictionary, decoder, biased student, probe and surrogates.
 
     Raises
@@ -91,16 +91,7 @@ def load_components(folder: Path | None = None) -> Components:
     DidaeError
         If a component is missing or broken.
     """
-    home = folder or SHIPPED
-    student, probe, surrogates = load_judges(home)
-    return Components(
-        encoder=FactorEncoder.load(home / "encoder"),
-        dictionary=Dictionary.load(home / "dictionary"),
-        decoder=Decoder.load(home / "decoder"),
-        student=student,
-        probe=probe,
-        surrogates=surrogates,
-    )
+    return DiDAE.from_pretrained(folder or SHIPPED)
 
 
 def load_judges(folder: Path) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
@@ -125,7 +116,7 @@ def load_judges(folder: Path) -> tuple[StudentNetwork, Probe, tuple[StudentNetwo
     return load_student(folder / "student"), Probe.load(folder / "probe"), surrogates
 
 
-def train_components(folder: Path, recipe: SquareRecipe) -> Components:
+def train_components(folder: Path, recipe: SquareRecipe) -> DiDAE:
     """Make every Square component from nothing; what is already there is kept.
 
     Parameters

@@ -15,12 +15,11 @@ import pytest
 from cli.parts import explain_flags, make_parts
 from didae.app.run import Run
 from didae.cli import main
-from didae.explainer import explain
 from didae.storage import lock_folder, shard_files
 from failures import refused
 from kills import contents
 
-MODULE = sys.modules[explain.__module__]
+MODULE = sys.modules["didae.explainer.run"]
 MIRROR = ["--algorithm=reflection", "--strength=1"]
 COMMAND = [*explain_flags(Path("parts"), Path("run"), images=10, pool=100), *MIRROR]
 LABEL = ["label", "run", "--teacher", "answers.json"]

@@ -29,7 +29,7 @@ from explainer.world import (
 )
 from failures import one_line
 
-explain_module = sys.modules[explain.__module__]
+explain_module = sys.modules["didae.explainer.run"]
 
 BOUNDARY = ExplainConfig(batch_size=8)
 REFLECTION = ExplainConfig(algorithm="reflection", strength=1.0, batch_size=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Images:
     label_names = ("dark", "bright")
     license = ""
     unread = None
+    splits: ClassVar = {}
 
     def __init__(self, count: int = 40, broken: Sequence[int] = (), size: int = SIZE) -> None:
         random = np.random.RandomState(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from didae.explainer.didae import ExplainConfig
+from didae.explainer.parts import ExplainConfig
 from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.trust import SPILT, trust
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
 
+from didae.auditing import forecast
 from didae.cli.command import RUN_FILE, Command, open_run, require_own
 from didae.cli.console import console, tell, tell_repair
 from didae.cli.sources import (
@@ -32,7 +33,7 @@ from didae.demo import SquareRecipe, load_components, square_repair_data, train_
 from didae.encoders.base import Encoder, cached_embed
 from didae.errors import DidaeError
 from didae.explainer import Components, ExplainConfig, explain
-from didae.explainer.fit import AuditConfig, Sample, forecast, make_components
+from didae.explainer.fit import AuditConfig, Sample, make_components
 from didae.explainer.run import few_images
 from didae.explainer.summary import LEARNT, Summary, manifest_to_go_on, require_components
 from didae.explainer.summary import RUN_FILE as MANIFEST

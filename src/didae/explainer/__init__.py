@@ -1,6 +1,7 @@
-"""The sweep: from images, a dictionary and a student to a table of counterfactuals."""
+"""The explainer: from images, a dictionary and a student to counterfactuals."""
 
-from didae.explainer.didae import Components, ExplainConfig
-from didae.explainer.run import explain
+from didae.explainer.counterfactuals import Counterfactuals
+from didae.explainer.didae import Components, DiDAE, explain
+from didae.explainer.parts import ExplainConfig
 
-__all__ = ["Components", "ExplainConfig", "explain"]
+__all__ = ["Components", "Counterfactuals", "DiDAE", "ExplainConfig", "explain"]

@@ -1,23 +1,38 @@
-"""The table of counterfactuals: one row per image and direction, and what follows from it."""
+"""Counterfactuals in memory, their table of one row per image and direction, and what follows."""
 
 from __future__ import annotations
 
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from html import escape
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from didae.data.images import png_bytes
 from didae.decoders.base import SamplerConfig
 from didae.dictionaries.diagnostics import code_factor_correlation
+from didae.errors import DidaeError, nearest, require
+from didae.students import class_names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
 
 KEPT, FAILED = "kept", "failed"
+
+_SHOWN = 6
+"""Pairs that a notebook shows."""
 
 _FLOATS = (
     "code_before",
@@ -66,47 +81,279 @@ counterfactual was decoded.
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Columns of a chunk of b images and k directions, while they are being filled."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Counterfactuals:
+    """What became of b images along k directions: numbers, reasons and 8-bit images, in memory.
 
+    It shows itself in a notebook. Columns are those of the table; see `didae` how to read it.
+
+    Attributes
+    ----------
+    ids : tuple of str, length b
+        Name of each image.
+    labels : Tensor, int64, shape (b,)
+        Class of each image, -1 where it is unknown.
+    label_names : tuple of str
+        Name of each class; empty if unknown.
+    directions : tuple of int, length k
+        The directions, by number in their dictionary.
+    names : tuple of str, length k
+        Name of each direction.
+    strength : float
+        Of the edits, as configured.
+    surrogates : int
+        How many second models checked the flips.
+    values : dict of str to Tensor, shape (b, k), "code_changes" of shape (b, k, codes)
+        Numbers and flags by column; NaN, -1 or False where nothing was measured.
+    reasons : ndarray of str, shape (b, k)
+        Why there is no counterfactual; empty where there is one.
+    factual : dict of int to Tensor, uint8, shape (3, h, w)
+        Images by row; those that could not be read are not there.
+    round_trip : dict of int to Tensor, uint8, shape (3, h, w)
+        What the decoder gives without an edit and without residual, by row.
+    edited : dict of (int, int) to Tensor, uint8, shape (3, h, w)
+        The counterfactuals, by row and place of the direction in `names`.
+    """
+
+    ids: tuple[str, ...]
+    labels: Int[Tensor, " b"]
+    label_names: tuple[str, ...]
+    directions: tuple[int, ...]
+    names: tuple[str, ...]
+    strength: float
+    surrogates: int
     values: dict[str, Tensor]
-    texts: dict[str, Float[NDArray[np.object_], "b k"]]
+    reasons: NDArray[np.object_]
+    factual: dict[int, Tensor]
+    round_trip: dict[int, Tensor]
+    edited: dict[tuple[int, int], Tensor]
 
-    @classmethod
-    def blank(cls, images: int, directions: int) -> Cells:
-        """Make cells in which nothing is measured."""
-        shape = (images, directions)
-        values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in _FLOATS}
-        values |= {name: torch.full(shape, -1) for name in _CLASSES}
-        values |= {name: torch.zeros(shape, dtype=torch.bool) for name in _FLAGS}
-        values |= {name: torch.zeros(shape, dtype=torch.long) for name in _COUNTS}
-        values["code_changes"] = torch.full((*shape, directions), math.nan)
-        texts = {name: np.full(shape, "", dtype=np.object_) for name in _TEXTS}
-        return cls(values, texts)
+    def __len__(self) -> int:
+        return len(self.edited)
 
-    def put(self, where: tuple[Tensor, ...], **values: Tensor) -> None:
-        """Fill cells."""
-        for name, value in values.items():
-            column, shared = self.values[name], len(where) == 1 and value.ndim == 1
-            column[where] = (value[:, None] if shared else value).to(column.dtype)
+    def to_table(self) -> pa.Table:
+        """Give the table of counterfactuals, as a run folder holds it.
 
-    def rows(
-        self, images: Sequence[Mapping[str, Any]], names: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """Turn the cells into rows of the table."""
-        lists = {name: _plain(column) for name, column in self.values.items()}
-        lists |= {name: column.tolist() for name, column in self.texts.items()}
-        return [
-            {
-                **image,
-                "direction": k,
-                "direction_name": name,
-                **{column: cells[i][k] for column, cells in lists.items()},
-            }
-            for i, image in enumerate(images)
-            for k, name in enumerate(names)
-        ]
+        Returns
+        -------
+        pyarrow.Table
+            One row per image and direction; columns of files are empty.
+        """
+        return pa.Table.from_pylist(rows_of(self), schema=SCHEMA)
+
+    def to_pandas(self) -> Any:
+        """Give the table of counterfactuals as a pandas data frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per image and direction.
+
+        Raises
+        ------
+        DidaeError
+            If pandas is not installed.
+        """
+        require("pandas", "pandas", "to_pandas()")
+        table: Any = self.to_table()
+        return table.to_pandas()
+
+    def to_dataset(self) -> Any:
+        """Give the table, with the images, as a data set of Hugging Face.
+
+        Returns
+        -------
+        datasets.Dataset
+            One row per image and direction, with the columns "factual" and "counterfactual".
+
+        Raises
+        ------
+        DidaeError
+            If the library `datasets` is not installed.
+        """
+        datasets = require("datasets", "huggingface", "to_dataset()")
+        table: Any = self.to_table()
+        table = table.drop_columns(["file", "factual_file", "round_trip_file"])
+        places = [(row, k) for row in range(len(self.ids)) for k in range(len(self.names))]
+        pictures = {
+            "factual": [self.factual.get(row) for row, _ in places],
+            "counterfactual": [self.edited.get(place) for place in places],
+        }
+        features = datasets.Features.from_arrow_schema(table.schema)
+        features |= {name: datasets.Image() for name in pictures}
+        columns = {n: [i if i is None else _picture(i) for i in c] for n, c in pictures.items()}
+        return datasets.Dataset.from_dict({**table.to_pydict(), **columns}, features=features)
+
+    def images(self, direction: int | str) -> dict[str, Image.Image]:
+        """Give the counterfactuals along a direction.
+
+        Parameters
+        ----------
+        direction : int or str
+            Number in the dictionary, or name.
+
+        Returns
+        -------
+        dict of str to PIL.Image.Image
+            By name of the factual image; what has no counterfactual is not there.
+
+        Raises
+        ------
+        DidaeError
+            If there is no such direction.
+        """
+        place = place_of(direction, self.directions, self.names)
+        found = {row: image for (row, k), image in sorted(self.edited.items()) if k == place}
+        return {self.ids[row]: _picture(image) for row, image in found.items()}
+
+    def figure(self, direction: int | str, most: int = 6) -> Figure:
+        """Draw images, their counterfactuals along a direction, and what changed.
+
+        Parameters
+        ----------
+        direction : int or str
+            Number in the dictionary, or name.
+        most : int
+            Images to show; those that changed the classifier's answer go first.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A row per image, with the classifier's answers before and after.
+
+        Raises
+        ------
+        DidaeError
+            If there is no such direction.
+        """
+        from matplotlib.figure import Figure
+
+        place = place_of(direction, self.directions, self.names)
+        found = self._strongest(place)
+        rows = found[:most]
+        figure = Figure(figsize=(6, 2.2 * max(len(rows), 1) + 0.5), layout="constrained")
+        title = f"{self.names[place]}: {len(rows)} of {len(found)} counterfactuals"
+        figure.suptitle(title, parse_math=False)
+        axes = figure.subplots(max(len(rows), 1), 3, squeeze=False)
+        changes = [self.edited[row, place].float() - self.factual[row] for row in rows]
+        # One scale for all, so that what changed can be compared; grey is unchanged.
+        scale = 2 * max((float(change.abs().max()) for change in changes), default=0.0) or 1.0
+        for axis in axes.flat:
+            axis.set_axis_off()
+        for line, row, change in zip(axes, rows, changes, strict=False):
+            pictures = self.factual[row], self.edited[row, place], 0.5 + change / scale
+            words = *self._answers(row, place), "what changed"
+            for axis, picture, said in zip(line, pictures, words, strict=True):
+                axis.imshow(picture.permute(1, 2, 0).numpy())
+                axis.set_title(said, fontsize="small", parse_math=False)
+        return figure
+
+    def __repr__(self) -> str:
+        flips = int(self.values["ambient_flip"].sum())
+        verified = int(self.values["verified_flip"].sum())
+        return (
+            f"Counterfactuals of {len(self.ids)} images along {len(self.names)} directions: "
+            f"{len(self.edited)} delivered, {flips} change the classifier's answer, "
+            f"{verified} of them verified"
+        )
+
+    def _repr_html_(self) -> str:
+        places = [(row, k) for k in range(len(self.names)) for row in self._strongest(k)[:2]]
+        lines: list[str] = []
+        for row, k in places[:_SHOWN]:
+            images = self.factual[row], self.edited[row, k]
+            cells = "".join(
+                f'<td><img alt="" width="96" src="data:image/png;base64,'
+                f'{b64encode(png_bytes(image)).decode()}"><br>{escape(words)}</td>'
+                for image, words in zip(images, self._answers(row, k), strict=True)
+            )
+            lines.append(f"<tr><td>{escape(self.names[k])}</td>{cells}</tr>")
+        head = "<tr><th>direction</th><th>image</th><th>counterfactual</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{''.join(lines)}</table>"
+
+    def _strongest(self, place: int) -> list[int]:
+        """List the rows with a counterfactual along a direction, the most telling first."""
+        values = self.values
+        flags = [values[name][:, place].int() for name in _FLAGS[1:]]
+        drop = (values["probability_before"] - values["probability_after"])[:, place].nan_to_num(-1)
+        strength = torch.stack([*flags, drop]).sum(0)
+        return sorted((row for row, k in self.edited if k == place), key=lambda row: -strength[row])
+
+    def _answers(self, row: int, place: int) -> tuple[str, str]:
+        """Say what the classifier answers before and after: its class, and how sure it is of it."""
+        numbers = [int(self.values[f"prediction_{n}"][row, place]) for n in ("before", "after")]
+        shares = [float(self.values[f"probability_{n}"][row, place]) for n in ("before", "after")]
+        names = class_names(self.label_names, 1 + max(numbers))
+        before, after = (names[number] for number in numbers)
+        rest = f"{before} {shares[1]:.2f}"
+        return f"{before} {shares[0]:.2f}", rest if before == after else f"{after} ({rest})"
+
+
+def place_of(direction: int | str, numbers: Sequence[int], names: Sequence[str]) -> int:
+    """Find a direction by its number or its name."""
+    known: Sequence[int | str] = names if isinstance(direction, str) else numbers
+    if direction in known:
+        return known.index(direction)
+    hint = f"the numbers are {', '.join(map(str, numbers))}"
+    hint = nearest(direction, names) if isinstance(direction, str) else hint
+    raise DidaeError(f"there is no direction {direction!r}: {hint}")
+
+
+def joined(parts: Sequence[Counterfactuals]) -> Counterfactuals:
+    """Put counterfactuals of other images along the same directions one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.ids) for part in parts)]).tolist()
+    placed = list(zip(starts, parts, strict=False))
+    columns = parts[0].values
+    return replace(
+        parts[0],
+        ids=tuple(name for part in parts for name in part.ids),
+        labels=torch.cat([part.labels for part in parts]),
+        values={name: torch.cat([part.values[name] for part in parts]) for name in columns},
+        reasons=np.concatenate([part.reasons for part in parts]),
+        factual={s + row: image for s, part in placed for row, image in part.factual.items()},
+        round_trip={s + r: image for s, part in placed for r, image in part.round_trip.items()},
+        edited={(s + r, k): image for s, p in placed for (r, k), image in p.edited.items()},
+    )
+
+
+def rows_of(
+    made: Counterfactuals, files: Mapping[str, Mapping[Any, str]] = MappingProxyType({})
+) -> list[Row]:
+    """Give the rows of the table, image by image; `files` names images, by column and place."""
+    texts = {name: np.full(made.reasons.shape, "", dtype=np.object_) for name in _TEXTS}
+    texts["status"][:] = np.where(made.reasons == "", KEPT, FAILED)
+    texts["reason"][:] = made.reasons
+    for column, named in files.items():
+        for place, name in named.items():
+            texts[column][place] = name
+    lists = {name: _plain(column) for name, column in made.values.items()}
+    lists |= {name: column.tolist() for name, column in texts.items()}
+    labels = made.labels.tolist()
+    return [
+        {
+            "image_id": image,
+            "label": labels[i],
+            "strength": made.strength,
+            "surrogates": made.surrogates,
+            "direction": direction,
+            "direction_name": made.names[k],
+            **{column: cells[i][k] for column, cells in lists.items()},
+        }
+        for i, image in enumerate(made.ids)
+        for k, direction in enumerate(made.directions)
+    ]
+
+
+def blank_values(images: int, directions: int, codes: int) -> dict[str, Tensor]:
+    """Make the columns of b images and k directions in which nothing is measured."""
+    shape = (images, directions)
+    values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in _FLOATS}
+    values |= {name: torch.full(shape, -1) for name in _CLASSES}
+    values |= {name: torch.zeros(shape, dtype=torch.bool) for name in _FLAGS}
+    values |= {name: torch.zeros(shape, dtype=torch.long) for name in _COUNTS}
+    return {**values, "code_changes": torch.full((*shape, codes), math.nan)}
 
 
 def disentanglement(table: pa.Table, directions: int) -> list[list[float | None]]:
@@ -173,3 +420,7 @@ def _vectors(column: Tensor) -> NDArray[np.object_]:
     for place in np.ndindex(*cells.shape):
         cells[place] = column[place].numpy()
     return cells
+
+
+def _picture(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())

@@ -1,110 +1,54 @@
-"""What a sweep is made of: its settings and its components."""
+"""The explainer: one object that is fitted, explains, is saved and loaded."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import torch
-import tyro
-from pydantic import Field
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from didae.config import Config
-from didae.data.images import to_float
-from didae.decoders.base import Decoder, SamplerConfig
+from didae import __version__
+from didae.data.opening import open_images
+from didae.data.table import ImageTable
+from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
-from didae.encoders.base import Encoder
-from didae.errors import DidaeError
-from didae.storage import fingerprint
-from didae.students import Probe, StudentLike, check_student, identity
+from didae.encoders.base import Encoder, open_encoder
+from didae.errors import DidaeError, reason
+from didae.explainer.counterfactuals import Counterfactuals, place_of
+from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
+from didae.explainer.parts import SHIPPED, SURROGATES, ExplainConfig, Parts
+from didae.explainer.run import few_images, stream
+from didae.explainer.summary import RUN_FILE, Summary, read_manifest, require_components
+from didae.explainer.sweep import Sweep
+from didae.storage import read_json, write_json
+from didae.students import Probe, StudentLike, load_student
+from didae.students.base import Read, student_name
+from didae.students.names import open_student
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "square"
-SURROGATES: tuple[Literal["pooled", "patches"], ...] = ("pooled", "patches")
+INDEX_FILE, SHIPPED_NAME, COMPONENTS = "explainer.json", "square", "components"
 
+SCHEMA = 1
+"""Version of the index; a reader refuses a higher one."""
 
-class ExplainConfig(Config):
-    """How counterfactuals are made and when they count.
+SIDE = 64
+"""Side to which images of a folder are read where nothing else is said, in pixels."""
 
-    Attributes
-    ----------
-    algorithm : {"boundary", "reflection"}
-        ``boundary`` crosses the probe's boundary along each direction (Algorithm 2); ``reflection``
-        mirrors each code at the mean (Algorithm 1).
-    target : str, int or None
-        Class to move images to, by name or number; an image of this class goes to its runner-up.
-        By default each image goes from its predicted class to the runner-up. A flip counts to
-        whatever class it leads.
-    strength : float
-        Of the edit, at least 0: 2 mirrors the probe's margin with ``boundary``, 1 mirrors the code
-        with ``reflection``.
-    closed_loop : int
-        How often a counterfactual is decoded again at most, each time asking for more, where the
-        re-encoded image shows less than was asked for. Worth it where edits are realised in part.
-    fidelity : float
-        Share of the round trip's residual that is put back, in [0, 1].
-    sampler : SamplerConfig or None
-        How to invert and decode; None for the decoder's own.
-    batch_size : int
-        Images in memory at once, 32 at most, and counterfactuals decoded at once; results are the
-        same up to their last bits. 16 keeps the feature maps of 64 x 64 images in the cache of a
-        CPU; a GPU wants more.
-    realised_share : float
-        A flip is verified only if the code moved by at least this share of the request.
-    spill_limit : float
-        A flip is verified only if every other code moved by less than this, in its std.
-    """
-
-    algorithm: Literal["boundary", "reflection"] = "boundary"
-    target: Annotated[str | int | None, tyro.conf.arg(prefix_name=False)] = None
-    strength: float = Field(default=2.0, ge=0)
-    closed_loop: int = Field(default=0, ge=0)
-    fidelity: float = Field(default=1.0, ge=0, le=1)
-    sampler: SamplerConfig | None = None
-    batch_size: int = Field(default=32, ge=1)
-    realised_share: float = Field(default=0.5, ge=0)
-    spill_limit: float = Field(default=0.5, gt=0)
-
-    def resolve(self, names: Sequence[str], classes: int | None = None) -> ExplainConfig:
-        """Turn the name of the target into its number.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Names of the classes in the student's order; a name that is a number goes first.
-        classes : int, optional
-            How many classes the student has.
-
-        Returns
-        -------
-        ExplainConfig
-            The same with a number, or without a target as before.
-
-        Raises
-        ------
-        DidaeError
-            If there is no such class.
-        """
-        target = self.target
-        if isinstance(target, str):
-            target = names.index(target) if target in names else target
-            target = int(target) if str(target).isdecimal() else target
-        if isinstance(target, str) or (target or 0) < 0 or (classes and (target or 0) >= classes):
-            known = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
-            count = f" of {classes}" if classes else ""
-            raise DidaeError(
-                f"target {self.target!r} (--target): there is no such class{count}; give a name "
-                + (f"or number: {known}." if known else "or number.")
-            )
-        return self.model_copy(update={"target": target})
+_SAVED = ("*.json", "*.safetensors")
 
 
-@dataclass(frozen=True, eq=False)
-class Components:
-    """The networks and tensors of a sweep.
+@dataclass(frozen=True, eq=False, repr=False)
+class DiDAE(Parts):
+    """All that makes counterfactuals of a classifier; made by `fit` or `from_pretrained`.
+
+    Images are an ImageTable, a folder, a torch Dataset, a Hugging Face dataset, a list of PIL
+    images or arrays, or a tensor (uint8, or float in [0, 1]). Progress is shown on stderr, unless
+    ``logging.getLogger("didae")`` is set to ERROR or the variable DIDAE_PROGRESS is 0.
 
     Attributes
     ----------
@@ -117,141 +61,380 @@ class Components:
     student : callable
         The classifier to explain.
     probe : Probe or None
-        The student, distilled; ``reflection`` works without.
+        The classifier, distilled; ``reflection`` works without.
     surrogates : tuple of callable
         Second models that check the flips.
     """
 
-    encoder: Encoder
-    dictionary: Dictionary
-    decoder: Decoder
-    student: StudentLike
-    probe: Probe | None = None
-    surrogates: tuple[StudentLike, ...] = ()
+    @classmethod
+    def fit(
+        cls,
+        images: Any,
+        student: StudentLike | str | Path,
+        *,
+        encoder: Encoder | str = "lite0@96",
+        config: AuditConfig | None = None,
+        folder: str | Path | None = None,
+        size: int | None = None,
+    ) -> DiDAE:
+        """Fit a dictionary, a probe and surrogates, and train a decoder: minutes to hours.
 
-    def fingerprints(self) -> dict[str, str | list[str] | None]:
-        """Identify every component.
-
-        Returns
-        -------
-        dict
-            Component -> hash of its content (see `didae.students.identity`).
-        """
-        probe, side = self.probe, self.decoder.config.network.image_size
-        return {
-            "encoder": self.encoder.fingerprint,
-            "dictionary": self.dictionary.fingerprint,
-            "decoder": self.decoder.fingerprint,
-            "student": identity(self.student, side),
-            "probe": fingerprint(probe.weight, probe.bias) if probe else None,
-            "surrogates": [identity(surrogate, side) for surrogate in self.surrogates],
-        }
-
-    def to(self, device: torch.device) -> Components:
-        """Move every component that is a module.
+        Directions are those of the attributes of the images; without, what separates the labels
+        and what the classifier sees beyond them; without labels, the largest variation.
 
         Parameters
         ----------
-        device : torch.device
-            Where to.
+        images
+            To learn from, 50 or more (some thousands are better); of a table with splits, those of
+            ``train``.
+        student : callable, str or Path
+            A torch module or any function of images in [0, 1], or a name as for ``--student``.
+        encoder : Encoder or str
+            Φ, or its name as for ``--encoder``.
+        config : AuditConfig, optional
+            How to fit and train.
+        folder : str or Path, optional
+            Keeps what is made; the same call goes on where it was interrupted.
+        size : int, optional
+            Side to cut and resize images to, in pixels; by default that of the images, and 64
+            where they come from a folder.
 
         Returns
         -------
-        Components
-            The same, moved in place.
-        """
-        for part in (self.encoder, self.dictionary, self.decoder, self.student, *self.surrogates):
-            if isinstance(part, nn.Module):
-                part.to(device)
-        return self
-
-    def sampling(self, sampler: SamplerConfig | None) -> Decoder:
-        """Give the decoder with another sampler.
-
-        Parameters
-        ----------
-        sampler : SamplerConfig or None
-            The sampler; None for the decoder's own.
-
-        Returns
-        -------
-        Decoder
-            A decoder that shares its weights with the component, which stays as it is.
-        """
-        decoder = copy.copy(self.decoder)
-        decoder.sampler = sampler or decoder.sampler
-        return decoder
-
-    def check(self, config: ExplainConfig) -> None:
-        """Refuse components that do not belong together.
-
-        Parameters
-        ----------
-        config : ExplainConfig
-            What they are for.
+        DiDAE
+            The explainer.
 
         Raises
         ------
         DidaeError
-            If decoder, dictionary or probe belong to another encoder, or a probe is needed and
-            missing.
+            If the images are too few or cannot be understood, or the classifier gives no logits or
+            calls all images the same.
         """
-        own = self.encoder.fingerprint
-        self.decoder.require_encoder(own)
-        self.dictionary.require_encoder(own)
-        if self.dictionary.atoms.shape[-1] != self.encoder.dim:
-            raise DidaeError(
-                f"dictionary: its directions have width {self.dictionary.atoms.shape[-1]}, z of "
-                f"encoder {self.encoder.name} has {self.encoder.dim}; fit it with this encoder."
-            )
-        if self.probe is None:
-            if config.algorithm == "boundary":
-                raise DidaeError(
-                    "explain: algorithm boundary needs a probe; fit one with fit_probe, "
-                    "or choose algorithm reflection."
-                )
-            return
-        if self.probe.encoder_fingerprint not in ("", own) or self.probe.weight.shape[1:] != (
-            self.encoder.dim,
-        ):
-            raise DidaeError(
-                f"probe: it belongs to encoder {self.probe.encoder_fingerprint or '(unknown)'}, "
-                f"not to {own}; fit it with this encoder."
-            )
+        side = SIDE if size is None and isinstance(images, (str, Path)) else size
+        source = open_source(images, side)
+        rows = source.splits.get("train", np.arange(len(source)))
+        student = open_student(str(student)) if isinstance(student, (str, Path)) else student
+        encoder = open_encoder(encoder) if isinstance(encoder, str) else encoder
+        config = config or AuditConfig()
+        with ExitStack() as stack:
+            place = folder or stack.enter_context(TemporaryDirectory(prefix="didae-"))
+            sample = Sample.read(source, rows)
+            known = attributes_of(source, sample.rows)
+            parts = make_components(source, sample, encoder, student, config, Path(place), known)[0]
+            made = cls(**vars(parts))
+            complete(made, Path(place))
+        return made
 
-    @torch.inference_mode()
-    def check_images(self, images: Tensor, config: ExplainConfig) -> None:
-        """Take a few images through all components, so that a misfit shows before the sweep.
+    def __call__(
+        self,
+        images: Any,
+        directions: Sequence[int | str] | None = None,
+        config: ExplainConfig | None = None,
+    ) -> Counterfactuals:
+        """Make and check a counterfactual of every image along every direction, in memory.
 
         Parameters
         ----------
-        images : Tensor, uint8, shape (n, 3, h, w)
-            Any images of the run.
-        config : ExplainConfig
-            With the sampler to use.
+        images
+            To explain; images of another size than the decoder's are cut and resized to it.
+        directions : sequence of int or str, optional
+            Which directions, by number or name; all by default.
+        config : ExplainConfig, optional
+            How to edit, and when a flip counts as verified.
+
+        Returns
+        -------
+        Counterfactuals
+            Numbers, reasons and images.
 
         Raises
         ------
         DidaeError
-            If a component cannot take images of this size, or the sampler does not fit the decoder.
+            If there is no such direction, or parts do not fit each other or the images.
         """
-        pixels = to_float(images[:1])
-        self.encoder.check(pixels)
-        classes = check_student(self.student, images)
-        config.resolve((), classes)
-        if self.probe is not None and len(self.probe.weight) != classes:
-            raise DidaeError(
-                f"probe: it has {len(self.probe.weight)} classes, the student {classes}; "
-                "fit it on this student."
-            )
-        for surrogate in self.surrogates:
-            if check_student(surrogate, images[:1]) != classes:
-                raise DidaeError(
-                    f"surrogate: the student has {classes} classes, a surrogate another number; "
-                    "train surrogates on the student's classes."
-                )
-        decoder = self.sampling(config.sampler)
-        decoder.invert(
-            pixels.to(decoder.z_mean.device),
-            pixels.new_zeros(1, self.encoder.dim).to(decoder.z_mean),
+        source = open_source(images, self.decoder.config.network.image_size)
+        config = (config or ExplainConfig()).resolve(source.label_names)
+        rows = range(len(source))
+        names = self.dictionary.names
+        wanted = range(len(names)) if directions is None else directions
+        chosen = [place_of(one, range(len(names)), names) for one in wanted]
+        self.check(config)
+        few = few_images(source, rows)
+        if few is not None:
+            self.check_images(few, config)
+        return Sweep(self, config, chosen).over(source, rows, "counterfactuals")
+
+    def explain(
+        self,
+        images: Any,
+        rows: Sequence[int] | NDArray[Any],
+        folder: str | Path,
+        config: ExplainConfig | None = None,
+    ) -> Summary:
+        """Do the same for any number of images, streamed to a folder.
+
+        The folder gets ``run.json``, the table ``table/part-*.parquet``, the pictures
+        ``images/*.png`` and ``summary.json``. What fails for one image or direction is a row with
+        a reason. The same call continues an interrupted run: only those shards of the table are
+        made again that are missing, damaged, or of images that have changed.
+
+        Parameters
+        ----------
+        images
+            To explain.
+        rows : sequence of int, length n
+            Which of them, none twice.
+        folder : str or Path
+            A new folder, or that of an interrupted run of the same images, parts and settings.
+        config : ExplainConfig, optional
+            How to edit, and when a flip counts as verified.
+
+        Returns
+        -------
+        Summary
+            What the run counted, as in ``summary.json``.
+
+        Raises
+        ------
+        DidaeError
+            If parts do not fit each other or the images, the folder cannot be written, is being
+            written by another process, or holds another run or a finished one of images that have
+            changed; nothing has been written then.
+        """
+        source = open_source(images, self.decoder.config.network.image_size)
+        return stream(self, source, rows, config or ExplainConfig(), folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save everything but a classifier or encoder that is not didae's own.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Gets ``explainer.json`` and a folder a part: JSON and safetensors with checksums.
+        """
+        home = Path(folder)
+        for name, part in _savable(self).items():
+            part.save(home / name)
+        complete(self, home)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = None, **options: Any) -> str:
+        """Upload to the Hub of Hugging Face what `save_pretrained` writes.
+
+        Parameters
+        ----------
+        repo_id : str
+            Such as ``user/name``; the repository is made where there is none.
+        private : bool, optional
+            Whether a new repository is private.
+        **options
+            Further ones of ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message``.
+
+        Returns
+        -------
+        str
+            Address of the commit.
+
+        Raises
+        ------
+        DidaeError
+            If the upload fails.
+        """
+        from huggingface_hub import HfApi
+
+        with TemporaryDirectory(prefix="didae-") as folder:
+            self.save_pretrained(folder)
+            try:
+                api = HfApi()
+                name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                return str(api.upload_folder(repo_id=name, folder_path=folder, **options))
+            # What goes wrong on the way comes in exceptions of several libraries.
+            except Exception as error:
+                raise DidaeError(f"cannot upload to {repo_id}: {reason(error)}") from error
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        student: StudentLike | str | Path | None = None,
+        encoder: Encoder | str | None = None,
+    ) -> DiDAE:
+        """Load an explainer; nothing in its files is ever executed.
+
+        Parameters
+        ----------
+        name : str or Path
+            ``square`` for the shipped one, a folder of `save_pretrained`, `fit` or of a run of
+            ``didae audit`` or ``demo``, or the name of a repository on the Hub.
+        student : callable, str or Path, optional
+            The classifier, where it was not saved.
+        encoder : Encoder or str, optional
+            The encoder, where it is neither saved nor can be opened by its name.
+
+        Returns
+        -------
+        DiDAE
+            The explainer.
+
+        Raises
+        ------
+        DidaeError
+            If a part is missing, broken or another one than it was saved with.
+        """
+        home = SHIPPED if str(name) == SHIPPED_NAME else Path(name)
+        home = home if home.is_dir() else _downloaded(str(name))
+        run = home if (home / RUN_FILE).exists() else None
+        if run is not None and not (home / INDEX_FILE).exists():
+            home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
+        # Folders of earlier versions, and the shipped one, have no index.
+        index = read_json(home / INDEX_FILE) if (home / INDEX_FILE).exists() else {}
+        if index.get("schema", SCHEMA) != SCHEMA:
+            raise DidaeError(f"{home / INDEX_FILE} was written by a newer didae: upgrade didae.")
+        made = cls(
+            encoder=_encoder(home, index, encoder),
+            dictionary=Dictionary.load(home / "dictionary"),
+            decoder=Decoder.load(home / "decoder"),
+            student=_student(home, index, student),
+            probe=Probe.load(home / "probe") if (home / "probe").is_dir() else None,
+            surrogates=tuple(load_student(home / part) for part in _surrogates(home, index)),
         )
+        own = made.fingerprints()
+        if run is not None:
+            require_components(run, read_manifest(run), own)
+        known: dict[str, Any] = index.get("fingerprints", {})
+        other = [part for part in known if own.get(part) != known[part]]
+        if other:
+            raise DidaeError(
+                f"{home} was saved with another {', '.join(other)}: give the one it was saved with."
+            )
+        return made
+
+    def __repr__(self) -> str:
+        names, side = self.dictionary.names, self.decoder.config.network.image_size
+        return (
+            f"DiDAE of {student_name(self.student)}: encoder {self.encoder.name} "
+            f"({self.encoder.dim} dimensions), {len(names)} directions ({', '.join(names)}), "
+            f"decoder of {side} x {side} pixels, {'a' if self.probe else 'no'} probe, "
+            f"{len(self.surrogates)} surrogates"
+        )
+
+    def _repr_html_(self) -> str:
+        head, _, rest = repr(self).partition(": ")
+        return f"<p><b>{escape(head)}</b><br>{escape(rest)}</p>"
+
+
+def open_source(images: Any, size: int | None) -> ImageTable:
+    """Give a table as it is; whatever else holds images becomes one."""
+    return images if hasattr(images, "ids") else open_images(images, size)
+
+
+def complete(made: Parts, home: Path) -> None:
+    """Write ``explainer.json`` beside saved parts, and those that are small and not there yet."""
+    parts = _savable(made)
+    for name in {"encoder", "student"} & parts.keys():
+        if not (home / name).is_dir():
+            parts[name].save(home / name)
+    index = {
+        "schema": SCHEMA,
+        "didae": __version__,
+        "encoder": made.encoder.name,
+        "reading": made.student.reading if isinstance(made.student, Read) else None,
+        "surrogates": [name for name in parts if name.startswith("surrogate_")],
+        "fingerprints": made.fingerprints(),
+    }
+    write_json(home / INDEX_FILE, index)
+
+
+def _savable(made: Parts) -> dict[str, Any]:
+    """Give parts by folder, but for a classifier or encoder of another library."""
+    student = made.student.student if isinstance(made.student, Read) else made.student
+    found = {"encoder": made.encoder, "student": student, "probe": made.probe}
+    parts: dict[str, Any] = {name: part for name, part in found.items() if hasattr(part, "save")}
+    parts |= {"dictionary": made.dictionary, "decoder": made.decoder}
+    kinds = [getattr(getattr(s, "config", None), "architecture", "") for s in made.surrogates]
+    distinct = all(kinds) and len(set(kinds)) == len(kinds)
+    for number, (kind, part) in enumerate(zip(kinds, made.surrogates, strict=True)):
+        parts[f"surrogate_{kind if distinct else number}"] = part
+    lost = [name for name, part in parts.items() if not hasattr(part, "save")]
+    if lost:
+        raise DidaeError(f"{lost[0]} is a model of your own, which cannot be saved: leave it out.")
+    return parts
+
+
+def _downloaded(name: str) -> Path:
+    if name.count("/") != 1 or name[0] in "./~":
+        raise DidaeError(
+            f"there is no explainer {name!r}: no such folder, and no name of a repository; give "
+            f"{SHIPPED_NAME}, a folder, or user/name."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[*_SAVED]))
+    # What goes wrong on the way comes in exceptions of several libraries.
+    except Exception as error:
+        raise DidaeError(
+            f"there is no folder {name}, and no explainer of this name came from the Hub: "
+            f"{reason(error)}"
+        ) from error
+
+
+def _encoder(home: Path, index: dict[str, Any], given: Encoder | str | None) -> Encoder:
+    if given is not None and not isinstance(given, str):
+        return given
+    own = str(home / "encoder") if (home / "encoder").is_dir() else index.get("encoder")
+    name = given or own
+    if not name:
+        raise DidaeError(f"{home} does not say which encoder it belongs to: give encoder=...")
+    return open_encoder(str(name))
+
+
+def _student(home: Path, index: dict[str, Any], given: StudentLike | str | Path | None) -> Any:
+    if given is None and not (home / "student").is_dir():
+        raise DidaeError(f"{home} holds no classifier: give it with student=...")
+    student = home / "student" if given is None else given
+    found = open_student(str(student)) if isinstance(student, (str, Path)) else student
+    reading = index.get("reading")
+    return Read(found, reading) if reading and not isinstance(found, Read) else found
+
+
+def _surrogates(home: Path, index: dict[str, Any]) -> list[str]:
+    there = sorted(path.name for path in home.glob("surrogate_*"))
+    first = [f"surrogate_{kind}" for kind in SURROGATES]
+    names: list[str] = index.get("surrogates") or sorted(there, key=lambda n: n not in first[:1])
+    lost = [name for name in names if name not in there]
+    if lost:
+        raise DidaeError(f"{home} has no {lost[0]}: save the explainer again.")
+    return names
+
+
+Components = DiDAE
+
+
+def explain(
+    source: ImageTable,
+    indices: Sequence[int] | NDArray[Any],
+    components: Parts,
+    config: ExplainConfig,
+    folder: str | Path,
+) -> Summary:
+    """Stream counterfactuals to a folder: `DiDAE.explain` as a function.
+
+    Parameters
+    ----------
+    source : ImageTable
+        Where the images come from.
+    indices : sequence of int, length n
+        Which ones, none of them twice.
+    components : DiDAE
+        Encoder, dictionary, decoder, student, probe and surrogates.
+    config : ExplainConfig
+        How.
+    folder : str or Path
+        A new folder, or that of an interrupted run.
+
+    Returns
+    -------
+    Summary
+        What the run counted.
+    """
+    return stream(components, source, indices, config, folder)

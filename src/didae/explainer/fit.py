@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,17 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from didae.config import Config
-from didae.data.images import to_float
 from didae.data.sampling import draw
+from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
 from didae.data.table import ImageSource, Unread, read_all
 from didae.decoders.base import EXACT, Decoder, DecoderConfig
-from didae.decoders.training import fit_decoder, flow_loss, suited_config
+from didae.decoders.training import fit_decoder, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_against_rest
 from didae.encoders.base import Encoder, cached_embed
-from didae.errors import DidaeError, ImageReadError
-from didae.explainer.didae import SURROGATES, Components, ExplainConfig
+from didae.errors import DidaeError
+from didae.explainer.parts import SURROGATES, ExplainConfig, Parts
 from didae.explainer.summary import RUN_FILE
 from didae.explainer.sweep import CLOSED_LOOP
-from didae.randomness import generator
-from didae.runtime import watched
 from didae.storage import differences, fingerprint, keep_or_make
 from didae.students import (
     LinearHead,
@@ -120,6 +116,28 @@ class Sample:
         return cls(images, kept, unread)
 
 
+def attributes_of(
+    source: ImageSource, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], tuple[str, ...]] | None:
+    """Standardise the known attributes of images, (n, f), and name them; None without any."""
+    columns = {name: values[rows] for name, values in source.attributes.items()}
+    if not columns:
+        return None
+    same = [name for name, values in columns.items() if values.std() == 0]
+    if len(same) == len(columns):
+        raise DidaeError(
+            f"the attributes ({', '.join(same)}) are the same on all images: go without, with "
+            "--attributes none"
+        )
+    if same:
+        logger.warning("attributes that are the same on all images are left out: %s", same)
+    names = tuple(name for name in columns if name not in same)
+    values = np.stack([columns[name] for name in names], axis=1)
+    if isinstance(source, Square):
+        return (values - FACTOR_MEAN) / FACTOR_STD, names
+    return (values - values.mean(0)) / values.std(0), names
+
+
 def make_components(
     source: ImageSource,
     sample: Sample,
@@ -129,7 +147,7 @@ def make_components(
     folder: Path,
     factors: tuple[Float[NDArray[np.float64], "n f"], tuple[str, ...]] | None = None,
     watch: Callable[[int, Decoder], None] | None = None,
-) -> tuple[Components, dict[str, float]]:
+) -> tuple[Parts, dict[str, float]]:
     """Fit and train all that is needed to explain a student.
 
     What is in the folder is kept where it was made from the same images, labels, encoder, student
@@ -174,8 +192,8 @@ def make_components(
 
     place = folder / "decoder"
     decoder = keep_or_make(place, origins["decoder"], Decoder.load, train_decoder)
-    components = Components(encoder, dictionary, decoder, student, probe, surrogates)
-    return components, {**measures, **agreements}
+    parts = Parts(encoder, dictionary, decoder, student, probe, surrogates)
+    return parts, {**measures, **agreements}
 
 
 def _surrogates(
@@ -312,122 +330,3 @@ def _probe(student: StudentLike, z: Tensor, margins: Tensor, held_out: Tensor, o
         return agreement(fit_probe(*known, ridge), z[held_out], margins[held_out])
 
     return fit_probe(*known, max(_RIDGES, key=score), own)
-
-
-FEW = 16
-"""Images that are timed."""
-
-_STEPS = 4
-_ENOUGH, _LONG = 0.3, 3.0
-
-
-def forecast(
-    source: ImageSource,
-    rows: Sequence[int] | NDArray[np.int64],
-    explained: int,
-    encoder: Encoder,
-    student: StudentLike,
-    config: AuditConfig,
-) -> dict[str, float]:
-    """Forecast the seconds of each part of an audit, named as its progress names them.
-
-    `rows` are the images to learn from, `explained` counts those to explain. What is cached, or
-    kept from an interrupted audit, takes less.
-    """
-    start = time.perf_counter()
-    read = list(islice(_readable(source, rows), FEW))
-    if not read:
-        return {}
-    reading, n, few = (time.perf_counter() - start) / len(read), len(rows), torch.cat(read)
-    # What the student has no finite logits for is left out later too.
-    few = few[logits(student, few).isfinite().all(1)]
-    if not len(few):
-        return {}
-    with watched(_unseen):
-        pixels = to_float(few)
-        asking = _seconds(lambda: _encode(encoder, pixels)) + _seconds(lambda: logits(student, few))
-        asking /= len(few)
-        surrogates = {
-            f"training a {kind} network": config.surrogate.steps
-            * _surrogate_step(few, student, kind, config)
-            for kind in SURROGATES
-        }
-        return {
-            "reading images": n * reading,
-            f"encoding with {encoder.name}": n * asking,
-            **surrogates,
-            **_drawing(few, explained, asking, encoder, config),
-        }
-
-
-def _drawing(
-    few: Tensor, explained: int, asking: float, encoder: Encoder, config: AuditConfig
-) -> dict[str, float]:
-    """Forecast the decoder's training and the sweep; `asking` are the seconds for an image."""
-    random = generator(0, "forecast")
-    size = config.decoder.batch_size
-    z = torch.randn(max(size, config.components + 1), encoder.dim, generator=random)
-    shape = suited_config(few, z, config.components)
-    decoder = Decoder(shape.model_copy(update={"sampler": config.explain.sampler or shape.sampler}))
-    batch = to_float(few).repeat(-(-size // len(few)), 1, 1, 1)[:size]
-    z = z[:size]
-
-    def learn() -> None:
-        flow_loss(decoder, decoder.pixels(batch), z, random).backward()
-
-    step = _seconds(learn)
-    there, back = decoder.sampler.inversion_evaluations, decoder.sampler.evaluations
-    trip = _seconds(lambda: decoder.decode(z, decoder.invert(batch, z))) / size
-    drawn = 1 + (1 + config.explain.closed_loop) * config.directions
-    evaluations = (there + drawn * back) / (there + 2 * back)
-    return {
-        "training the decoder": config.decoder.steps * step,
-        "counterfactuals": explained * (evaluations * trip + drawn * asking),
-    }
-
-
-def _surrogate_step(few: Tensor, student: StudentLike, kind: str, config: AuditConfig) -> float:
-    shape = StudentConfig.model_validate(
-        {
-            "architecture": kind,
-            "image_size": few.shape[-1],
-            "classes": logits(student, few[:1]).shape[1],
-        }
-    )
-
-    def steps(count: int) -> float:
-        training = config.surrogate.model_copy(update={"steps": count})
-        start = time.perf_counter()
-        train_surrogate(student, few, shape, training)
-        return time.perf_counter() - start
-
-    steps(1)  # the first training of a process imports for seconds
-    once = steps(1)
-    return max(steps(1 + _STEPS) - once, once / _STEPS) / _STEPS
-
-
-def _unseen(share: float | None, words: str) -> None:
-    """Show nothing of the progress of what is timed."""
-
-
-@torch.no_grad()
-def _encode(encoder: Encoder, pixels: Tensor) -> Tensor:
-    return encoder(pixels)
-
-
-def _readable(source: ImageSource, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Tensor]:
-    for row in rows:
-        with suppress(ImageReadError):
-            yield source.images([int(row)])
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Time work: the best of several times, for the first warms up; of two where one takes long."""
-    times: list[float] = []
-    while len(times) < 2 or (len(times) < 4 and sum(times) < _ENOUGH):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-        if times[0] > _LONG:
-            break
-    return min(times)

@@ -24,15 +24,15 @@ from didae.data.images import png_bytes, read_run_image
 from didae.data.table import ImageSource, read_some
 from didae.errors import DidaeError
 from didae.explainer.counterfactuals import (
-    FAILED,
     KEPT,
     SCHEMA,
-    Cells,
+    Counterfactuals,
     correlations,
     disentanglement,
     evaluations,
+    rows_of,
 )
-from didae.explainer.didae import Components, ExplainConfig
+from didae.explainer.parts import ExplainConfig, Parts
 from didae.explainer.summary import (
     IMAGE_FOLDER,
     READ,
@@ -41,13 +41,12 @@ from didae.explainer.summary import (
     SUMMARY_FILE,
     TABLE_FOLDER,
     TIMES_FILE,
-    UNREADABLE,
     Manifest,
     Summary,
     manifest_to_go_on,
     summarise,
 )
-from didae.explainer.sweep import Pictures, Sweep
+from didae.explainer.sweep import Sweep
 from didae.randomness import generator
 from didae.runtime import progress
 from didae.storage import (
@@ -76,52 +75,21 @@ SHARD = 32
 logger = logging.getLogger(__name__)
 
 
-def explain(
+def stream(
+    parts: Parts,
     source: ImageSource,
     indices: Sequence[int] | NDArray[Any],
-    components: Components,
     config: ExplainConfig,
     folder: str | Path,
 ) -> Summary:
-    """Make and check a counterfactual of every image along every direction.
-
-    The folder gets ``run.json``, the table ``table/part-*.parquet`` (see `table.SCHEMA`), the
-    pictures ``images/*.png`` and ``summary.json``. Whatever fails for one image or direction is a
-    row with a reason. An interrupted run is continued by the same call. Only those shards of the
-    table are made again that are missing, damaged, or of images that have changed.
-
-    Parameters
-    ----------
-    source : ImageSource
-        Where the images come from.
-    indices : sequence of int, length n
-        Which ones, none of them twice.
-    components : Components
-        Encoder, dictionary, decoder, student, probe and surrogates.
-    config : ExplainConfig
-        How.
-    folder : str or Path
-        A new folder, or that of an interrupted run of the same images, components and settings.
-
-    Returns
-    -------
-    Summary
-        What the run counted, as in ``summary.json``.
-
-    Raises
-    ------
-    DidaeError
-        If the components do not belong together, do not fit the images, the folder cannot be
-        written, is being written by another process, or holds another run or a finished one of
-        images that have changed; nothing has been written then.
-    """
+    """Make counterfactuals into a folder: checked before, written shard by shard, resumable."""
     chosen = _indices(source, indices)
     config = config.resolve(source.label_names)
-    components.check(config)
+    parts.check(config)
     few = few_images(source, chosen)
     if few is not None:
-        components.check_images(few, config)
-    run = _Run(source, chosen, components, config, Path(folder))
+        parts.check_images(few, config)
+    run = _Run(source, chosen, parts, config, Path(folder))
     run.require_own()
     with lock_folder(prepare_run_folder(folder)):
         run.sweep(run.open())
@@ -132,7 +100,7 @@ def explain(
 class _Run:
     source: ImageSource
     indices: list[int]
-    components: Components
+    components: Parts
     config: ExplainConfig
     folder: Path
 
@@ -331,62 +299,39 @@ class _Run:
         self, sweep: Sweep, first: int
     ) -> tuple[list[dict[str, Any]], dict[str, Tensor], Stamp]:
         """Explain the images of a shard: rows of the table, images by file, and its stamp."""
-        stamp, size = self._stamp(first), self.config.batch_size
-        rows: list[dict[str, Any]] = []
-        files: dict[str, Tensor] = {}
-        pixels: list[str] = []
-        for start in range(first, stamp.stop, size):
-            made = self._chunk(sweep, start, min(start + size, stamp.stop))
-            rows += made[0]
-            files |= made[1]
-            pixels += made[2]
-        return rows, files, replace(stamp, images=pixels)
+        stamp = self._stamp(first)
+        made = sweep.over(self.source, self.indices[first : stamp.stop])
+        found = made.factual
+        pixels = ["" if r not in found else fingerprint(found[r]) for r in range(len(made.ids))]
+        names, images = _named(made, first)
+        return rows_of(made, names), images, replace(stamp, images=pixels)
 
-    def _chunk(
-        self, sweep: Sweep, first: int, stop: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Tensor], list[str]]:
-        """Explain images: rows of the table, images by file, and a hash of each image."""
-        part = self.indices[first:stop]
-        cells = Cells.blank(len(part), len(self.names))
-        images, unreadable = read_some(self.source, part)
-        for row, reason in unreadable.items():
-            cells.texts["reason"][row] = f"{UNREADABLE}: {reason}"
-        pictures = Pictures({}, {}, {})
-        if images is not None:
-            rows = torch.tensor([row for row in range(len(part)) if row not in unreadable])
-            pictures = sweep(rows, images, cells)
-        files = self._name(pictures, first, cells)
-        status = np.where(cells.texts["reason"] == "", KEPT, FAILED)
-        cells.texts["status"][:] = status
-        labels = self.source.labels
-        facts = [
-            {
-                "image_id": self.ids[first + row],
-                "label": -1 if labels is None else int(labels[index]),
-                "strength": self.config.strength,
-                "surrogates": len(self.components.surrogates),
-            }
-            for row, index in enumerate(part)
-        ]
-        return cells.rows(facts, self.names), files, _pixels(images, unreadable, len(part))
 
-    def _name(self, pictures: Pictures, first: int, cells: Cells) -> dict[str, Tensor]:
-        """Name the files by position, for an id may be no file name."""
-        files: dict[str, Tensor] = {}
-
-        def add(column: str, place: int | tuple[int, int], name: str, image: Tensor) -> None:
-            relative = f"{IMAGE_FOLDER}/{name}.png"
-            files[relative] = image
-            cells.texts[column][place] = relative
-
-        for row, image in pictures.factuals.items():
-            add("factual_file", row, f"{first + row:06d}", image)
-        for row, image in pictures.round_trips.items():
-            if first + row < ROUND_TRIPS:
-                add("round_trip_file", row, f"{first + row:06d}__round_trip", image)
-        for (row, direction), image in pictures.counterfactuals.items():
-            add("file", (row, direction), f"{first + row:06d}__{direction}", image)
-        return files
+def _named(
+    made: Counterfactuals, first: int
+) -> tuple[dict[str, dict[Any, str]], dict[str, Tensor]]:
+    """Name images by position, for an id may be no file name: by column and place, and by file."""
+    shown = {row: image for row, image in made.round_trip.items() if first + row < ROUND_TRIPS}
+    names = {
+        "factual_file": {row: f"{first + row:06d}" for row in made.factual},
+        "round_trip_file": {row: f"{first + row:06d}__round_trip" for row in shown},
+        "file": {(row, k): f"{first + row:06d}__{k}" for row, k in made.edited},
+    }
+    paths = {
+        column: {place: f"{IMAGE_FOLDER}/{name}.png" for place, name in named.items()}
+        for column, named in names.items()
+    }
+    columns: dict[str, dict[Any, Tensor]] = {
+        "factual_file": {**made.factual},
+        "round_trip_file": {**shown},
+        "file": {**made.edited},
+    }
+    files = {
+        paths[column][place]: image
+        for column, images in columns.items()
+        for place, image in images.items()
+    }
+    return paths, files
 
 
 def _indices(source: ImageSource, indices: Sequence[int] | NDArray[Any]) -> list[int]:

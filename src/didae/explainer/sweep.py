@@ -1,23 +1,24 @@
-"""The sweep over a chunk of images: encode and invert once, edit all directions, decode, check."""
+"""The sweep over images: encode and invert once, edit all directions, decode, check."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.images import to_float, to_uint8
+from didae.data.table import ImageSource, read_some
 from didae.decoders.base import StochasticCode
 from didae.editing import amplification, clamp, cross_boundary, reflect
-from didae.explainer.counterfactuals import Cells
-from didae.explainer.didae import Components, ExplainConfig
-from didae.explainer.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE
-from didae.runtime import AutoBatch
+from didae.explainer.counterfactuals import Counterfactuals, blank_values, joined
+from didae.explainer.parts import ExplainConfig, Parts
+from didae.explainer.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE, UNREADABLE
+from didae.runtime import AutoBatch, progress
 from didae.students import Probe, logits, margin
 
 Draw = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -73,104 +74,202 @@ def _share(asked: Tensor, moved: Tensor) -> Tensor:
 # Mean squared error of a round trip that is exact but for rounding, to keep its PSNR finite.
 _SMALLEST_ERROR = 1e-12
 
+Columns = dict[str, Tensor]
+
 
 @dataclass(frozen=True, eq=False)
-class Factuals:
-    """What the components say about m unedited images."""
+class Drawn:
+    """What was drawn of m edits: images, which are finite, what the encoder sees, how often."""
 
-    rows: Int[Tensor, " m"]
+    images: UInt8[Tensor, "m 3 h w"]
+    finite: Bool[Tensor, " m"]
+    z: Float[Tensor, "m d"]
+    drawings: Int[Tensor, " m"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What the parts say about m unedited images."""
+
     images: UInt8[Tensor, "m 3 h w"]
     z: Float[Tensor, "m d"]
     judged: Float[Tensor, "m classes"]
     others: Int[Tensor, "m surrogates"]
 
-    def __getitem__(self, index: Tensor) -> Factuals:
-        parts = (self.rows, self.images, self.z, self.judged, self.others)
-        return Factuals(*(part[index] for part in parts))
+    def __getitem__(self, index: Tensor) -> _Look:
+        parts = (self.images, self.z, self.judged, self.others)
+        return _Look(*(part[index] for part in parts))
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """The images a chunk gives besides its numbers."""
+class _Plan:
+    """What is asked of m images along k directions, (m, k) each, and its columns."""
 
-    factuals: dict[int, Tensor]
-    round_trips: dict[int, Tensor]
-    counterfactuals: dict[tuple[int, int], Tensor]
+    change: Float[Tensor, "m k"]
+    requested: Float[Tensor, "m k"]
+    chosen: Bool[Tensor, "m k"]
+    reasons: NDArray[np.object_]
+    columns: Columns
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What became of readable images, by row, or by row and place of the direction."""
+
+    values: Columns
+    reasons: NDArray[np.object_]
+    trips: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    edited: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
 
 
 class Sweep:
-    """Makes and checks the counterfactuals of one chunk of images after the other."""
+    """Makes and checks counterfactuals; draws edits for others too."""
 
-    def __init__(self, components: Components, config: ExplainConfig) -> None:
-        self.components, self.config = components, config
-        self.decoder = components.sampling(config.sampler)
+    def __init__(
+        self, parts: Parts, config: ExplainConfig, directions: Sequence[int] | None = None
+    ) -> None:
+        self.parts, self.config = parts, config
+        self.decoder = parts.sampling(config.sampler)
         self.batches = AutoBatch(config.batch_size)
-        dictionary = components.dictionary
+        dictionary = parts.dictionary
         self.atoms, self.std = dictionary.atoms.cpu(), dictionary.code_std.cpu()
         self.low, self.high = dictionary.code_low.cpu(), dictionary.code_high.cpu()
+        chosen = range(len(self.atoms)) if directions is None else directions
+        self.directions = torch.tensor([*chosen])
+
+    def over(
+        self, source: ImageSource, rows: Sequence[int], words: str | None = None
+    ) -> Counterfactuals:
+        """Explain images of a source, a batch at a time; `words` are shown as progress."""
+        size = self.config.batch_size
+        starts = range(0, len(rows), size)
+        shown = starts if words is None else progress(starts, words)
+        return joined([self._part(source, rows[s : s + size]) for s in shown])
+
+    def _part(self, source: ImageSource, part: Sequence[int]) -> Counterfactuals:
+        """Explain images that are in memory together; those that cannot be read have a reason."""
+        images, unreadable = read_some(source, part)
+        values, reasons = self._blank(len(part))
+        for row, reason in unreadable.items():
+            reasons[row] = f"{UNREADABLE}: {reason}"
+        rows = torch.tensor([row for row in range(len(part)) if row not in unreadable])
+        made = _Made(values, reasons)
+        if images is not None:
+            made = self._explain(images)
+            _fill(values, (rows,), made.values)
+            reasons[rows.numpy()] = made.reasons
+        at, numbers = rows.tolist(), self.directions.tolist()
+        return Counterfactuals(
+            ids=tuple(str(source.ids[row]) for row in part),
+            labels=torch.tensor(
+                [-1 if source.labels is None else int(source.labels[row]) for row in part]
+            ),
+            label_names=tuple(source.label_names),
+            directions=tuple(numbers),
+            names=tuple(self.parts.dictionary.names[number] for number in numbers),
+            strength=self.config.strength,
+            surrogates=len(self.parts.surrogates),
+            values=values,
+            reasons=reasons,
+            factual={} if images is None else dict(zip(at, images, strict=True)),
+            round_trip={at[row]: image for row, image in made.trips.items()},
+            edited={(at[row], place): image for (row, place), image in made.edited.items()},
+        )
 
     @torch.inference_mode()
-    def __call__(
-        self, rows: Int[Tensor, " m"], images: UInt8[Tensor, "m 3 h w"], cells: Cells
-    ) -> Pictures:
-        """Explain images."""
-        look = self._look(rows, images)
+    def _explain(self, images: UInt8[Tensor, "m 3 h w"]) -> _Made:
+        look = self._look(images)
         encoded, usable = look.z.isfinite().all(1), look.judged.isfinite().all(1)
-        cells.texts["reason"][rows[~encoded].numpy()] = f"{NOT_FINITE}: z_sem"
-        cells.texts["reason"][rows[~usable].numpy()] = f"{NOT_FINITE}: the classifier's logits"
-        usable &= encoded
-        factuals = dict(zip(rows.tolist(), images, strict=True))
-        look = look[usable]
-        if not len(look.rows):
-            return Pictures(factuals, {}, {})
-        code = self._invert(look)
-        trips = (to_float(look.images) - code.residual.cpu() / 2).nan_to_num()
-        probability, prediction = look.judged.softmax(1).max(1)
-        target = _targets(look.judged, prediction, self.config.target)
-        cells.put(
-            (look.rows,),
-            round_trip_psnr=_psnr(code.residual.cpu() / 2),
-            probability_before=probability,
-            prediction_before=prediction,
-            target=target,
-        )
-        change, chosen = self._edit(look, torch.stack([prediction, target], 1), cells)
-        drawn = self._deliver(look, code, change, chosen, cells) if chosen.any() else {}
-        trips = dict(zip(look.rows.tolist(), to_uint8(trips), strict=True))
-        return Pictures(factuals, trips, drawn)
+        values, reasons = self._blank(len(images))
+        reasons[(~encoded).numpy()] = f"{NOT_FINITE}: z_sem"
+        reasons[(~usable).numpy()] = f"{NOT_FINITE}: the classifier's logits"
+        rows = (usable & encoded).nonzero()[:, 0]
+        if not len(rows):
+            return _Made(values, reasons)
+        look = look[rows]
+        code = self.invert(look.images, look.z)
+        residual = code.residual.cpu() / 2
+        trips = to_uint8((to_float(look.images) - residual).nan_to_num())
+        round_trips = dict(zip(rows.tolist(), trips, strict=True))
+        plan = self._plan(look)
+        _fill(values, (rows,), {"round_trip_psnr": _psnr(residual), **plan.columns})
+        reasons[rows.numpy()] = plan.reasons
+        image, place = plan.chosen.nonzero(as_tuple=True)
+        if not len(image):
+            return _Made(values, reasons, round_trips)
+        own = self.directions[place]
+        drawn = self.draw(look.z, code, image, own, plan.change[image, place])
+        finite, checked = self._check(look, image, own, plan.requested[image, place], drawn)
+        rows = rows[image]
+        _fill(values, (rows, place), {"drawings": drawn.drawings})
+        reasons[rows[~finite].numpy(), place[~finite].numpy()] = NOT_FINITE
+        rows, place = rows[finite], place[finite]
+        _fill(values, (rows, place), checked)
+        places = zip(rows.tolist(), place.tolist(), strict=True)
+        edited = dict(zip(places, drawn.images[finite], strict=True))
+        return _Made(values, reasons, round_trips, edited)
 
-    def _look(self, rows: Tensor, images: Tensor) -> Factuals:
-        def judge(images: Tensor) -> tuple[Tensor, ...]:
-            return self._encode(to_float(images)), *self._judge(images)
+    def _blank(self, images: int) -> tuple[Columns, NDArray[np.object_]]:
+        shape = images, len(self.directions)
+        return blank_values(*shape, len(self.atoms)), np.full(shape, "", np.object_)
 
-        return Factuals(rows, images, *self.batches.map(judge, images))
+    def _look(self, images: Tensor) -> _Look:
+        def ask(images: Tensor) -> tuple[Tensor, ...]:
+            return self.encode(to_float(images)), *self._ask(images)
 
-    def _encode(self, pixels: Tensor) -> Tensor:
-        encoder = self.components.encoder
+        return _Look(images, *self.batches.map(ask, images))
+
+    def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        """Give z_sem of images in [0, 1], on the CPU."""
+        encoder = self.parts.encoder
         return encoder(pixels.to(encoder.device)).float().cpu()
 
-    def _judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _ask(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Ask student and surrogates: logits (b, classes), predictions (b, surrogates)."""
-        surrogates = self.components.surrogates
-        others = [logits(surrogate, images).argmax(1) for surrogate in surrogates]
+        others = [logits(surrogate, images).argmax(1) for surrogate in self.parts.surrogates]
         empty = torch.empty(len(images), 0, dtype=torch.long)
-        judged = logits(self.components.student, images)
+        judged = logits(self.parts.student, images)
         return judged, torch.stack(others, 1) if others else empty
 
     def _codes(self, z: Tensor) -> Tensor:
-        dictionary = self.components.dictionary
+        dictionary = self.parts.dictionary
         return dictionary.encode(z.to(dictionary.mean.device)).cpu()
 
-    def _invert(self, look: Factuals) -> StochasticCode:
-        device = self.decoder.z_mean.device
+    def _plan(self, look: _Look) -> _Plan:
+        """Choose the change of every code, and which edits to decode."""
+        config, probe = self.config, self.parts.probe
+        probability, prediction = look.judged.softmax(1).max(1)
+        target = _targets(look.judged, prediction, config.target)
+        columns = {
+            "probability_before": probability, "prediction_before": prediction, "target": target,
+        }  # fmt: skip
+        codes = self._codes(look.z)
+        feasible = latent = torch.ones_like(codes, dtype=torch.bool)
+        change = clamp(codes, reflect(codes, config.strength), self.low, self.high)
+        if probe is not None:
+            own, slope = self._boundary(probe, look, torch.stack([prediction, target], 1))
+            if config.algorithm == "boundary":
+                change, feasible = cross_boundary(own, slope, config.strength)
+                change = clamp(codes, change, self.low, self.high)
+            foreseen = own[:, None] + change * slope
+            latent = (foreseen > 0) != (own > 0)[:, None]
+            columns |= {"margin_before": own, "margin_requested": foreseen[:, self.directions]}
+        here = self.directions
+        codes, change, feasible, latent = (
+            part[:, here] for part in (codes, change, feasible, latent)
+        )
+        columns |= {
+            "code_before": codes, "code_requested": codes + change, "latent_flip": latent,
+        }  # fmt: skip
+        requested = (codes + change).double() - codes.double()
+        reasons = np.full(codes.shape, "", np.object_)
+        if config.algorithm == "boundary":
+            reasons[(~latent).numpy()] = NO_LATENT_FLIP
+            reasons[(~feasible).numpy()] = INFEASIBLE
+            feasible = feasible & latent
+        return _Plan(change, requested, feasible, reasons, columns)
 
-        def invert(images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-            code = self.decoder.invert(to_float(images).to(device), z.to(device))
-            return code.noise, code.residual
-
-        return StochasticCode(*self.batches.map(invert, look.images, look.z))
-
-    def _boundary(self, probe: Probe, look: Factuals, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    def _boundary(self, probe: Probe, look: _Look, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Say how far images stand from the boundary of their pair, (m,), and its slopes, (m, k).
 
         The margin is that of the class with the higher number.
@@ -185,105 +284,98 @@ class Sweep:
             slope[rows] = self.atoms @ probe.between(pair)[0].to(self.atoms)
         return own, slope
 
-    def _edit(self, look: Factuals, pairs: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
-        """Choose the change of every code, and which edits to decode: (m, k) both."""
-        config, probe = self.config, self.components.probe
-        codes = self._codes(look.z)
-        feasible = latent = torch.ones_like(codes, dtype=torch.bool)
-        change = clamp(codes, reflect(codes, config.strength), self.low, self.high)
-        if probe is not None:
-            own, slope = self._boundary(probe, look, pairs)
-            if config.algorithm == "boundary":
-                change, feasible = cross_boundary(own, slope, config.strength)
-                change = clamp(codes, change, self.low, self.high)
-            requested = own[:, None] + change * slope
-            latent = (requested > 0) != (own > 0)[:, None]
-            cells.put((look.rows,), margin_before=own, margin_requested=requested)
-        cells.put(
-            (look.rows,), code_before=codes, code_requested=codes + change, latent_flip=latent
-        )
-        if config.algorithm == "reflection":
-            return change, feasible
-        rows = look.rows.numpy()
-        reasons = np.where(latent.numpy(), "", NO_LATENT_FLIP).astype(np.object_)
-        cells.texts["reason"][rows] = np.where(feasible.numpy(), reasons, INFEASIBLE)
-        return change, feasible & latent
+    @torch.inference_mode()
+    def invert(self, images: UInt8[Tensor, "b 3 h w"], z: Float[Tensor, "b d"]) -> StochasticCode:
+        """Find what z_sem does not say about images."""
+        device = self.decoder.z_mean.device
 
-    def _deliver(
-        self, look: Factuals, code: StochasticCode, change: Tensor, chosen: Tensor, cells: Cells
-    ) -> dict[tuple[int, int], Tensor]:
-        """Decode the chosen edits and fill in what the 8-bit images show."""
-        image, direction = where = chosen.nonzero(as_tuple=True)
-        before = self._codes(look.z)[where][:, None]
+        def invert(images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+            code = self.decoder.invert(to_float(images).to(device), z.to(device))
+            return code.noise, code.residual
 
-        def draw(edits: Tensor, asked: Tensor) -> tuple[Tensor, ...]:
+        return StochasticCode(*self.batches.map(invert, images, z))
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        z: Float[Tensor, "b d"],
+        code: StochasticCode,
+        image: Int[Tensor, " m"],
+        direction: Int[Tensor, " m"],
+        asked: Float[Tensor, " m"],
+        blind: bool = False,
+    ) -> Drawn:
+        """Draw m edits: the code of `direction` of an `image`, given by row, changes as `asked`.
+
+        z and code are those of the b unedited images. With a closed loop in the settings, what
+        shows less than asked for is drawn again. `blind` does not look at what is drawn where that
+        is not needed: z of the result is then what was asked for.
+        """
+        blind = blind and not self.config.closed_loop
+        z, device = z.cpu(), self.decoder.z_mean.device
+        before = self._codes(z)[image, direction][:, None]
+
+        def decode(wanted: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+            code_of = code[rows.to(device)]
+            decoded = self.decoder.decode(wanted.to(device), code_of, self.config.fidelity)
+            finite = decoded.isfinite().all(3).all(2).all(1).cpu()
+            saved = to_uint8(decoded.nan_to_num()).cpu()
+            return saved, finite, wanted if blind else self.encode(to_float(saved))
+
+        def draw(edits: Tensor, change: Tensor) -> tuple[Tensor, ...]:
             rows, own = image[edits], direction[edits]
-            z = torch.addcmul(look.z[rows], asked, self.atoms[own])
-            saved, finite, seen = self.batches.map(partial(self._decode, code), z, rows)
+            wanted = torch.addcmul(z[rows], change, self.atoms[own])
+            saved, finite, seen = self.batches.map(decode, wanted, rows)
+            if blind:
+                return change, saved, finite, seen
             moved = self._codes(seen).gather(1, own[:, None]) - before[edits]
             return moved, saved, finite, seen
 
-        loop = closed_loop(change[where][:, None], draw, self.config.closed_loop)
-        _, drawn, finite, z = loop.drawn
-        cells.put((look.rows[image], direction), drawings=loop.drawings)
-        judged, others = self.batches.map(self._judge, drawn)
-        finite &= z.isfinite().all(1) & judged.isfinite().all(1)
-        lost = look.rows[image[~finite]].numpy(), direction[~finite].numpy()
-        cells.texts["reason"][lost] = NOT_FINITE
-        drawn, z, judged, others = (part[finite] for part in (drawn, z, judged, others))
-        image, direction = image[finite], direction[finite]
-        rows = look.rows[image]
-        before = cells.values["prediction_before"][rows, direction]
-        after = judged.argmax(1)
+        loop = closed_loop(asked[:, None], draw, self.config.closed_loop)
+        _, images, finite, seen = loop.drawn
+        return Drawn(images, finite, seen, loop.drawings)
+
+    def _check(
+        self, look: _Look, image: Tensor, own: Tensor, requested: Tensor, drawn: Drawn
+    ) -> tuple[Tensor, Columns]:
+        """Say what the 8-bit images show: which are finite, (m,), and columns of these."""
+        judged, others = self.batches.map(self._ask, drawn.images)
+        finite = drawn.finite & drawn.z.isfinite().all(1) & judged.isfinite().all(1)
+        judged, others, saved, z = (p[finite] for p in (judged, others, drawn.images, drawn.z))
+        image, own, requested = image[finite], own[finite][:, None], requested[finite]
+        first, last = look.judged[image].softmax(1).max(1)[1], judged.argmax(1)
+        ambient = last != first
         flips = (others != look.others[image]).sum(1)
-        difference = drawn.double() - look.images[image].double()
-        cells.put(
-            (rows, direction),
-            prediction_after=after,
-            probability_after=judged.softmax(1).gather(1, before[:, None])[:, 0],
-            ambient_flip=after != before,
-            surrogate_flips=flips,
-            change_rms=difference.square().mean((1, 2, 3)).sqrt(),
-        )
-        self._verify((rows, direction), self._codes(z), self._codes(look.z[image]), cells)
-        places = zip(rows.tolist(), direction.tolist(), strict=True)
-        return dict(zip(places, drawn, strict=True))
-
-    def _decode(self, code: StochasticCode, z: Tensor, image: Tensor) -> tuple[Tensor, ...]:
-        """Give edits as 8 bits, whether they are finite, and what the encoder sees in them."""
-        device = self.decoder.z_mean.device
-        decoded = self.decoder.decode(z.to(device), code[image.to(device)], self.config.fidelity)
-        finite = decoded.isfinite().all(3).all(2).all(1).cpu()
-        saved = to_uint8(decoded.nan_to_num()).cpu()
-        return saved, finite, self._encode(to_float(saved))
-
-    def _verify(
-        self, where: tuple[Tensor, Tensor], after: Tensor, before: Tensor, cells: Cells
-    ) -> None:
-        """Compare the re-encoded codes with the request, and close the funnel."""
-        _, direction = where
-        own = direction[:, None]
+        difference = saved.double() - look.images[image].double()
+        before, after = self._codes(look.z[image]), self._codes(z)
         changes = (after - before) / self.std
         # A code that is the same in all data has no std: any change of it counts as infinite.
         changes = torch.where(after == before, torch.zeros_like(changes), changes)
         spill = changes.abs().scatter(1, own, 0).amax(1)
         moved = (after - before).gather(1, own)[:, 0].double()
-        wanted = cells.values["code_requested"][where] - cells.values["code_before"][where]
-        ambient = cells.values["ambient_flip"][where]
         # Without a request the share is not a number, and nothing is verified.
-        share = moved / wanted
-        verified = ambient & (share >= self.config.realised_share)
+        verified = ambient & (moved / requested >= self.config.realised_share)
         verified &= spill < self.config.spill_limit
-        surrogates = len(self.components.surrogates)
-        agree = cells.values["surrogate_flips"][where] == surrogates
-        cells.put(
-            where,
-            code_after=after.gather(1, own)[:, 0],
-            code_changes=changes,
-            spill=spill,
-            verified_flip=verified,
-            non_adversarial_flip=verified & agree & (surrogates > 0),
-        )
+        surrogates = len(self.parts.surrogates)
+        return finite, {
+            "prediction_after": last,
+            "probability_after": judged.softmax(1).gather(1, first[:, None])[:, 0],
+            "ambient_flip": ambient,
+            "surrogate_flips": flips,
+            "change_rms": difference.square().mean((1, 2, 3)).sqrt(),
+            "code_after": after.gather(1, own)[:, 0],
+            "code_changes": changes,
+            "spill": spill,
+            "verified_flip": verified,
+            "non_adversarial_flip": verified & (flips == surrogates) & (surrogates > 0),
+        }
+
+
+def _fill(values: Columns, where: tuple[Tensor, ...], columns: Columns) -> None:
+    """Place columns; what belongs to an image alone is given to all its directions."""
+    for name, column in columns.items():
+        shared = column[:, None] if len(where) == 1 and column.ndim == 1 else column
+        values[name][where] = shared.to(values[name].dtype)
 
 
 def _targets(judged: Tensor, prediction: Tensor, wanted: int | str | None) -> Tensor:

@@ -6,13 +6,14 @@ import pytest
 
 from cases.inputs import AUDIT, classes, network
 from didae import runtime
+from didae.auditing import forecast
 from didae.cli import main
 from didae.data.square import Square
 from didae.decoders.base import SamplerConfig
 from didae.demo import load_components
 from didae.errors import ImageReadError
 from didae.explainer import ExplainConfig
-from didae.explainer.fit import AuditConfig, forecast
+from didae.explainer.fit import AuditConfig
 
 
 def forecast_of(source, rows, explained, **config):
