@@ -18,12 +18,6 @@ from torch.nn import functional
 
 from didae import editing
 from didae.data.images import write_png
-from didae.data.sampling import (
-    ConfoundedSplit,
-    ConfoundingConfig,
-    binary_attribute,
-    confounded_split,
-)
 from didae.data.table import ImageSource
 from didae.decoders.base import EXACT, Decoder, SamplerConfig, StochasticCode
 from didae.demo import SURROGATES
@@ -47,6 +41,12 @@ from didae.students import (
     train_surrogate,
 )
 from didae.training import TrainingConfig
+from didae_bench.data import (
+    ConfoundedSplit,
+    ConfoundingConfig,
+    binary_attribute,
+    confounded_split,
+)
 from didae_bench.figures import Figures, Ledger, Measurement
 from didae_bench.metrics.truth import realised
 from didae_bench.square import decode, invert

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.known import installed_elpv
-from didae.data.sampling import ConfoundingConfig, quota_subset, split_by_group, uniforms
+from didae.data.sampling import quota_subset, split_by_group, uniforms
 from didae.data.table import Axis, ImageTable, changed
 from didae.decoders.base import EXACT, Decoder
 from didae.dictionaries import Dictionary
@@ -38,7 +38,7 @@ from didae_bench.confounded import (
     ranking,
     round_trips,
 )
-from didae_bench.data import DecoderRecipe, make_decoder
+from didae_bench.data import ConfoundingConfig, DecoderRecipe, make_decoder
 from didae_bench.figures import Figures, Measurement, register
 from didae_bench.heads import random_dictionary
 

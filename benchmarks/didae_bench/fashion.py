@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from didae import editing
 from didae.data.images import to_float
 from didae.data.known import fashion_mnist, installed_fashion
-from didae.data.sampling import ConfoundingConfig, complete
+from didae.data.sampling import complete
 from didae.data.table import Reading, changed
 from didae.decoders.base import EXACT, Decoder, SamplerConfig
 from didae.dictionaries import Dictionary
@@ -52,7 +52,7 @@ from didae_bench.confounded import (
     ranking,
     round_trips,
 )
-from didae_bench.data import TAG, DecoderRecipe, Planted, TagConfig, make_decoder
+from didae_bench.data import TAG, ConfoundingConfig, DecoderRecipe, Planted, TagConfig, make_decoder
 from didae_bench.figures import Figures, Measurement, register
 from didae_bench.heads import random_dictionary
 from didae_bench.metrics.truth import realised

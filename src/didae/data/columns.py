@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from didae.data.table import Reading, Splits
-from didae.errors import DidaeError, nearest
+from didae.errors import DidaeError, nearest, reason
 
 logger = logging.getLogger(__name__)
 
@@ -285,12 +285,11 @@ def _read_csv(path: Path) -> Frame:
     if len(table) < 2:
         raise DidaeError(f"{path} lists no images; it needs a header line and one line per image")
     header = [cell.strip() for cell in table.pop(0)[1]]
-    for number, name in enumerate(header):
-        # Tables that pandas wrote begin with a column of row numbers that has no name.
-        if not name and number:
-            raise DidaeError(f"{path}: column {number + 1} has no name; name it or leave it out")
-        if name in header[:number]:
-            raise DidaeError(f"{path}: there are two columns {name!r}; rename one")
+    # Tables that pandas wrote begin with a column of row numbers that has no name.
+    if "" in header[1:]:
+        number = header.index("", 1) + 1
+        raise DidaeError(f"{path}: column {number} has no name; name it or leave it out")
+    _refuse_twins(path, header)
     for line, cells in table:
         if len(cells) != len(header):
             raise DidaeError(
@@ -309,8 +308,7 @@ def _read_jsonl(path: Path) -> Frame:
         try:
             row: object = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split()) or "nested too deeply"
-            raise DidaeError(f"{path}, line {line} is not valid JSON: {reason}") from error
+            raise DidaeError(f"{path}, line {line} is not valid JSON: {reason(error)}") from error
         if not isinstance(row, dict):
             raise DidaeError(f'{path}, line {line} is no object {{"file_name": ..., ...}}')
         rows.append((line, row))
@@ -336,15 +334,18 @@ def _read_parquet(path: Path) -> Frame:
     try:
         table = parquet.ParquetFile(path).read()
     except pa.ArrowException as error:
-        reason = " ".join(str(error).split())
-        raise DidaeError(f"{path} is not a valid Parquet file: {reason}") from error
+        raise DidaeError(f"{path} is not a valid Parquet file: {reason(error)}") from error
     if not table.num_rows:
         raise DidaeError(f"{path} lists no images; it needs one row per image")
-    for number, name in enumerate(table.column_names):
-        if name in table.column_names[:number]:
-            raise DidaeError(f"{path}: there are two columns {name!r}; rename one")
+    _refuse_twins(path, table.column_names)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     return Frame(str(path), columns, lambda row: f"{path}, row {row}")
+
+
+def _refuse_twins(path: Path, names: Sequence[str]) -> None:
+    twins = [name for place, name in enumerate(names) if name in names[:place]]
+    if twins:
+        raise DidaeError(f"{path}: there are two columns {twins[0]!r}; rename one")
 
 
 def _is_missing(cell: object) -> bool:

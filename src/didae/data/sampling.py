@@ -1,20 +1,17 @@
-"""Which images: draws by class and group, splits that outlive a run, confounded subsets."""
+"""Which images: draws by class and group, splits that outlive a run, subsets by quota."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field
 
-from didae.config import Config
 from didae.data.table import ImageSource, Splits
 from didae.errors import DidaeError
 
@@ -95,11 +92,16 @@ def draw(
     Which image of a group is next depends on nothing but seed and id: a larger n only adds images.
     """
     chosen = np.asarray(rows, dtype=np.int64)
-    names = source.ids
-    chance = uniforms(seed, "sample", [names[int(row)] for row in chosen])
-    labels = np.zeros(len(names)) if source.labels is None else source.labels
-    strata = labels[chosen], _groups(source, labels, chosen)
-    return chosen[turns(chance, *strata, proportional=proportional)[:n]]
+    chance = uniforms(seed, "sample", [source.ids[int(row)] for row in chosen])
+    labels = np.zeros(len(chosen)) if source.labels is None else source.labels[chosen]
+    groups = np.zeros(len(chosen), dtype=np.int64)
+    for values in source.attributes.values():
+        kinds, kind = np.unique(values[chosen], return_inverse=True)
+        finer = groups * len(kinds) + kind
+        count = len(np.unique(np.stack([labels, finer]), axis=1).T)
+        if len(kinds) <= _FEW_VALUES and count <= _MOST_GROUPS:
+            groups = np.unique(finer, return_inverse=True)[1]
+    return chosen[turns(chance, labels, groups, proportional=proportional)[:n]]
 
 
 def turns(
@@ -121,20 +123,6 @@ def turns(
         size = len(members) if proportional else 1
         turn[members[within]] = (np.arange(len(members)) + 0.5) / size
     return np.lexsort((kind, turn))
-
-
-def _groups(
-    source: ImageSource, labels: NDArray[Any], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Give each row the number of its group, as the attributes with few values make them."""
-    groups = np.zeros(len(rows), dtype=np.int64)
-    for values in source.attributes.values():
-        kinds, kind = np.unique(values[rows], return_inverse=True)
-        finer = groups * len(kinds) + kind
-        count = len(np.unique(np.stack([labels[rows], finer]), axis=1).T)
-        if len(kinds) <= _FEW_VALUES and count <= _MOST_GROUPS:
-            groups = np.unique(finer, return_inverse=True)[1]
-    return groups
 
 
 def quota_subset(
@@ -224,121 +212,6 @@ def split_by_group(
         for number, (start, stop) in enumerate(pairwise(bounds)):
             part[members[start:stop]] = number
     return tuple(rows[part == number] for number in range(len(fractions)))
-
-
-class ConfoundingConfig(Config):
-    """How to confound a data set.
-
-    Attributes
-    ----------
-    attribute : str
-        The confounder, an attribute with two values; the higher one counts as 1.
-    size : int
-        Images that a student is trained and validated on.
-    correlation : float
-        Share of them in which label and confounder are equal, in [0, 1].
-    held_out : float
-        Share of them, of every group alike, that is kept for validation.
-    test : int
-        Images of the balanced test, a multiple of 4; None for as many as there are.
-    values : tuple of float
-        What counts as 0 and as 1 where the attribute has more values, such as two of five
-        hospitals; other images are left out.
-    """
-
-    attribute: str
-    size: int = Field(ge=1)
-    correlation: float = Field(default=0.98, ge=0, le=1)
-    held_out: float = Field(default=0.2, gt=0, lt=1)
-    test: int | None = Field(default=None, ge=4, multiple_of=4)
-    values: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class ConfoundedSplit:
-    """Rows of a data set, none of them in two parts."""
-
-    train: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    test: NDArray[np.int64]
-
-
-def confounded_split(
-    source: ImageSource, config: ConfoundingConfig, seed: int = 0, pool: ArrayLike | None = None
-) -> ConfoundedSplit:
-    """Draw poisoned images to train and validate on, and a balanced test, from any data set.
-
-    Where the source has train and test splits, the poisoned images come from the first and the test
-    from the second; else both come from all images, the poisoned ones first. The order in which
-    images are drawn depends on nothing but the seed and their ids.
-    """
-    confounder = binary_attribute(source, config.attribute, config.values)
-    allowed = confounder >= 0
-    if pool is not None:
-        allowed &= np.isin(np.arange(len(source)), np.asarray(pool))
-    order = np.argsort(uniforms(seed, "confounding", source.ids), kind="stable")
-    if source.labels is not None:
-        allowed &= source.labels >= 0
-    order = order[allowed[order]]
-    label, splits = _binary_label(source, order), source.splits
-    apart = {"train", "test"} <= set(splits)
-    first = order[np.isin(order, splits["train"])] if apart else order
-    poisoned = first[quota_subset(label[first], confounder[first], config.size, config.correlation)]
-    groups = 2 * label + confounder
-    parts = (1 - config.held_out, config.held_out)
-    train, held_out = split_by_group(poisoned, groups[poisoned], parts)
-    second = order[np.isin(order, splits["test"])] if apart else order
-    second = second[~np.isin(second, poisoned)]
-    size = config.test
-    if size is None:
-        size = 4 * min(int((groups[second] == group).sum()) for group in range(4))
-    if size == 0:
-        raise DidaeError(
-            f"no balanced test is left: a group of label and {config.attribute!r} has no image "
-            "apart from the poisoned ones; poison fewer"
-        )
-    test = second[quota_subset(label[second], confounder[second], size, 0.5)]
-    return ConfoundedSplit(train, held_out, test)
-
-
-def binary_attribute(
-    source: ImageSource, name: str, values: tuple[float, float] | None = None
-) -> Int[NDArray[np.int64], " n"]:
-    """Read an attribute as 0 and 1."""
-    if name not in source.attributes:
-        known = ", ".join(source.attributes) or "none"
-        raise DidaeError(f"the data has no attribute {name!r}; known are: {known}")
-    column = source.attributes[name]
-    kinds = np.unique(column).tolist()
-    if len(kinds) == 1:
-        raise DidaeError(
-            f"attribute {name!r} is {kinds[0]:g} on all {len(column)} images and can confound "
-            "nothing; choose one with two values"
-        )
-    some = ", ".join(f"{kind:g}" for kind in kinds[:10])
-    if values is None and len(kinds) > 2:
-        raise DidaeError(
-            f"attribute {name!r} has {len(kinds)} values ({some}, ...); say which two count"
-        )
-    low, high = values or kinds
-    if low == high or low not in kinds or high not in kinds:
-        raise DidaeError(
-            f"attribute {name!r} does not have the two values {low:g} and {high:g}; it has {some}"
-        )
-    return np.where(column == high, 1, np.where(column == low, 0, -1))
-
-
-def _binary_label(source: ImageSource, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    if source.labels is None:
-        raise DidaeError("the data has no labels to confound; use class folders or a column label")
-    kinds = np.unique(source.labels[rows]).tolist()
-    if kinds != [0, 1]:
-        names = ", ".join(source.label_names[kind] for kind in kinds[:10])
-        raise DidaeError(
-            f"the images are of the classes {names or 'none'}; confounding needs the classes 0 and "
-            "1, both of them"
-        )
-    return source.labels
 
 
 def _binary(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -180,10 +180,9 @@ class ImageTable:
     ) -> ImageTable:
         """Read a folder of images.
 
-        These layouts are understood: a well-known data set as it unpacks
-        (`didae.data.known.DATASETS`), what `datasets` of Hugging Face saved or the Hub stores as
-        Parquet, a table `metadata.csv`, `.jsonl` or `.parquet` beside the images, class folders,
-        either of the two inside a folder for each split, and images alone.
+        It is a well-known data set as it unpacks (`didae.data.known.DATASETS`), what `datasets` of
+        Hugging Face saved or the Hub stores as Parquet, a table `metadata.csv`, `.jsonl` or
+        `.parquet` beside images, class folders, either of them for each split, or images alone.
 
         Parameters
         ----------
@@ -192,18 +191,16 @@ class ImageTable:
         size
             Side of the squares that `images` returns, in pixels; None keeps the files' own size.
         on_error
-            What becomes of images that are missing or cannot be read. "raise": every header is
-            looked at now, and the first that is wrong is an error; "skip": every image is decoded
-            once now, and `skipped` is complete; "late": none is looked at before `images` asks for
-            it, and a sweep then records that one with the reason. None takes "late" for well-known
-            data sets and Hugging Face's, else "raise".
+            "raise": the header of every image is looked at now, and the first that is wrong is an
+            error; "skip": every image is decoded once now, and `skipped` is complete; "late": none
+            is looked at before `images` asks for it. None takes "late" for well-known data sets
+            and Hugging Face's, else "raise".
         layout
             Name of the data set that the folder is; None tells it from the files.
         label
             Column that holds the class; None takes the usual one.
         attributes
-            Columns to keep as attributes; None takes all that hold a number in every row, and the
-            usual ones of a well-known data set.
+            Columns to keep as attributes; None takes all that hold a number in every row.
         max_pixels
             Largest width x height that is decoded.
 
