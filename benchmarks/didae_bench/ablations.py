@@ -233,10 +233,8 @@ def _frontier(figures: Figures) -> str:
 class _Even(Decoder):
     """A flow decoder whose sampler takes steps of equal length."""
 
-    def times(self) -> list[float]:
-        """Give evenly spaced times."""
-        steps = self.sampler.steps
-        return [i / steps for i in range(steps + 1)]
+    def _times(self, sampler: SamplerConfig) -> list[float]:
+        return [i / sampler.steps for i in range(sampler.steps + 1)]
 
 
 class _Bench:
@@ -295,8 +293,8 @@ class _Bench:
 
     def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Variant:
         """Give the method itself, with another sampler."""
-        decoder, encoder = kind.load(SHIPPED / "decoder"), self.components.encoder
-        decoder.sampler = sampler
+        decoder = kind.load(SHIPPED / "decoder").with_sampler(sampler)
+        encoder = self.components.encoder
 
         def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
             z = outputs(encoder, images).float()

@@ -10,7 +10,7 @@ import torch
 
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD, Square
-from didae.decoders.base import StochasticCode
+from didae.decoders.base import SamplerConfig, StochasticCode
 from didae.demo import SHIPPED, load_components, load_judges
 from didae.dictionaries import Procrustes
 from didae.errors import DidaeError
@@ -143,3 +143,12 @@ def test_the_benchmark_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert figures["ablation_truth_psnr_svd2"].seeds == 1
     assert figures["ablation_agreement_probe_broad"].value == pytest.approx(0.5)
     assert (tmp_path / "frontier.svg").read_text().startswith("<svg")
+
+
+def test_even_steps_are_even():
+    decoder, asked = ablations._Even.load(SHIPPED / "decoder"), list[float]()
+    decoder.network.register_forward_pre_hook(lambda _, given: asked.append(float(given[1][0])))
+    z, noise = torch.zeros(1, decoder.condition_dim), torch.ones(1, 3, 64, 64)
+    sampler = SamplerConfig(method="euler", steps=4)
+    decoder.decode(z, StochasticCode(noise, 0 * noise), sampler=sampler)
+    assert asked == [1, 0.75, 0.5, 0.25]

@@ -69,6 +69,23 @@ def test_evaluations_are_counted(method: str, steps: int, corrections: int):
     assert len(calls) == sampler.evaluations
 
 
+def test_another_sampler_is_asked_for_and_never_assigned():
+    built, heun = decoder("euler", 5), SamplerConfig(method="heun", steps=3)
+    other = built.with_sampler(heun)
+    assert (built.sampler.method, other.sampler, built.with_sampler(None).sampler) == (
+        "euler",
+        heun,
+        built.sampler,
+    )
+    assert other.fingerprint == built.fingerprint
+    code = other.invert(IMAGES, Z)
+    assert torch.equal(code.noise, built.invert(IMAGES, Z, heun).noise)
+    assert not torch.equal(code.noise, built.invert(IMAGES, Z).noise)
+    assert torch.equal(other.decode(Z, code), built.decode(Z, code, sampler=heun))
+    with pytest.raises(AttributeError):
+        built.sampler = heun
+
+
 @pytest.mark.parametrize(("inverts", "steps"), [(False, 1), (True, 2)])
 def test_a_single_step_of_a_trained_flow_draws_the_same_from_any_noise(inverts: bool, steps: int):
     """Two steps, which look at their own drawing, do not: the negative control."""

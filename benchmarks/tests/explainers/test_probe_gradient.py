@@ -60,11 +60,8 @@ def test_it_decodes_the_edited_code(components):
 def test_the_bill(components):
     explanation = explain(components, batch_size=3)
     assert explanation.nfe[:, 0].tolist() == [2] * 8
-    components.decoder.sampler = SamplerConfig(method="euler", steps=2)
-    try:
-        explanation = explain(components)
-    finally:
-        components.decoder.sampler = components.decoder.config.sampler
+    two_steps = components.decoder.with_sampler(SamplerConfig(method="euler", steps=2))
+    explanation = explain(dataclasses.replace(components, decoder=two_steps))
     assert explanation.nfe[:, 0].tolist() == [3 * 2] * 8
     for count in ("backward_passes", "student_nfe", "student_backward_passes"):
         assert not getattr(explanation, count).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -124,7 +125,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, encoder_fingerprint: str = "") -> None:
         super().__init__()
         self.config, self.encoder_fingerprint = config, encoder_fingerprint
-        self.sampler = config.sampler
+        self._sampler = config.sampler
         self.network = Network(config.network)
         self.register_buffer("z_mean", torch.zeros(self.condition_dim))
         self.register_buffer("z_scale", torch.ones(()))
@@ -132,6 +133,28 @@ class Decoder(nn.Module):
         if config.z_dim is not None:
             basis = torch.zeros(config.network.dim, config.z_dim).fill_diagonal_(1)
         self.register_buffer("z_basis", basis)
+
+    @property
+    def sampler(self) -> SamplerConfig:
+        """SamplerConfig: what `invert` and `decode` use where they are told no other."""
+        return self._sampler
+
+    def with_sampler(self, sampler: SamplerConfig | None) -> Decoder:
+        """Give this decoder, with the same weights, another sampler to use by default.
+
+        Parameters
+        ----------
+        sampler : SamplerConfig or None
+            The sampler; None leaves it as it is.
+
+        Returns
+        -------
+        Decoder
+            Another object, which shares its tensors with this one.
+        """
+        decoder = copy.copy(self)
+        decoder._sampler = sampler or self._sampler
+        return decoder
 
     @property
     def device(self) -> torch.device:
@@ -229,7 +252,7 @@ class Decoder(nn.Module):
         z : Tensor, shape (b, d)
             Their own z_sem.
         sampler : SamplerConfig, optional
-            How; the one of the decoder's configuration if left out.
+            How; the decoder's own if left out.
 
         Returns
         -------
@@ -270,7 +293,7 @@ class Decoder(nn.Module):
             Share of the residual that is added, in [0, 1]. 1 gives the unedited image back
             exactly; 0 is the network's own drawing, freer to follow an edit.
         sampler : SamplerConfig, optional
-            The one of the inversion; that of the decoder's configuration if left out.
+            That of the inversion; the decoder's own if left out.
 
         Returns
         -------
@@ -310,12 +333,15 @@ class Decoder(nn.Module):
         elif diffuses:
             x = ddim(predict, x, ddim_times(sampler.steps), invert, method == "ddim-clipped")
         else:
-            times, integrate = flow_times(sampler.steps), heun if method == "heun" else euler
+            times, integrate = self._times(sampler), heun if method == "heun" else euler
             if invert:
                 x = sampling.invert(integrate, velocity, x, times, sampler.corrections)
             else:
                 x = integrate(velocity, x, times[::-1])
         return x.to(images.dtype)
+
+    def _times(self, sampler: SamplerConfig) -> list[float]:
+        return flow_times(sampler.steps)
 
     def _check(self, images: Tensor, z: Tensor, channels: int) -> None:
         expected = (channels, self.image_size, self.image_size)

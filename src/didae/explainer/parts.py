@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +134,7 @@ class Parts:
 
     def sampling(self, sampler: SamplerConfig | None) -> Decoder:
         """Give the decoder with another sampler, or its own; it shares the weights."""
-        decoder = copy.copy(self.decoder)
-        decoder.sampler = sampler or decoder.sampler
-        return decoder
+        return self.decoder.with_sampler(sampler)
 
     def check(self, config: ExplainConfig) -> None:
         """Refuse parts of different encoders, and a boundary to cross without a probe."""
@@ -184,6 +181,6 @@ class Parts:
                 )
         decoder = self.sampling(config.sampler)
         decoder.invert(
-            pixels.to(decoder.z_mean.device),
+            pixels.to(decoder.device),
             pixels.new_zeros(1, self.encoder.dim).to(decoder.z_mean),
         )

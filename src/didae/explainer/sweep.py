@@ -287,7 +287,7 @@ class Sweep:
     @torch.inference_mode()
     def invert(self, images: UInt8[Tensor, "b 3 h w"], z: Float[Tensor, "b d"]) -> StochasticCode:
         """Find what z_sem does not say about images."""
-        device = self.decoder.z_mean.device
+        device = self.decoder.device
 
         def invert(images: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
             code = self.decoder.invert(to_float(images).to(device), z.to(device))
@@ -312,7 +312,7 @@ class Sweep:
         is not needed: z of the result is then what was asked for.
         """
         blind = blind and not self.config.closed_loop
-        z, device = z.cpu(), self.decoder.z_mean.device
+        z, device = z.cpu(), self.decoder.device
         before = self._codes(z)[image, direction][:, None]
 
         def decode(wanted: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
