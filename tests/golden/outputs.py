@@ -162,7 +162,7 @@ def flags(command: str) -> set[str]:
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        main([*command.split(), "--help"])
+        main([*command.split(), "--help-all"])
     text = re.sub(
         r"\s+", " ", re.sub(r"[│╭╮╰╯─]", " ", re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()))
     )

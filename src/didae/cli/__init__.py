@@ -27,19 +27,21 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demo": ("study", "Demo", "explain and repair a biased classifier on Square"),
     "audit": ("study", "Audit", "find what a classifier looks at, in a folder of images"),
-    "data square": ("make", "DataSquare", "write Square as PNG files and metadata.csv"),
-    "train encoder": ("make", "TrainEncoder", "train Φ on known factors"),
-    "train decoder": ("make", "TrainDecoder", "train the decoder of an encoder"),
-    "train student": ("make", "TrainStudent", "train a student, its probe and surrogates"),
-    "fit": ("make", "Fit", "fit a dictionary of directions"),
     "explain": ("study", "Explain", "make counterfactuals and a report"),
     "label": ("verdicts", "Label", "judge the directions of a run"),
     "app": ("app", "App", "judge and repair a run on a page"),
     "repair": ("verdicts", "RepairRun", "repair the student of a judged run"),
     "evaluate": ("verdicts", "Evaluate", "measure a student's group accuracies"),
     "report": ("study", "Report", "write the report of a run again"),
+    "fit": ("make", "Fit", "fit a dictionary of directions"),
+    "train encoder": ("make", "TrainEncoder", "train Φ on known factors"),
+    "train decoder": ("make", "TrainDecoder", "train the decoder of an encoder"),
+    "train student": ("make", "TrainStudent", "train a student, its probe and surrogates"),
+    "data square": ("make", "DataSquare", "write Square as PNG files and metadata.csv"),
 }
-"""Command -> module, class and one line of help."""
+"""Command -> module, class and one line of help; what most people need comes first."""
+
+_FIRST = 8
 
 ENTRY_POINTS = "didae.commands"
 """Further commands are entry points of this group: `bench square = "module:Class"`."""
@@ -112,19 +114,27 @@ def _dispatch(arguments: list[str]) -> int:
         sys.stdout.write(f"didae {__version__}\n")
         return 0
     if not arguments or arguments[0] in ("-h", "--help"):
-        others = [name for name in commands() if name not in COMMANDS]
-        purposes = {name: purpose for name, (_, _, purpose) in COMMANDS.items()}
-        # Imports would take seconds.
-        for group in dict.fromkeys(name.partition(" ")[0] for name in others):
-            purposes.setdefault(f"{group} ...", f"further commands: didae {group} --help")
-        sys.stdout.write(_help(purposes))
+        others = [name.partition(" ")[0] for name in commands() if name not in COMMANDS]
+        # Their lines would have to be imported, which takes seconds.
+        further = {f"{group} ...": f"more: didae {group} --help" for group in others}
+        own = {name: purpose for name, (_, _, purpose) in COMMANDS.items()}
+        names = list(own)
+        sys.stdout.write(
+            _help(
+                {
+                    "commands": {name: own[name] for name in names[:_FIRST]},
+                    "to make parts of your own": {name: own[name] for name in names[_FIRST:]},
+                    "of other distributions": further,
+                }
+            )
+        )
         return 0 if arguments else 2
     known = commands()
     words = next((n for n in (2, 1) if " ".join(arguments[:n]) in known), 0)
     if not words:
         return _group_help(arguments, list(known))
     name = " ".join(arguments[:words])
-    if name == "audit" and "--help" not in arguments:
+    if name == "audit" and {"-h", "--help", "--help-all"}.isdisjoint(arguments):
         # What it needs takes seconds to import.
         sys.stdout.write(f"didae audit: {COMMANDS[name][2]}\n")
         sys.stdout.flush()
@@ -170,7 +180,7 @@ def _group_help(arguments: list[str], known: list[str]) -> int:
     """Show the commands of a group such as `didae train`; refuse what is no command."""
     group = [name for name in known if name.startswith(f"{arguments[0]} ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
-        sys.stdout.write(_help({name: _purpose(name) for name in group}))
+        sys.stdout.write(_help({"commands": {name: _purpose(name) for name in group}}))
         return 0 if len(arguments) > 1 else 2
     for given in (" ".join(arguments[:2]), "" if group else arguments[0]):
         if given in _ELSEWHERE:
@@ -194,19 +204,20 @@ def _purpose(name: str) -> str:
     return str(words)
 
 
-def _help(purposes: dict[str, str]) -> str:
-    width = max(len(name) for name in purposes) + 2
-    lines = [f"  {name:<{width}}{visible(words)}" for name, words in purposes.items()]
+def _help(sections: dict[str, dict[str, str]]) -> str:
+    width = max(len(name) for section in sections.values() for name in section) + 2
+    lines: list[str] = []
+    for title, purposes in sections.items():
+        rows = [f"  {name:<{width}}{visible(words)}" for name, words in purposes.items()]
+        lines += [f"{title}:", *rows, ""] if rows else []
     return "\n".join(
         [
             "usage: didae COMMAND [OPTIONS]",
             "",
             "See what an image classifier really looks at, as counterfactual images.",
             "",
-            "commands:",
             *lines,
-            "",
-            "  didae COMMAND --help     options of a command with types and defaults",
+            "  didae COMMAND --help     the options that most people need; --help-all shows all",
             "  didae --version          version",
             "",
             EXIT_CODES,

@@ -57,7 +57,9 @@ class App(Command):
         How to repair, and when to accept it.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    essential = ("folder", "port", "browser", "teacher", "device")
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     port: int = Field(default=7860, ge=0, le=65535)
     browser: bool = True
     teacher: str = "page"

@@ -6,19 +6,20 @@ import contextlib
 import inspect
 import io
 import os
+import re
 import shlex
 from abc import abstractmethod
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import pydantic
 import tyro
 
 from didae.cli import EXIT_CODES
 from didae.config import Config, load_yaml, save_yaml
-from didae.errors import DidaeError, ImageReadError
+from didae.errors import DidaeError, ImageReadError, nearest
 from didae.storage import lock_folder, prepare_run_folder
 
 if TYPE_CHECKING:
@@ -35,14 +36,28 @@ _LIMITS = {
 }
 """What pydantic calls a limit -> its words."""
 
-_CONFIG_HELP = (
+_ALL = "--help-all"
+_MORE = (
     "--config FILE takes defaults from a YAML file, such as the run.yaml in every run folder; "
     "other flags go on top."
 )
 
+_PLAINER = {
+    "^Error parsing ": "",
+    r"invalid literal for int\(\) with base 10": "not a whole number",
+    "could not convert string to float": "not a number",
+    "^Missing value for argument '(.*?)'. Expected 1 values": r"\1 needs a value",
+}
+"""What tyro and Python say of a flag -> plainer words."""
+
 
 class Command(Config):
-    """A command of `didae`; its fields are its flags."""
+    """A command of `didae`; its fields are its flags, of which its help shows the essential ones.
+
+    Where none are named, all are shown; `--help-all` shows all of every command.
+    """
+
+    essential: ClassVar[tuple[str, ...]] = ()
 
     _locks: contextlib.ExitStack = pydantic.PrivateAttr(default_factory=contextlib.ExitStack)
 
@@ -80,25 +95,61 @@ class Command(Config):
     def parse(cls, name: str, arguments: list[str]) -> Self:
         """Build the command from flags, and from the file of ``--config`` where there is one."""
         flags, file = _take_config(arguments)
-        purpose = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes\n")[0]
-        description = f"{purpose}\n\n{_CONFIG_HELP}\n\n{EXIT_CODES}"
         config = None if file is None else load_yaml(cls, file)
-
-        def read(default: Self | None) -> Self:
-            given: dict[str, Any] = {} if default is None else {"default": default}
-            ask = partial(tyro.cli, cls, prog=f"didae {name}", description=description, args=flags)
-            try:
-                # A refused value is printed all the same.
-                with contextlib.redirect_stderr(io.StringIO()):
-                    return ask(console_outputs=False, **given)
-            except SystemExit as end:
-                _refuse_values(end, flags)
-            # Help, and what else is wrong with flags, tyro says best.
-            return ask(**given)
-
-        command = read(config)
+        command = cls._read(name, flags, config)
         default = command.default({} if config is None else config.model_dump(exclude_unset=True))
-        return command if default is None else read(default)
+        return command if default is None else cls._read(name, flags, default)
+
+    @classmethod
+    def _read(cls, name: str, flags: list[str], default: Self | None) -> Self:
+        """Read flags on top of a default; what is wrong with them is one line."""
+        purpose = inspect.cleandoc(cls.__doc__ or "").partition("\n\nAttributes\n")[0]
+        if cls.essential and not {"-h", "--help"}.isdisjoint(flags):
+            shown, more = _folded(cls), f"{_MORE}\ndidae {name} {_ALL} shows all options."
+            default = default and shown.model_validate(default.model_dump())
+        else:
+            shown, more = cls, _MORE
+        ask: Any = tyro.cli
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return ask(
+                    shown,
+                    prog=f"didae {name}",
+                    description=f"{purpose}\n\n{more}\n\n{EXIT_CODES}",
+                    args=["--help" if flag == _ALL else flag for flag in flags],
+                    **({} if default is None else {"default": default}),
+                )
+        except SystemExit as end:
+            if not end.code:
+                raise
+            reason = _refused_values(end, flags) or cls._unboxed(name, said.getvalue())
+            raise DidaeError(reason) from end
+
+    @classmethod
+    def _unboxed(cls, name: str, box: str) -> str:
+        """Say in one line what tyro says in a box: what stands there above the first rule."""
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]
+        # Where the terminal cannot show a box, its title has a rule too.
+        rows = dropwhile(_is_rule, [line[1:-1].rstrip() for line in lines])
+        # Help of flags that are missing is indented by more than their names.
+        rows = [row for row in takewhile(lambda row: not _is_rule(row), rows) if row[:9].strip()]
+        words = " ".join(row.strip() for row in rows).removesuffix(".")
+        for pattern, plainer in _PLAINER.items():
+            words = re.sub(pattern, plainer, words)
+        if rows[0].startswith(" Missing from"):
+            missing = " and ".join(row.strip() for row in rows[1:])
+            return f"{name} needs {missing}: see didae {name} --help."
+        if not words.startswith("Unrecognized"):
+            return f"{name}: {words}; see didae {name} --help."
+        found = re.findall(r"(\S+) \(applied to", words) or words.partition(": ")[2].split(", ")
+        unknown = [word for word in found if word.startswith("--")] or found
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            cls.parse(name, [_ALL])
+        known = dict.fromkeys(re.findall(r"--[a-z][\w.-]*", text.getvalue()))
+        advice = nearest(unknown[0].partition("=")[0], known, f"didae {name} {_ALL} shows all")
+        return f"{name} has no option {' '.join(unknown)}: {advice}"
 
     def default(self, said: Mapping[str, Any]) -> Self | None:
         """Give what flags go on top of, with what a file said, where that hangs on a flag."""
@@ -135,14 +186,35 @@ def open_run(command: Command, folder: Path) -> None:
         save_yaml(command, folder / RUN_FILE)
 
 
-def _refuse_values(end: SystemExit, flags: list[str]) -> None:
-    """Say in one line which flags have values that a configuration refuses, if that is the end."""
+def _folded(config: type[Any], essential: Sequence[str] = ()) -> type[Any]:
+    """Give a configuration whose help shows the essential flags alone, its own and of its parts."""
+    essential = essential or config.essential
+    fields: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        kind: Any = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Config):
+            if set(essential).isdisjoint(kind.model_fields):
+                fields[name] = (Annotated[kind, tyro.conf.Suppress], field)
+            else:
+                part = _folded(kind, essential)
+                default = part.model_validate(field.default.model_dump())
+                fields[name] = (Annotated[(part, *field.metadata)], default)
+        elif name not in essential:
+            fields[name] = (Annotated[(kind, tyro.conf.Suppress, *field.metadata)], field)
+    create: Any = pydantic.create_model
+    return create(config.__name__, __base__=config, __doc__=config.__doc__, **fields)
+
+
+def _refused_values(end: SystemExit, flags: list[str]) -> str:
+    """Say which flags have values that a configuration refuses; nothing if that is not the end."""
     error: BaseException | None = end
     while error is not None and not isinstance(error, pydantic.ValidationError):
         error = error.__cause__ or error.__context__
-    if error is not None:
-        lines = [_refusal({**detail}, flags) for detail in error.errors()]
-        raise DidaeError("; ".join(lines)) from error
+    return "; ".join(_refusal({**detail}, flags) for detail in error.errors()) if error else ""
+
+
+def _is_rule(row: str) -> bool:
+    return bool(row.strip()) and not set(row.strip()) - set("─-")
 
 
 def _refusal(detail: Mapping[str, Any], flags: list[str]) -> str:

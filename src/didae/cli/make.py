@@ -113,6 +113,8 @@ class TrainEncoder(Command):
         How long and how fast.
     """
 
+    essential = ("folder", "data", "image_size", "attributes", "steps")
+
     folder: Path = Path("runs/encoder")
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
     dim: int = 64
@@ -162,6 +164,8 @@ class TrainDecoder(Command):
     training : TrainingConfig
         How long and how fast.
     """
+
+    essential = ("folder", "encoder", "data", "image_size", "steps")
 
     folder: Path = Path("runs/decoder")
     encoder: str = SHIPPED_NAME
@@ -232,6 +236,8 @@ class TrainStudent(Command):
     training : TrainingConfig
         How long and how fast, for student and surrogates.
     """
+
+    essential = ("folder", "encoder", "data", "image_size", "steps")
 
     folder: Path = Path("runs/student")
     encoder: str = SHIPPED_NAME
@@ -305,6 +311,8 @@ class Fit(Command):
     directions : int
         How many, for svd and ica.
     """
+
+    essential = ("folder", "encoder", "data", "kind", "directions")
 
     folder: Path = Path("runs/dictionary")
     encoder: str = SHIPPED_NAME

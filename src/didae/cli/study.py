@@ -77,6 +77,8 @@ class Demo(Command):
         How to repair, and when to accept it.
     """
 
+    essential = ("folder", "images", "from_scratch", "only_explain", "device")
+
     folder: Path = Path("runs/demo")
     images: int = Field(default=400, ge=1)
     from_scratch: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -156,7 +158,9 @@ class Audit(Command):
         How to fit, train and explain.
     """
 
-    images: Annotated[str, tyro.conf.Positional]
+    essential = ("images", "student", "folder", "encoder", "image_size", "explained")
+
+    images: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
     student: str
     encoder: str = "lite0@96"
     folder: Path = Path("runs/audit")
@@ -275,6 +279,8 @@ class Explain(Command):
         How to edit and what counts as verified.
     """
 
+    essential = ("data", "encoder", "dictionary", "decoder", "student")
+
     folder: Path = Path("runs/explain")
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
     images: int = Field(default=400, ge=1)
@@ -322,7 +328,7 @@ class Report(Command):
         What didae explain or didae demo wrote.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
     def run(self) -> None:
         """Write the report."""

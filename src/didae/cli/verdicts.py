@@ -91,7 +91,7 @@ class Label(Command):
         Images and counterfactuals shown per direction.
     """
 
-    explained: Annotated[Path, tyro.conf.Positional]
+    explained: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     teacher: str = TERMINAL
     who: str = TERMINAL
     again: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -195,7 +195,9 @@ class RepairRun(Command):
         How to repair, and when to accept it.
     """
 
-    explained: Annotated[Path, tyro.conf.Positional]
+    essential = ("explained", "folder", "data", "held_out", "only", "attribute")
+
+    explained: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     folder: Path = Path("runs/repair")
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
     student: str | None = None
@@ -337,6 +339,8 @@ class Evaluate(Command):
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
     """
+
+    essential = ("student", "data", "attribute", "images", "json_file")
 
     student: str = SHIPPED_NAME
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
