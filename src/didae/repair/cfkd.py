@@ -14,18 +14,16 @@ from torch import Tensor, nn
 
 from didae import editing
 from didae.config import Config
-from didae.data.images import to_float, to_uint8
+from didae.data.images import to_float
 from didae.dictionaries import Dictionary
 from didae.errors import DidaeError
-from didae.explainer import Components
-from didae.explainer.sweep import closed_loop
+from didae.explainer import Components, ExplainConfig
+from didae.explainer.sweep import Sweep
 from didae.randomness import generator
 from didae.repair.base import Labelled, encode_images, last_linear
-from didae.runtime import AutoBatch, progress
+from didae.runtime import progress
 from didae.students.base import logits
 from didae.training import Forward, TrainingConfig, train
-
-_CHUNK = 32
 
 
 def partners(labels: Int[Tensor, " n"], copies: int, seed: int) -> Int[Tensor, "copies n"]:
@@ -94,46 +92,22 @@ def exchange(
     Gives them with the position of the image that each shows; what could not be decoded is left
     out. What shows less of the exchange than was asked for is drawn again, `further` times at most.
     """
-    z = encode_images(components.encoder, data.images).to(components.decoder.device)
+    z = encode_images(components.encoder, data.images).to(components.dictionary.mean.device)
     own, asked, donors = exchanges(z, data.labels, components.dictionary, directions, copies, seed)
-    drawn: list[tuple[Tensor, ...]] = []
-    for start in progress(range(0, len(data), _CHUNK), "counterfactuals to train on"):
-        part = slice(start, start + _CHUNK)
-        drawn.append(_draw(components, data.images[part], z[part], own, asked[part], further))
+    sweep = Sweep(components, ExplainConfig(closed_loop=further))
+    drawn: list[tuple[Tensor, Tensor]] = []
+    size = sweep.config.batch_size
+    for start in progress(range(0, len(data), size), "counterfactuals to train on"):
+        part = slice(start, start + size)
+        code, change = sweep.invert(data.images[part], z[part]), asked[part].cpu()
+        image, column = torch.ones_like(change).nonzero(as_tuple=True)
+        edits = image, own.cpu()[column], change.flatten()
+        made = sweep.draw(z[part], code, *edits, blind=True)
+        drawn.append((made.images, made.finite))
     images, kept = (torch.cat(column) for column in zip(*drawn, strict=True))
     origins = torch.arange(len(data)).repeat_interleave(len(own))
     labels = data.labels[origins if keep_label else donors.flatten().cpu()]
     return Labelled(images[kept], labels[kept]), origins[kept]
-
-
-def _draw(
-    components: Components, images: Tensor, z: Tensor, own: Tensor, asked: Tensor, further: int
-) -> tuple[Tensor, Tensor]:
-    """Draw exchanges of b images: code ``own`` (m,) of each moved by ``asked`` (b, m).
-
-    Gives b·m 8-bit images, image by image, and which of them are finite.
-    """
-    dictionary, decoder, batches = components.dictionary, components.decoder, AutoBatch(_CHUNK)
-    code = decoder.invert(to_float(images).to(z.device), z)
-    before = dictionary.encode(z)
-    image, column = torch.ones_like(asked).nonzero(as_tuple=True)
-
-    def decode(wanted: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        decoded = decoder.decode(wanted, code[rows]).cpu()
-        return to_uint8(decoded.nan_to_num()), decoded.isfinite().flatten(1).all(1)
-
-    def draw(edits: Tensor, change: Tensor) -> tuple[Tensor, ...]:
-        rows, k = image[edits], own[column[edits]]
-        wanted = torch.addcmul(z[rows], change.to(z.device), dictionary.atoms[k])
-        saved, finite = batches.map(decode, wanted, rows)
-        if not further:  # what was drawn is not looked at
-            return change, saved, finite
-        seen = encode_images(components.encoder, saved).to(z)
-        moved = dictionary.encode(seen) - before[rows]
-        return moved.gather(1, k[:, None]).cpu(), saved, finite
-
-    _, saved, finite = closed_loop(asked.cpu().flatten()[:, None], draw, further).drawn
-    return saved, finite
 
 
 CALM = 0.2
