@@ -71,7 +71,7 @@ def serve(desk: Desk, port: int = 0, browser: bool = False) -> Generator[str]:
         # Uploads pass through here and are gone afterwards.
         os.environ["GRADIO_TEMP_DIR"] = scratch
         port = found.getsockname()[1]
-        guard = Guard(mounted(desk), port, Path(scratch), desk.limits.archive_bytes)
+        guard = Guard(_mounted(desk), port, Path(scratch), desk.limits.archive_bytes)
         with listening(guard, found):
             address = f"http://{HOST}:{port}/?token={guard.token}"
             if browser:
@@ -79,7 +79,7 @@ def serve(desk: Desk, port: int = 0, browser: bool = False) -> Generator[str]:
             yield address
 
 
-def mounted(desk: Desk) -> FastAPI:
+def _mounted(desk: Desk) -> FastAPI:
     """Lay the page out, connect it, and set it beside the files to take home."""
     with gr.Blocks(title="didae", analytics_enabled=False, fill_width=True) as page:
         _Page(desk).connect(page)

@@ -27,13 +27,13 @@ from didae.errors import DidaeError
 logger = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
-UPLOAD: Final = "/gradio_api/upload"
+_UPLOAD: Final = "/gradio_api/upload"
 
 # Whoever rebinds a name to this machine keeps that name; a forwarded port may have any number.
 _NAMES: Final = frozenset({HOST, "localhost", "::1"})
 _PATHS: Final = frozenset({
     "/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/startup-events",
-    "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/upload_progress", UPLOAD,
+    "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/upload_progress", _UPLOAD,
 })  # fmt: skip
 _FOLDERS: Final = ("/assets/", "/static/", "/download/", "/gradio_api/heartbeat/")
 """What the page asks for; the framework would answer much else."""
@@ -97,7 +97,7 @@ class Guard:
         return secrets.compare_digest(given.encode(errors="replace"), self.token.encode())
 
     async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
-        upload = scope["path"] == UPLOAD
+        upload = scope["path"] == _UPLOAD
         receive = _bounded(receive, self.upload_bytes if upload else _BODY)
         try:
             if upload:

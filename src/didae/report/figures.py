@@ -23,17 +23,17 @@ from didae.randomness import standard_normal
 from didae.report.words import class_name
 from didae.training import TrainingConfig
 
-THUMBNAIL = 128
+_THUMBNAIL = 128
 """Longest side of an image inside a report, in pixels; larger images are reduced to it."""
 
-COLUMNS = (
+_COLUMNS = (
     "image_id", "label", "direction", "prediction_before", "prediction_after",
     "probability_before", "probability_after", "ambient_flip", "verified_flip",
     "non_adversarial_flip", "round_trip_psnr", "file", "factual_file", "round_trip_file",
 )  # fmt: skip
 """Columns of the table of counterfactuals that report and page need."""
 
-STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")
+_STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")
 """What to call a row by the number of stages that it passed."""
 
 _GAINS = (1, 2, 4, 8, 16, 32)
@@ -57,7 +57,7 @@ Pixels = NDArray[np.uint8]
 
 def read_rows(folder: Path) -> list[Row]:
     """Read the table of a run."""
-    return cast("list[Row]", read_run_table(folder, COLUMNS).to_pylist())
+    return cast("list[Row]", read_run_table(folder, _COLUMNS).to_pylist())
 
 
 def delivered_rows(rows: Iterable[Row]) -> dict[int, list[Row]]:
@@ -97,16 +97,10 @@ def _passed(row: Row) -> int:
 
 
 def drawn_pairs(folder: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
-    """Give what the template draws of rows with a counterfactual, with one gain for all."""
-    images = [
-        (read_picture(folder, row["factual_file"]), read_picture(folder, row["file"]))
-        for row in rows
-    ]
-    gain = common_gain(images)
-    pairs = [
-        {**_said(row, labels), **drawn(*pair, gain)} for row, pair in zip(rows, images, strict=True)
-    ]
-    return {"gain": gain, "pairs": pairs}
+    """Give what the template draws of rows with a counterfactual."""
+    gain, pictures = drawn_rows(folder, rows, "file")
+    said = [_said(row, labels) for row in rows]
+    return {"gain": gain, "pairs": [{**s, **p} for s, p in zip(said, pictures, strict=True)]}
 
 
 def _said(row: Row, labels: Sequence[str]) -> dict[str, Any]:
@@ -120,16 +114,21 @@ def _said(row: Row, labels: Sequence[str]) -> dict[str, Any]:
         "classes": (class_name(before, labels), class_name(after, labels)),
         # Of the class predicted first.
         "probabilities": (float(row["probability_before"]), float(row["probability_after"])),
-        "standing": STANDINGS[_passed(row)],
+        "standing": _STANDINGS[_passed(row)],
         "flipped": before != after,
     }
 
 
-def drawn(factual: Pixels, counterfactual: Pixels, gain: float) -> dict[str, str]:
-    """Write two images and their difference as addresses."""
-    difference = difference_map(factual, counterfactual, gain)
-    found = {"factual": factual, "counterfactual": counterfactual, "difference": difference}
-    return {name: data_uri(image) for name, image in found.items()}
+def drawn_rows(folder: Path, rows: Sequence[Row], column: str) -> tuple[int, list[dict[str, str]]]:
+    """Write the images of rows, those of a column and their differences as addresses; one gain."""
+    images = [
+        (read_picture(folder, row["factual_file"]), read_picture(folder, row[column]))
+        for row in rows
+    ]
+    gain = common_gain(images)
+    names = "factual", "counterfactual", "difference"
+    shown = [(before, after, difference_map(before, after, gain)) for before, after in images]
+    return gain, [dict(zip(names, map(data_uri, three), strict=True)) for three in shown]
 
 
 def read_picture(folder: Path, name: str) -> Pixels:
@@ -153,7 +152,7 @@ def common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
     return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
 
 
-def thumbnail(image: Pixels, side: int = THUMBNAIL) -> Pixels:
+def thumbnail(image: Pixels, side: int = _THUMBNAIL) -> Pixels:
     """Reduce an image so that its longest side is at most `side`; smaller ones stay as they are."""
     height, width = image.shape[:2]
     if max(height, width) <= side:
@@ -163,7 +162,7 @@ def thumbnail(image: Pixels, side: int = THUMBNAIL) -> Pixels:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def data_uri(image: Pixels, side: int = THUMBNAIL) -> str:
+def data_uri(image: Pixels, side: int = _THUMBNAIL) -> str:
     """Write an image, reduced to what a page shows, as a PNG inside a `data:` address."""
     buffer = io.BytesIO()
     Image.fromarray(thumbnail(image, side)).save(buffer, format="PNG", optimize=True)

@@ -17,11 +17,10 @@ from didae.report import trust as trusted
 from didae.report.figures import (
     SAMPLE_FOLDER,
     Row,
-    common_gain,
     data_uri,
     delivered_rows,
-    drawn,
     drawn_pairs,
+    drawn_rows,
     read_picture,
     read_rows,
     varied,
@@ -182,13 +181,9 @@ def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     last = len(ranked) - 1
     ranks = sorted({round(i * last / (SHEET - 1)) for i in range(SHEET)}) if ranked else []
     shown = [ranked[i] for i in ranks]
-    images = [
-        (read_picture(folder, row["factual_file"]), read_picture(folder, row["round_trip_file"]))
-        for row in shown
-    ]
-    gain = common_gain(images)
+    gain, pictures = drawn_rows(folder, shown, "round_trip_file")
     pairs = [
-        {"name": row["image_id"], "psnr": row["round_trip_psnr"], **drawn(*pair, gain)}
-        for row, pair in zip(shown, images, strict=True)
+        {"name": row["image_id"], "psnr": row["round_trip_psnr"], **drawn}
+        for row, drawn in zip(shown, pictures, strict=True)
     ]
     return {"pairs": pairs, "gain": gain}

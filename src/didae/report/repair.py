@@ -76,14 +76,14 @@ class Figure(Config):
     detail: str = ""
 
 
-class Looked(Config):
+class _Looked(Config):
     """Images that the gate looked at: where they are from, and how many of each class."""
 
     origin: str
     counts: dict[str, int]
 
 
-class Preview(Config):
+class _Preview(Config):
     """Files of a pair, relative to the repair's folder, and the classes that it was given by both.
 
     ``before`` are those of the original, of the image and of its counterfactual.
@@ -136,11 +136,11 @@ class RepairDocument(Config):
     attributes: tuple[str, ...]
     groups: Measurement | None
     classes: tuple[Figure, ...] = ()
-    looked: Looked | None = None
+    looked: _Looked | None = None
     unread: tuple[str, ...] = ()
     ceiling: Ceiling | None = None
     alone: dict[str, Gate] = Field(default_factory=dict[str, Gate])
-    preview: tuple[Preview, ...]
+    preview: tuple[_Preview, ...]
 
     @model_validator(mode="after")
     def _words_for_every_group(self) -> RepairDocument:

@@ -36,10 +36,12 @@ JUDGE_LABELS = (
 """What to say beside the direction `CLASS`: in confounded data it is the confounder."""
 
 _STEPS, _FEW = 8000, 2000
-"""Steps of a decoder: the default of an audit, and what edits too large cannot be told from."""
+"""Steps of a decoder: the default of an audit, and below which no image tells of an edit."""
 
-Word = Literal["trustworthy", "fragile", "partly realised", "mixed", "not realised", "not measured"]
-Grade = Literal["good", "doubtful", "bad"]
+_Word = Literal[
+    "trustworthy", "fragile", "partly realised", "mixed", "not realised", "not measured"
+]
+_Grade = Literal["good", "doubtful", "bad"]
 Remedy = Literal["", "train longer", "smaller edits", "larger edits", "more directions", "again"]
 """What may help; `remedy` turns it into a command."""
 
@@ -52,8 +54,8 @@ class Trust:
     both are empty where it can be trusted. ``parts`` are the numbers, in words.
     """
 
-    word: Word
-    grade: Grade
+    word: _Word
+    grade: _Grade
     reason: str
     remedy: Remedy
     parts: tuple[str, str, str, str]
@@ -75,7 +77,7 @@ def trust(summary: Summary, direction: DirectionSummary) -> Trust:
         lasting,
     )
 
-    def held(word: Word, grade: Grade, reason: str, remedy: Remedy) -> Trust:
+    def held(word: _Word, grade: _Grade, reason: str, remedy: Remedy) -> Trust:
         return Trust(word, grade, reason, remedy, parts)
 
     if not direction.latent_flips:
@@ -103,7 +105,7 @@ def trust(summary: Summary, direction: DirectionSummary) -> Trust:
 
 
 @dataclass(frozen=True)
-class Headline:
+class _Headline:
     """A sentence, further ones, and what may help where they hold back."""
 
     first: str
@@ -111,10 +113,10 @@ class Headline:
     remedy: Remedy = ""
 
 
-def headline(summary: Summary) -> Headline:
+def headline(summary: Summary) -> _Headline:
     """Name the strongest direction that a person can judge, its flips, and how far to trust it."""
     if not summary.directions:
-        return Headline("No counterfactual was asked for.")
+        return _Headline("No counterfactual was asked for.")
     best, *others = summary.directions
     if not best.ambient_flips:
         return _nothing(summary)
@@ -133,10 +135,10 @@ def headline(summary: Summary) -> Headline:
             f"The next direction, “{others[0].name}”, flips it in "
             f"{percent(others[0].flip_share)}{doubt}."
         )
-    return Headline(first, tuple(more), found.remedy)
+    return _Headline(first, tuple(more), found.remedy)
 
 
-def _nothing(summary: Summary) -> Headline:
+def _nothing(summary: Summary) -> _Headline:
     tried = len(summary.directions)
     first = (
         f"Nothing flips the classifier’s decision: {tried} direction{'s' * (tried > 1)} on "
@@ -147,12 +149,12 @@ def _nothing(summary: Summary) -> Headline:
     if reason:
         held = next(trusted for trusted in found if trusted.reason == reason)
         more = (f"That says little about the classifier yet: {reason}.",)
-        return Headline(first, more, held.remedy)
+        return _Headline(first, more, held.remedy)
     meaning = (
         "The images show the changes, so what these directions stand for does not decide alone: "
         "the classifier looks at something else, or at several of them together."
     )
-    return Headline(first, (meaning,), "more directions")
+    return _Headline(first, (meaning,), "more directions")
 
 
 def how_many_verified(direction: DirectionSummary) -> str:

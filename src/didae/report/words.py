@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from didae.explainer.summary import FUNNEL, DirectionSummary, Matrix, Summary
 
-NARROW = "\u202f"
+_NARROW = "\u202f"
 """The space between a number and its unit."""
 
 _MOST = 10
@@ -25,15 +25,15 @@ def percent(share: float | None) -> str:
         return "–"
     value = 100 * share
     if 0 < value < 0.1:
-        return f"<0.1{NARROW}%"
+        return f"<0.1{_NARROW}%"
     if 99.9 < value < 100:
-        return f">99.9{NARROW}%"
-    return f"{value:.{1 if 0 < value < 1 or 99 < value < 100 else 0}f}{NARROW}%"
+        return f">99.9{_NARROW}%"
+    return f"{value:.{1 if 0 < value < 1 or 99 < value < 100 else 0}f}{_NARROW}%"
 
 
 def accuracy(share: float | None) -> str:
     """Write an accuracy with the tenths of a percent that comparisons need ("97.0 %")."""
-    return "–" if share is None else f"{100 * share:.1f}{NARROW}%"
+    return "–" if share is None else f"{100 * share:.1f}{_NARROW}%"
 
 
 def number(value: float | None) -> str:
@@ -50,7 +50,7 @@ def decibels(value: float | None) -> str:
     """Write a PSNR ("37.1 dB"); two images that are the same are exact."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.1f}{NARROW}dB" if math.isfinite(value) else "exact"
+    return f"{value:.1f}{_NARROW}dB" if math.isfinite(value) else "exact"
 
 
 def decimals(value: float | None, sign: bool = False) -> str:
@@ -72,7 +72,7 @@ def count(value: int) -> str:
 
 def plain(text: str) -> str:
     """Put spaces that every code page has, for the terminal."""
-    return text.replace(NARROW, " ")
+    return text.replace(_NARROW, " ")
 
 
 def class_name(index: int, names: Sequence[str]) -> str:
@@ -91,9 +91,9 @@ def follows(direction: DirectionSummary) -> str:
     if not direction.correlates_with:
         return ""
     factor, r = direction.correlates_with[0]
-    return (
-        f"{factor} (r{NARROW}={NARROW}{decimals(r)})" if abs(r) >= _FOLLOWED else "no known factor"
-    )
+    if abs(r) < _FOLLOWED:
+        return "no known factor"
+    return f"{factor} (r{_NARROW}={_NARROW}{decimals(r)})"
 
 
 def class_lines(summary: Summary) -> list[tuple[str, str]]:
