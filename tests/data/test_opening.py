@@ -262,6 +262,8 @@ def test_a_data_set_of_hugging_face(tmp_path):
     table = open_images(dataset, labels="fine_label", size=4)
     assert table.labels.tolist() == [1, 1, 0, 0, 0]
     assert table.label_names == ("cat", "dog")
+    given = open_images(dataset, labels=["x", "y", "x", "y", "y"])
+    assert (given.labels.tolist(), given.label_names) == ([0, 1, 0, 1, 1], ("x", "y"))
     assert torch.equal(open_images(dataset.remove_columns("fine_label")).images(EVERY), BYTES)
     dataset.save_to_disk(str(tmp_path / "saved"))
     assert said in refusal(tmp_path / "saved")

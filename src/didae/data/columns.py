@@ -35,8 +35,7 @@ _ROW_NUMBERS: Final = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 _MAX_CLASSES: Final = 100_000
 
 
-Cells = Sequence[Any] | NDArray[Any]
-"""Of each row: text, a number, true or false, or missing (nothing, blank, NaN)."""
+_Cells = Sequence[Any] | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ class Frame:
     """
 
     where: str
-    columns: Mapping[str, Cells]
+    columns: Mapping[str, _Cells]
     place: Callable[[int], str]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
-    def cells(self, name: str) -> Cells:
+    def cells(self, name: str) -> _Cells:
         """Give the cells of a column; an error names the nearest where there is none."""
         if name not in self.columns:
             raise DidaeError(f"{self.where} has no column {name!r}; {nearest(name, self.columns)}")
@@ -172,8 +171,8 @@ def choose_label(frame: Frame, reading: Reading) -> str | None:
     """Find the column of the class: `label`, or the only one that has classes or is called so."""
     option = reading.label_option
     flag = option.strip(" =")
-    if reading.label is not None or "label" in frame.columns:
-        return reading.label or "label"
+    if reading.label is not None or "label" in frame.columns or not option:
+        return reading.label or ("label" if option else None)
     called = re.compile("(.*_)?(labels?|class|category)", re.IGNORECASE)
     found = list(frame.class_names) or [name for name in frame.columns if called.fullmatch(name)]
     if len(found) > 1:

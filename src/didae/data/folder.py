@@ -253,7 +253,7 @@ def _from_tables(
         column, splits = _splits_of_column(frame, (label, *(reading.attributes or ())))
         paths = [_split_of_path(name) for name in names]
         splits = splits or ({} if None in paths else rows_of_splits(paths))
-    if label is None:
+    if label is None and reading.label_option:
         logger.warning(
             "%s has no column label: the images have no classes (%s chooses a column)",
             *(frame.where, reading.label_option.strip(" =")),

@@ -47,7 +47,8 @@ def open_images(images: Any, size: int | None = None, labels: Any = None) -> Ima
     column of a Hugging Face dataset or of a folder's table.
     """
     column = labels if isinstance(labels, str) else None
-    reading = Reading(size, label=column, label_option="labels=")
+    option = "labels=" if labels is None or column else ""
+    reading = Reading(size, label=column, label_option=option)
     if isinstance(images, (str, Path)):
         table = open_folder(Path(images), reading)
     elif type(images).__module__.partition(".")[0] == "datasets":

@@ -111,7 +111,11 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read; `label_option` is how a user chooses the label, up to its name."""
+    """How images are read.
+
+    `label_option` is how a user chooses the column of the class, up to its name; empty where the
+    labels are given otherwise.
+    """
 
     size: int | None = None
     on_error: OnError | None = None
