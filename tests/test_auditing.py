@@ -1,9 +1,12 @@
-"""What an audit says beforehand of its time."""
+"""What an audit says beforehand of its time, and an audit in Python."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import didae
 from cases.inputs import AUDIT, classes, network
 from didae import runtime
 from didae.auditing import forecast
@@ -14,6 +17,9 @@ from didae.demo import load_components
 from didae.errors import ImageReadError
 from didae.explainer import ExplainConfig
 from didae.explainer.fit import AuditConfig
+from didae.explainer.summary import Summary
+from didae.storage import read_json
+from didae.training import TrainingConfig
 
 
 def forecast_of(source, rows, explained, **config):
@@ -83,3 +89,28 @@ def test_a_slow_machine_corrects_the_plan(taken: float):
     plan.close("read", taken)
     assert plan.after("read") == pytest.approx(100 * taken / 20)
     assert plan.after("train") == 0
+
+
+def test_an_audit_in_python_gives_a_run_a_report_and_an_explainer(tmp_path: Path) -> None:
+    short = TrainingConfig(steps=2, batch_size=8)
+    config = AuditConfig(directions=3, components=4, decoder=short, surrogate=short)
+    shipped = load_components()
+    images = Square(120, 0).images(range(120))
+    labels = ["bright" if float(image.float().mean()) > 127 else "dark" for image in images]
+    summary = didae.audit(
+        shipped.student,
+        images,
+        labels,
+        tmp_path,
+        encoder=shipped.encoder,
+        config=config,
+        explained=4,
+    )
+    assert summary.n_images == 4
+    assert summary.label_names == ("bright", "dark")
+    assert "probe_agreement" in summary.measures
+    assert (tmp_path / "report.html").exists()
+    assert Summary.from_json(read_json(tmp_path / "summary.json")) == summary
+    explainer = didae.DiDAE.from_pretrained(tmp_path)
+    assert explainer.fingerprints()["student"] == shipped.fingerprints()["student"]
+    assert explainer(images[:1]).names == explainer.dictionary.names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterator
 
@@ -134,6 +135,17 @@ def test_progress_can_be_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIDAE_PROGRESS", "0")
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert list(progress([1, 2], "decoding")) == [1, 2]
+    assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_quiet_logger_silences_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDAE_PROGRESS", "1")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    logging.getLogger("didae").setLevel(logging.ERROR)
+    try:
+        assert list(progress([1, 2], "decoding")) == [1, 2]
+    finally:
+        logging.getLogger("didae").setLevel(logging.NOTSET)
     assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from didae.auditing import audit as audit
     from didae.config import Config as Config
     from didae.data.images import read_image as read_image
     from didae.data.images import write_png as write_png
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from didae.teachers import Verdicts as Verdicts
 else:
     _HOME = {
+        "audit": "auditing",
         "Config": "config",
         "Components": "explainer",
         "Counterfactuals": "explainer",

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +15,120 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.images import to_float
-from didae.data.table import ImageSource
+from didae.data.opening import open_images
+from didae.data.sampling import FEWEST, complete, draw
+from didae.data.table import ImageSource, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
-from didae.encoders.base import Encoder
+from didae.encoders.base import Encoder, cached_embed, open_encoder
 from didae.errors import ImageReadError
-from didae.explainer.fit import AuditConfig
+from didae.explainer.didae import COMPONENTS, SIDE
+from didae.explainer.didae import complete as complete_folder
+from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
 from didae.explainer.parts import SURROGATES
+from didae.explainer.run import stream
+from didae.explainer.summary import LEARNT, SUMMARY_FILE, Summary
 from didae.randomness import generator
+from didae.report import write_report
+from didae.report.figures import SAMPLES, SampleSheets
 from didae.runtime import watched
+from didae.storage import write_json
 from didae.students import StudentConfig, StudentLike, logits, train_surrogate
+from didae.students.names import open_student
 
 FEW = 16
 """Images that are timed."""
 
+_MOST = 20_000
+
 _STEPS = 4
 _ENOUGH, _LONG = 0.3, 3.0
+
+
+def audit(
+    student: StudentLike | str | Path,
+    images: Any,
+    labels: Any = None,
+    folder: str | Path = "runs/audit",
+    *,
+    encoder: Encoder | str = "lite0@96",
+    config: AuditConfig | None = None,
+    explained: int = 100,
+) -> Summary:
+    """Find what a classifier looks at, and write a report: what ``didae audit`` does.
+
+    Parameters
+    ----------
+    student : callable, str or Path
+        The classifier: a torch module or any function of images in [0, 1], or a name as for
+        ``--student``.
+    images
+        An ImageTable, a folder, a torch Dataset, a Hugging Face dataset, a list of PIL images or
+        arrays, or a tensor. Without splits, a tenth of them is explained and the rest learnt from.
+    labels : optional
+        A class an image, or the name of a column.
+    folder : str or Path
+        Gets components, table, images, summary.json and report.html; the same call goes on where
+        it was interrupted.
+    encoder : Encoder or str
+        Φ, or its name as for ``--encoder``.
+    config : AuditConfig, optional
+        How to fit, train and explain.
+    explained : int
+        Images to explain, at most.
+
+    Returns
+    -------
+    Summary
+        What the run counted; ``DiDAE.from_pretrained(folder)`` gives the explainer.
+
+    Raises
+    ------
+    DidaeError
+        If the images are too few or cannot be understood, the classifier gives no logits or calls
+        all images the same, or the folder holds another run.
+    """
+    source = open_images(images, SIDE if isinstance(images, (str, Path)) else None, labels)
+    if source.splits or len(source) >= FEWEST:
+        splits = complete(source.splits, source.ids, 0, source.labels)
+        source = changed(source, splits=splits)
+    every, home = np.arange(len(source)), Path(folder)
+    learnt = draw(source, source.splits.get("train", every), _MOST)
+    chosen = draw(source, source.splits.get("test", every), explained)
+    student = open_student(str(student)) if isinstance(student, (str, Path)) else student
+    encoder = open_encoder(encoder) if isinstance(encoder, str) else encoder
+    summary = run_audit(source, learnt, chosen, encoder, student, config or AuditConfig(), home)
+    write_report(home, summary)
+    return summary
+
+
+def run_audit(
+    source: ImageTable,
+    learnt: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    encoder: Encoder,
+    student: StudentLike,
+    config: AuditConfig,
+    folder: Path,
+    begin: Callable[[], object] = lambda: None,
+) -> Summary:
+    """Learn from some images, explain others; `begin` is called before anything is written."""
+    sample = Sample.read(source, learnt)
+    classes = logits(student, sample.images[:1]).shape[1]
+    explained = config.explain.resolve(source.label_names, classes)
+    known, home = attributes_of(source, sample.rows), folder / COMPONENTS
+    begin()
+    # The sample begins with images of every class.
+    z = cached_embed(encoder, source, sample.rows[:SAMPLES])
+    watch = SampleSheets(folder, sample.images[:SAMPLES], z, config.decoder)
+    parts, measures = make_components(source, sample, encoder, student, config, home, known, watch)
+    complete_folder(parts, home)
+    summary = stream(parts.to(encoder.device), source, chosen, explained, folder)
+    unread = {} if sample.unread is None else {LEARNT: sample.unread}
+    found = {"measures": {**summary.measures, **measures}, "unread": {**unread, **summary.unread}}
+    summary = summary.model_copy(update=found)
+    write_json(folder / SUMMARY_FILE, summary.to_json())
+    return summary
 
 
 def forecast(

@@ -66,7 +66,8 @@ def progress(iterable: Iterable[_T], description: str, total: int | None = None)
     """Go through something and show on stderr how far it is, and how long it still takes.
 
     A bar on a terminal; else a line after five seconds, and one a minute from then on; nothing
-    where the environment variable ``DIDAE_PROGRESS`` is ``0``. Within `planned`, it also says how
+    where the environment variable ``DIDAE_PROGRESS`` is ``0`` or the logger ``didae`` is set to
+    ERROR. Within `planned`, it also says how
     long the parts after this one take.
     """
     if total is None and isinstance(iterable, Sized):
@@ -74,7 +75,8 @@ def progress(iterable: Iterable[_T], description: str, total: int | None = None)
     watcher = _watcher.get()
     if watcher is not None:
         return _follow(iterable, description, total, watcher)
-    if os.environ.get("DIDAE_PROGRESS") == "0":
+    quiet = not logger.isEnabledFor(logging.WARNING)
+    if quiet or os.environ.get("DIDAE_PROGRESS") == "0":
         return iter(iterable)
     if sys.stderr.isatty():
         return _bar(iterable, description, total)

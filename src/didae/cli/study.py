@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
 
-from didae.auditing import forecast
+from didae.auditing import forecast, run_audit
 from didae.cli.command import RUN_FILE, Command, open_run, require_own
 from didae.cli.console import console, tell, tell_repair
 from didae.cli.sources import (
     SHIPPED_NAME,
     SourceConfig,
-    factors,
     load_decoder,
     load_dictionary,
     load_encoder,
@@ -28,24 +26,21 @@ from didae.cli.sources import (
 )
 from didae.data.sampling import draw
 from didae.data.square import Square
-from didae.data.table import ImageSource
 from didae.demo import SquareRecipe, load_components, square_repair_data, train_components
-from didae.encoders.base import Encoder, cached_embed
 from didae.errors import DidaeError
 from didae.explainer import Components, ExplainConfig, explain
-from didae.explainer.fit import AuditConfig, Sample, make_components
+from didae.explainer.fit import AuditConfig
 from didae.explainer.run import few_images
-from didae.explainer.summary import LEARNT, Summary, manifest_to_go_on, require_components
 from didae.explainer.summary import RUN_FILE as MANIFEST
+from didae.explainer.summary import Summary, manifest_to_go_on, require_components
 from didae.repair.measure import REPAIR_FILE, repair_and_measure
 from didae.repair.run import RepairConfig
 from didae.report import write_report
-from didae.report.figures import SAMPLES, SampleSheets
 from didae.report.repair import ORACLE_FOLDER, RepairDocument, find_repair, read_repair
 from didae.report.trust import Origin
 from didae.runtime import duration, planned, resolve_device
-from didae.storage import prepare_run_folder, read_json, write_json
-from didae.students import StudentLike, check_student, identity, logits
+from didae.storage import prepare_run_folder, read_json
+from didae.students import check_student, identity
 from didae.students.networks import SIDE_STEP
 from didae.teachers import VERDICTS_FILE, Oracle, Verdicts, judge_all, square_classes
 
@@ -194,37 +189,9 @@ class Audit(Command):
         times = forecast(source, learnt, len(chosen), encoder, student, self.audit)
         _announce(times, len(learnt))
         with planned(times):
-            self._audit(source, learnt, chosen, encoder, student)
-
-    def _audit(
-        self,
-        source: ImageSource,
-        learnt: NDArray[np.int64],
-        chosen: NDArray[np.int64],
-        encoder: Encoder,
-        student: StudentLike,
-    ) -> None:
-        sample = Sample.read(source, learnt)
-        classes = logits(student, sample.images[:1]).shape[1]
-        explained = self.audit.explain.resolve(source.label_names, classes)
-        known = factors(source, sample.rows) if source.attributes else None
-        open_run(self, self.folder)
-        # The sample begins with images of every class.
-        z = cached_embed(encoder, source, sample.rows[:SAMPLES])
-        watch = SampleSheets(self.folder, sample.images[:SAMPLES], z, self.audit.decoder)
-        components, measures = make_components(
-            source, sample, encoder, student, self.audit, self.folder / COMPONENTS, known, watch
-        )
-        components.to(resolve_device(self.device))
-        summary = explain(source, chosen, components, explained, self.folder)
-        unread = {} if sample.unread is None else {LEARNT: sample.unread}
-        further = {
-            "measures": {**summary.measures, **measures},
-            "unread": {**unread, **summary.unread},
-        }
-        summary = summary.model_copy(update=further)
-        write_json(self.folder / SUMMARY_FILE, summary.to_json())
-        finish(self.folder, summary)
+            begin = partial(open_run, self, self.folder)
+            given = source, learnt, chosen, encoder, student, self.audit, self.folder
+            finish(self.folder, run_audit(*given, begin))
         console().print(f"judge the directions: didae app {shlex.quote(str(self.folder))}")
 
 
