@@ -232,6 +232,14 @@ def test_a_run_that_delivered_nothing_still_has_a_page(tmp_path: Path):
     assert "Round trip without" not in page
 
 
+def test_images_without_finite_logits_are_counted_and_explained(tmp_path: Path):
+    row = make_row(status="failed", reason="not finite", file="", factual_file="")
+    write_table(tmp_path, [row])
+    page = Page(write_report(tmp_path, summarise([row]))).text
+    assert "not finite 1 Not finite: the classifier, the encoder or the decoder" in page
+    assert "Not finite:" not in Page(write_report(*single(tmp_path / "other"))).text
+
+
 def test_directions_beyond_the_cards_are_named_not_dropped(tmp_path: Path):
     names = tuple(f"svd {k}" for k in range(CARDS + 3))
     _, summary = make_run(tmp_path, images=1, names=names)
