@@ -7,14 +7,21 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tomllib
+import torch
+from torch import nn
 
 import didae
 from cases.inputs import classes, network
 from didae import cli
 from didae.cli import main
+from didae.dictionaries.base import DICTIONARIES
+from didae.encoders.base import ENCODERS
+from didae.explainer.fit import AuditConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -29,6 +36,15 @@ QUICKLY = {
     "bench": "--help",
 }
 """Flags with which a printed command takes seconds."""
+
+SIDE = 16
+QUICK_FIT = AuditConfig.model_validate(
+    {
+        "directions": 3,
+        "decoder": {"steps": 3, "batch_size": 4},
+        "surrogate": {"steps": 3},
+    }
+)
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
@@ -102,5 +118,29 @@ def test_printed_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     quick = didae.RepairConfig.model_validate({"copies": 1, "cfkd": {"training": {"steps": 3}}})
     monkeypatch.setattr("didae.RepairConfig", lambda: quick, raising=False)
-    for block in blocks(page, "python"):
-        exec(block.replace('["test"][:100]', '["test"][:4]'), {})
+    # Readers bring photographs and a classifier.
+    classes(Path("photos"))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2))
+    images = torch.rand(4, 3, SIDE, SIDE)
+    named = {"model": model, "images": images, "quick": QUICK_FIT}
+    fewer = {
+        '["test"][:100]': '["test"][:4]',
+        '"photos", model)': f'"photos", model, config=quick, size={SIDE})',
+    }
+    for code in blocks(page, "python"):
+        for printed, quicker in fewer.items():
+            code = code.replace(printed, quicker)  # noqa: PLW2901
+        exec(code, dict(named))
+
+
+def test_new_members_of_a_family_work_as_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("didae.dictionaries.base.DICTIONARIES", dict(DICTIONARIES))
+    monkeypatch.setattr("didae.encoders.base.ENCODERS", dict(ENCODERS))
+    named: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "how-to" / "extend.md", "python"):
+        exec(block, named)
+    z = np.random.default_rng(0).normal(size=(50, 6))
+    assert torch.equal(named["Random"](3).fit(z).atoms, named["Random"](3).fit(z).atoms)
+    mean = didae.open_encoder("mean-color")
+    torch.testing.assert_close(mean(torch.full((2, 3, 4, 4), 0.5)), torch.full((2, 3), 0.5))
