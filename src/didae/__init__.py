@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from didae.explainer import DiDAE as DiDAE
     from didae.explainer import ExplainConfig as ExplainConfig
     from didae.explainer import explain as explain
+    from didae.explainer.fit import AuditConfig as AuditConfig
     from didae.metrics.groups import group_accuracies as group_accuracies
     from didae.repair.base import Labelled as Labelled
     from didae.repair.run import RepairConfig as RepairConfig
@@ -66,6 +67,7 @@ else:
         "DiDAE": "explainer",
         "ExplainConfig": "explainer",
         "explain": "explainer",
+        "AuditConfig": "explainer.fit",
         "quota_subset": "data.sampling",
         "read_image": "data.images",
         "write_png": "data.images",

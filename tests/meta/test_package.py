@@ -95,3 +95,10 @@ def test_unknown_name_is_an_attribute_error() -> None:
 def test_import_is_cheap() -> None:
     code = "import sys, didae; sys.exit(sum(name in sys.modules for name in ('torch', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_stands_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    assert {f"didae.{name}" for name in didae._HOME} == set(
+        re.findall(r"^   (didae\.\w+)$", page, re.M)
+    )
