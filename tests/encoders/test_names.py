@@ -129,3 +129,10 @@ def test_a_kind_of_encoder_is_one_registration(monkeypatch: pytest.MonkeyPatch):
     assert {"means:SIDE", "mean[@SIDE]"} < {*list_encoders()}
     for name in ("@2", "mean@", "means:", "mean2"):
         assert "mean[@SIDE]" in one_line(lambda name=name: open_encoder(name))
+
+
+@pytest.mark.parametrize("command", ["audit", "explain", "fit", "train decoder", "train student"])
+def test_the_help_of_commands_has_every_form(command: str, capsys: pytest.CaptureFixture[str]):
+    assert main([*command.split(), "--help-all"]) == 0
+    shown = "".join(letter for letter in capsys.readouterr().out if letter not in "│| \n")
+    assert all(form.replace(" ", "") in shown for form in list_encoders())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -95,6 +96,10 @@ class Command(Config):
     def parse(cls, name: str, arguments: list[str]) -> Self:
         """Build the command from flags, and from the file of ``--config`` where there is one."""
         flags, file = _take_config(arguments)
+        if "{encoders}" in (words := cls.__doc__ or ""):
+            # The forms that are registered are the help of the flag.
+            *forms, last = importlib.import_module("didae.encoders.base").list_encoders()
+            cls.__doc__ = words.replace("{encoders}", f"{', '.join(forms)} or {last}")
         config = None if file is None else load_yaml(cls, file)
         command = cls._read(name, flags, config)
         default = command.default({} if config is None else config.model_dump(exclude_unset=True))

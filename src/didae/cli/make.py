@@ -143,8 +143,7 @@ class TrainDecoder(Command):
     folder : Path
         Gets the decoder, and samples/ while it trains; an interrupted run there is continued.
     encoder : str
-        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
-        or a folder.
+        square (shipped), {encoders}.
     source : SourceConfig
         Which images.
     mirror : tuple of str
@@ -223,8 +222,7 @@ class TrainStudent(Command):
     folder : Path
         Gets student, probe and surrogates, a folder each; an interrupted run is continued.
     encoder : str
-        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
-        or a folder, for the probe.
+        square (shipped), {encoders}, for the probe.
     source : SourceConfig
         Which images; a folder needs labels.
     poisoned : int
@@ -300,8 +298,7 @@ class Fit(Command):
     folder : Path
         Gets the dictionary, and diagnostics.json: explained variance, stability, correlations.
     encoder : str
-        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
-        or a folder.
+        square (shipped), {encoders}.
     source : SourceConfig
         Which images.
     kind : str

@@ -134,7 +134,7 @@ class Audit(Command):
     student : str
         The classifier: FILE.onnx, timm:NAME, or a folder that didae wrote.
     encoder : str
-        lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE#OUTPUT or a folder.
+        {encoders}.
     folder : Path
         Gets components, samples of the decoder while it trains, table, images, summary.json and
         report.html.
@@ -232,8 +232,7 @@ class Explain(Command):
     sample_seed : int
         Which of them are drawn.
     encoder : str
-        square (shipped), lite0@SIDE, lite1@SIDE, timm:NAME, open_clip:MODEL/PRETRAINED, onnx:FILE
-        or a folder.
+        square (shipped), {encoders}.
     dictionary : str
         square (shipped) or the folder of a dictionary.
     decoder : str

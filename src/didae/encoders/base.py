@@ -198,7 +198,7 @@ def list_encoders() -> tuple[str, ...]:
         out.
     """
     import_all("didae.encoders")
-    return *ENCODERS, SAVED
+    return *sorted(ENCODERS), SAVED
 
 
 def open_encoder(name: str) -> Encoder:
@@ -241,11 +241,11 @@ def import_all(package: str) -> None:
 def open_kind(name: str, kinds: Mapping[str, Callable[[str], T]]) -> T | None:
     """Open what a name calls for by the first form that it has; None if it has none."""
     for form, opener in kinds.items():
-        start = re.split(r"(?<=:)|\[@", form)[0]
-        before, rest = name[: len(start)], name[len(start) :]
-        bare = rest == "" or (rest[0] == "@" and rest != "@")
-        if before == start and (rest if start.endswith(":") else bare):
-            return opener(rest if start.endswith(":") else rest[1:])
+        kind, colon, _ = form.partition(":")
+        pattern = f"{kind}:(.+)" if colon else f"{form.partition('[')[0]}(?:@(.+))?"
+        match = re.fullmatch(pattern, name, re.DOTALL)
+        if match:
+            return opener(match[1] or "")
     return None
 
 

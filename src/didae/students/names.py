@@ -43,7 +43,7 @@ def list_students() -> tuple[str, ...]:
         out.
     """
     import_all("didae.students")
-    return *STUDENTS, "a file that ends in .onnx", "the folder of a saved student"
+    return *sorted(STUDENTS), "a file that ends in .onnx", "the folder of a saved student"
 
 
 def open_student(name: str) -> StudentLike:
