@@ -80,3 +80,8 @@ def test_weights_of_another_precision_are_asked_in_it(dtype: torch.dtype):
     assert encoder(image).dtype == torch.float32
     encoder(image).sum().backward()
     assert image.grad is not None
+
+
+def test_images_of_bytes_are_refused():
+    encoder = TestModuleEncoder().make()
+    assert "images are uint8" in one_line(lambda: encoder(SQUARE.images([0])))

@@ -63,6 +63,11 @@ class Encoder(nn.Module):
 
     def __call__(self, images: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Encode images in the precision of the weights."""
+        if not images.is_floating_point():
+            raise DidaeError(
+                f"encoder {self.name}: images are {str(images.dtype).removeprefix('torch.')}, not "
+                "floats in [0, 1]; divide by their largest value."
+            )
         dtype = weights_like(self, images).dtype
         return super().__call__(images.to(dtype)).to(images.dtype)
 
