@@ -256,8 +256,9 @@ def test_the_page_repairs_in_spite_of_unreadable_images(run, tmp_path, capsys):
     (own / "run.yaml").write_text(settings)
     app = App(folder=own, device="cpu", repair=RepairConfig(copies=1))
     result = app.repair_run(own, lambda *_: None)
-    assert "Left out: 1 of 90 images cannot be read" in result.reason
-    assert "--on-error" not in result.reason
+    (unread,) = result.unread
+    assert unread.startswith("1 of 90 images cannot be read")
+    assert "--on-error" not in unread
     capsys.readouterr()
 
 
