@@ -121,7 +121,7 @@ def reference(built: Network, x: np.ndarray, t: np.ndarray, z: np.ndarray) -> np
 @pytest.mark.parametrize("cached", [1, 2**30])
 def test_a_pixel_by_pixel_reference_agrees(cached: int, monkeypatch: pytest.MonkeyPatch):
     """With the batch in parts and as a whole; from images, and from none where they are 0."""
-    monkeypatch.setattr("didae.decoders.pixels._CACHED", cached)
+    monkeypatch.setattr("didae.decoders.network._CACHED", cached)
     built = network()
     assert len(built.condition(Z).canvas) == (8 if cached == 1 else 1)
     with torch.no_grad():

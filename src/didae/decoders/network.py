@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from didae.config import Config
-from didae.decoders.pixels import Canvas, by_cell, by_place, parts, patches
 from didae.errors import DidaeError
+
+# Values of a map that a CPU's core keeps at hand: half a mebibyte.
+_CACHED = 2**17
 
 
 class NetworkConfig(Config):
@@ -86,7 +89,7 @@ class Network(nn.Module):
         self.t_embedding = nn.Sequential(
             nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.canvas = Canvas(config.dim, config.canvas, config.image_size, config.patch)
+        self.canvas = _Canvas(config.dim, config.canvas, config.image_size, config.patch)
         self.canvas_to_cells = nn.Conv2d(
             config.canvas, config.width, config.patch, stride=config.patch
         )
@@ -94,14 +97,14 @@ class Network(nn.Module):
             config.channels, config.width, config.patch, stride=config.patch
         )
         self.canvas_to_pixels = nn.Linear(config.canvas, config.head)
-        self.unet = UNet(config.width, config.multipliers, embedding)
-        self.head = PixelHead(config, embedding)
+        self.unet = _UNet(config.width, config.multipliers, embedding)
+        self.head = _PixelHead(config, embedding)
 
     def condition(self, z: Float[Tensor, "b d"]) -> Condition:
         """Compute what depends on z_sem alone, which `forward` takes at every step."""
         canvas, bias = self.canvas(z)
         # What the bias, the same in all pixels, gives to every cell.
-        shared = bias[:, 0].repeat(1, self.config.patch**2) @ patches(self.canvas_to_cells).T
+        shared = bias[:, 0].repeat(1, self.config.patch**2) @ _patches(self.canvas_to_cells).T
         cells = self._to_cells(self.canvas_to_cells, canvas) + shared[:, :, None, None]
         return Condition(canvas, bias, cells, self.z_embedding(z))
 
@@ -112,12 +115,15 @@ class Network(nn.Module):
         condition: Condition,
     ) -> Float[Tensor, "b channels size size"]:
         """Predict at ``x_t``, where t = 1 is noise; x is None where it is 0, which costs less."""
-        times = self.t_embedding(_time_features(t).to(t.dtype))
+        # Sines and cosines of t at 32 frequencies from 1 to 1000.
+        angles = t[:, None] * torch.exp(torch.linspace(0, math.log(1000), 32, device=t.device))
+        features = torch.cat([angles.sin(), angles.cos()], dim=1)
+        times = self.t_embedding(features.to(t.dtype))
         vector = functional.silu(condition.vector + times)
         if x is None:
             pixels, start = None, cast("Tensor", self.image_to_cells.bias)[:, None, None]
         else:
-            pixels = by_cell(x, self.config.patch)
+            pixels = _by_cell(x, self.config.patch)
             start = self._to_cells(self.image_to_cells, (pixels,))
         cells = self.unet(start + condition.cells, vector)
         drawn = self.head(pixels, condition, self.canvas_to_pixels, cells, vector)
@@ -128,13 +134,59 @@ class Network(nn.Module):
 
     def _to_cells(self, convolution: nn.Conv2d, pixels: tuple[Tensor, ...]) -> Tensor:
         """Convolve patches of pixels that are ordered cell by cell: one product a part."""
-        side, weight = self.config.image_size // self.config.patch, patches(convolution)
+        side, weight = self.config.image_size // self.config.patch, _patches(convolution)
         shape = (-1, side, side, weight.shape[1])
         cells = torch.cat([functional.linear(part.reshape(shape), weight) for part in pixels])
         return (cells + cast("Tensor", convolution.bias)).permute(0, 3, 1, 2)
 
 
-class ResidualBlock(nn.Module):
+class _Canvas(nn.Module):
+    """A perceptron per pixel over (place, z_sem), modulated by z_sem."""
+
+    grid: Tensor
+
+    def __init__(self, dim: int, width: int, size: int, patch: int, depth: int = 2) -> None:
+        super().__init__()
+        line = torch.linspace(-1, 1, size, device="cpu")
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
+        self.register_buffer("grid", _by_cell(grid[None], patch)[0], persistent=False)
+        self.place = nn.Linear(2, width)
+        self.code = nn.Linear(dim, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        modulations = [nn.Linear(dim, 2 * width) for _ in range(depth)]
+        # An edge one pixel wide needs a slope of half the image's side.
+        nn.init.uniform_(self.place.weight, -size / 8, size / 8)
+        nn.init.uniform_(self.code.weight, -size / 8 / dim**0.5, size / 8 / dim**0.5)
+        for modulation in modulations:
+            nn.init.zeros_(modulation.bias)
+        self.modulations = nn.ModuleList(modulations)
+
+    def forward(self, z: Float[Tensor, "b d"]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Draw the canvas (images, size², width), in parts of the batch, and what to add to it.
+
+        Its pixels are ordered cell by cell; what is the same in all of them, (b, 1, width), comes
+        apart.
+        """
+        # relu(h + b) = max(h, -b) + b: the bias passes by the pixels and joins the next layer's.
+        bias = self.code(z)[:, None]
+        place, floors, weights = self.place(self.grid), [-bias], list[Tensor]()
+        layers = cast("Iterable[nn.Linear]", self.layers)
+        for layer, modulation in zip(layers, self.modulations, strict=True):
+            scale, shift = modulation(z)[:, None].chunk(2, dim=-1)
+            weights.append(layer.weight.T * (1 + scale))
+            bias = torch.baddbmm(torch.addcmul(shift, layer.bias, 1 + scale), bias, weights[-1])
+            floors.append(-bias)
+
+        def draw(part: slice) -> Tensor:
+            h = _maximum(place, floors[0][part])
+            for weight, floor in zip(weights, floors[1:], strict=True):
+                h = _maximum(torch.bmm(h, weight[part]), floor[part])
+            return h
+
+        return tuple(map(draw, _parts(len(z), place))), bias
+
+
+class _ResidualBlock(nn.Module):
     """Group norm scaled and shifted by the condition (AdaGN), two convolutions, a skip."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
@@ -157,7 +209,7 @@ class ResidualBlock(nn.Module):
         return self.skip(h) + self.conv2(functional.silu(residual))
 
 
-class UNet(nn.Module):
+class _UNet(nn.Module):
     """One residual block per level on the way down and on the way up."""
 
     def __init__(self, width: int, multipliers: tuple[int, ...], embedding: int) -> None:
@@ -165,10 +217,10 @@ class UNet(nn.Module):
         widths = [width * multiplier for multiplier in multipliers]
         above = [width, *widths[:-1]]
         self.down = nn.ModuleList(
-            ResidualBlock(i, o, embedding) for i, o in zip(above, widths, strict=True)
+            _ResidualBlock(i, o, embedding) for i, o in zip(above, widths, strict=True)
         )
         self.up = nn.ModuleList(
-            ResidualBlock(2 * o, i, embedding)
+            _ResidualBlock(2 * o, i, embedding)
             for i, o in zip(reversed(above), reversed(widths), strict=True)
         )
 
@@ -186,7 +238,7 @@ class UNet(nn.Module):
         return h
 
 
-class PixelHead(nn.Module):
+class _PixelHead(nn.Module):
     """Turn canvas, cells and the noisy pixel itself into ``a · x_t + b``."""
 
     def __init__(self, config: NetworkConfig, embedding: int) -> None:
@@ -238,15 +290,64 @@ class PixelHead(nn.Module):
             return functional.linear(h, self.output.weight[outputs])
 
         canvas = condition.canvas
-        chosen = parts(len(cells), canvas[0])
+        chosen = _parts(len(cells), canvas[0])
         canvas = canvas * (len(chosen) // len(canvas))
         drawings = [draw(*pair) for pair in zip(chosen, canvas, strict=True)]
-        images = by_place(torch.cat(drawings), self.patch)
+        images = _by_place(torch.cat(drawings), self.patch)
         return images + self.output.bias[outputs, None, None]
 
 
-def _time_features(t: Tensor) -> Tensor:
-    """Sines and cosines of t at 32 frequencies from 1 to 1000."""
-    frequencies = torch.exp(torch.linspace(0, math.log(1000), 32, device=t.device))
-    angles = t[:, None] * frequencies
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+def _parts(images: int, pixels: Float[Tensor, "... pixels channels"]) -> list[slice]:
+    """Split a batch such that, on a CPU, what is computed for each pixel stays in the cache."""
+    cached = torch.get_num_threads() * _CACHED // (pixels.shape[-2] * pixels.shape[-1])
+    size = max(1, cached if pixels.device.type == "cpu" else images)
+    return [slice(start, start + size) for start in range(0, max(1, images), size)]
+
+
+def _patches(convolution: nn.Conv2d) -> Tensor:
+    """Give the weights of a convolution of patches as those of one product."""
+    return convolution.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _by_cell(images: Float[Tensor, "b c h w"], patch: int) -> Tensor:
+    """Order pixels cell by cell, so that what a cell gives to its pixels lies in one piece."""
+    cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+    return cells.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def _by_place(pixels: Tensor, patch: int) -> Float[Tensor, "b c s s"]:
+    """Turn pixels back into images: the inverse of `_by_cell` for squares."""
+    side = math.isqrt(pixels.shape[1]) // patch
+    cells = pixels.unflatten(1, (side, side, patch, patch))
+    return cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+
+def _clamp_floor(h: Tensor, floor: Tensor) -> Tensor:
+    return h.clamp_min_(floor) if h.ndim == floor.ndim else torch.maximum(h, floor)
+
+
+class _Maximum(torch.autograd.Function):
+    """max(h, floor); PyTorch's own gradient takes eight passes."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, floor: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        drawn = _clamp_floor(h, floor)
+        if drawn is h:
+            ctx.mark_dirty(h)
+        ctx.save_for_backward(drawn, floor)
+        ctx.shape = h.shape
+        return drawn
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        drawn, floor = ctx.saved_tensors
+        passed = gradient * (drawn > floor)
+        stopped = gradient.sum(1, keepdim=True) - passed.sum(1, keepdim=True)
+        return passed.sum_to_size(ctx.shape), stopped
+
+
+def _maximum(h: Float[Tensor, "b p c"], floor: Float[Tensor, "b 1 c"]) -> Float[Tensor, "b p c"]:
+    """Give max(h, floor), in place where it can be; of equals, the floor gets the gradient."""
+    # To ask for a gradient takes as long as the maximum of an image.
+    given = torch.is_grad_enabled()
+    return cast("Tensor", _Maximum.apply(h, floor)) if given else _clamp_floor(h, floor)

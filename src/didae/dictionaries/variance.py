@@ -121,9 +121,8 @@ def _independent_rotation(white: Array) -> tuple[Array, bool]:
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
-    start = np.eye(white.shape[1])
     settings: dict[str, Any] = {"whiten": False, "tol": _TOLERANCE, "max_iter": _ITERATIONS}
-    ica = FastICA(w_init=start, **settings)
+    ica = FastICA(w_init=np.eye(white.shape[1]), **settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         ica.fit(white)
