@@ -20,6 +20,7 @@ from didae.encoders.factors import FactorEncoder, FactorEncoderConfig, fit_facto
 from didae.explainer import DiDAE
 from didae.explainer.parts import SHIPPED, SURROGATES
 from didae.repair.measure import RepairData
+from didae.storage.components import CONFIG_FILE
 from didae.students import (
     Probe,
     StudentConfig,
@@ -95,42 +96,13 @@ def load_components(folder: Path | None = None) -> DiDAE:
 
 
 def load_judges(folder: Path) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
-    """Load what `fit_judges` made.
-
-    Parameters
-    ----------
-    folder : Path
-        Where it was made.
-
-    Returns
-    -------
-    tuple
-        Student, probe and surrogates.
-
-    Raises
-    ------
-    DidaeError
-        If one is missing or broken.
-    """
+    """Load what `fit_judges` made."""
     surrogates = tuple(load_student(folder / f"surrogate_{kind}") for kind in SURROGATES)
     return load_student(folder / "student"), Probe.load(folder / "probe"), surrogates
 
 
 def train_components(folder: Path, recipe: SquareRecipe) -> DiDAE:
-    """Make every Square component from nothing; what is already there is kept.
-
-    Parameters
-    ----------
-    folder : Path
-        Gets one folder per component, and ``recipe.yaml``.
-    recipe : SquareRecipe
-        How.
-
-    Returns
-    -------
-    Components
-        As `load_components` gives them.
-    """
+    """Make every Square component from nothing; what is already there is kept."""
     square = Square(recipe.size, recipe.seed)
     train = square.splits["train"]
     save_yaml(recipe, folder / "recipe.yaml")
@@ -165,21 +137,7 @@ def train_components(folder: Path, recipe: SquareRecipe) -> DiDAE:
 def fit_judges(
     square: Square, encoder: Encoder, recipe: SquareRecipe, seed: int, folder: Path
 ) -> None:
-    """Train a biased student, distil it to a probe and train its surrogates.
-
-    Parameters
-    ----------
-    square : Square
-        The pool; only its train split is used.
-    encoder : Encoder
-        Φ.
-    recipe : SquareRecipe
-        How.
-    seed : int
-        Seed of the poisoned draw, of all initialisations and batches.
-    folder : Path
-        Gets ``student``, ``probe`` and one folder per surrogate; what is there is kept.
-    """
+    """Train a biased student, its probe and surrogates into a folder; what is there is kept."""
     parts = ("student", "probe", *(f"surrogate_{kind}" for kind in SURROGATES))
     if all(_exists(folder / part) for part in parts):
         return
@@ -209,21 +167,9 @@ def fit_judges(
 def poisoned_split(
     square: Square, recipe: SquareRecipe, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw the student's poisoned training and validation images from the train split.
+    """Draw the student's poisoned training and validation images, 80 % and 20 % of every group.
 
-    Parameters
-    ----------
-    square : Square
-        The pool.
-    recipe : SquareRecipe
-        Size and correlation.
-    seed : int
-        Which draw: the train split is permuted, then quotas are filled in order.
-
-    Returns
-    -------
-    tuple of ndarray of int64
-        80 % and 20 % of every group.
+    They are of the train split, which is permuted before the quotas are filled in order.
     """
     order = np.random.RandomState(seed).permutation(square.splits["train"])
     label, confounder = square.classes[order, 0], square.classes[order, 1]
@@ -245,25 +191,10 @@ def square_repair_data(square: Square, recipe: SquareRecipe, draw: int = 0) -> R
 
 
 def broad_images(square: Square, recipe: SquareRecipe, seed: int) -> NDArray[np.int64]:
-    """Draw unlabelled images of the train split for distillation.
-
-    Parameters
-    ----------
-    square : Square
-        The pool.
-    recipe : SquareRecipe
-        How many.
-    seed : int
-        Which draw.
-
-    Returns
-    -------
-    ndarray of int64
-        Indices in the pool.
-    """
+    """Draw unlabelled images of the train split for distillation."""
     order = np.random.RandomState([seed, 1]).permutation(square.splits["train"])
     return order[: recipe.broad]
 
 
 def _exists(folder: Path) -> bool:
-    return (folder / "config.json").exists()
+    return (folder / CONFIG_FILE).exists()

@@ -15,13 +15,14 @@ from didae.config import Config
 from didae.data.known import DATASETS
 from didae.data.opening import open_folder
 from didae.data.sampling import FEWEST, Splits, complete
-from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
+from didae.data.square import Square
 from didae.data.table import ImageSource, ImageTable, Reading, changed
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError
+from didae.explainer.fit import attributes_of
 from didae.students import Probe, StudentLike, load_student
 from didae.students.names import open_student
 
@@ -144,24 +145,12 @@ def factors(
     source: ImageSource, chosen: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Standardise the known attributes of images."""
-    columns = {name: values[chosen] for name, values in source.attributes.items()}
-    if not columns:
+    found = attributes_of(source, chosen)
+    if found is None:
         raise DidaeError(
             "the data has no attributes to learn from: add numeric columns to metadata.csv."
         )
-    same = [name for name, values in columns.items() if values.std() == 0]
-    if len(same) == len(columns):
-        raise DidaeError(
-            f"the attributes ({', '.join(same)}) are the same on all images: go without, with "
-            "--attributes none"
-        )
-    if same:
-        logger.warning("attributes that are the same on all images are left out: %s", same)
-    names = tuple(name for name in columns if name not in same)
-    values = np.stack([columns[name] for name in names], axis=1)
-    if isinstance(source, Square):
-        return (values - FACTOR_MEAN) / FACTOR_STD, names
-    return (values - values.mean(0)) / values.std(0), names
+    return found
 
 
 def place(data: str) -> tuple[str | None, Path | None]:

@@ -311,27 +311,20 @@ def _named(
     made: Counterfactuals, first: int
 ) -> tuple[dict[str, dict[Any, str]], dict[str, Tensor]]:
     """Name images by position, for an id may be no file name: by column and place, and by file."""
-    shown = {row: image for row, image in made.round_trip.items() if first + row < ROUND_TRIPS}
-    names = {
-        "factual_file": {row: f"{first + row:06d}" for row in made.factual},
-        "round_trip_file": {row: f"{first + row:06d}__round_trip" for row in shown},
-        "file": {(row, k): f"{first + row:06d}__{k}" for row, k in made.edited},
+    trips = {row: image for row, image in made.round_trip.items() if first + row < ROUND_TRIPS}
+    columns: dict[str, tuple[dict[Any, Tensor], str]] = {
+        "factual_file": ({**made.factual}, "{0:06d}"),
+        "round_trip_file": ({**trips}, "{0:06d}__round_trip"),
+        "file": ({**made.edited}, "{0:06d}__{1}"),
     }
-    paths = {
-        column: {place: f"{IMAGE_FOLDER}/{name}.png" for place, name in named.items()}
-        for column, named in names.items()
-    }
-    columns: dict[str, dict[Any, Tensor]] = {
-        "factual_file": {**made.factual},
-        "round_trip_file": {**shown},
-        "file": {**made.edited},
-    }
-    files = {
-        paths[column][place]: image
-        for column, images in columns.items()
-        for place, image in images.items()
-    }
-    return paths, files
+    names: dict[str, dict[Any, str]] = {column: {} for column in columns}
+    files: dict[str, Tensor] = {}
+    for column, (images, form) in columns.items():
+        for place, image in images.items():
+            row, *k = place if isinstance(place, tuple) else (place,)
+            name = names[column][place] = f"{IMAGE_FOLDER}/{form.format(first + row, *k)}.png"
+            files[name] = image
+    return names, files
 
 
 def _indices(source: ImageSource, indices: Sequence[int] | NDArray[Any]) -> list[int]:
