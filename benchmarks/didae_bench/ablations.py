@@ -37,29 +37,20 @@ from didae.storage import (
 from didae.students import Probe, agreement, fit_probe, logits, margin
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.adversarial import Attacks
-from didae_bench.cases import SPURIOUS
 from didae_bench.figures import Figures, Ledger, Measurement, register
 from didae_bench.plots import Point, frontier
-from didae_bench.reflection import Audit, StudentCase, Variant, reflect
 from didae_bench.square import decode, invert
+from didae_bench.students import SPURIOUS, Audit, StudentCase, Variant, reflect
 
 
 class AutoencoderConfig(Config):
-    """Shape of an `Autoencoder`.
+    """Shape of an `Autoencoder`."""
 
-    Attributes
-    ----------
-    dim : int
-        Width of the latent, that of the Square encoder's z_sem.
-    width : int
-        Channels of the first level; with 16 the drawing half has 0.30 million parameters, the
-        decoder 0.29.
-    variational : bool
-        Whether the latent is drawn from a Gaussian and held near the standard normal.
-    """
-
-    dim: int = 64
+    dim: int = 64  # Width of the latent, that of the Square encoder's z_sem
+    # Channels of the first level; with 16 the drawing half has 0.30 million parameters, the decoder
+    # 0.29
     width: int = 16
+    # Whether the latent is drawn from a Gaussian and held near the standard normal
     variational: bool = False
 
 

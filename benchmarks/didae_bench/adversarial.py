@@ -21,11 +21,10 @@ from didae.randomness import standard_normal
 from didae.runtime import progress
 from didae.storage import fingerprint
 from didae.students import margin
-from didae_bench.cases import SPURIOUS
 from didae_bench.explainers.pgd import PGD, PGDConfig
 from didae_bench.figures import Figures, Ledger, Measurement, register
-from didae_bench.reflection import Audit, StudentCase
 from didae_bench.square import decode
+from didae_bench.students import SPURIOUS, Audit, StudentCase
 
 CHUNK = 32
 

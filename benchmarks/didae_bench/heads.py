@@ -35,7 +35,7 @@ from didae.repair.head import (
 from didae.students import LinearHead
 from didae.teachers import Oracle, Pairs, Teacher
 from didae.teachers.verdicts import Verdict
-from didae_bench.cases import SPURIOUS
+from didae_bench.students import SPURIOUS
 
 CAUSAL = FACTORS.index("foreground")
 HARM, USE = 0.01, 0.05

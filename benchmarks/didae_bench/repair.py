@@ -34,7 +34,6 @@ from didae_bench.baselines.clarc import (
 )
 from didae_bench.baselines.dfr import LastLayerConfig, reweight_last_layer
 from didae_bench.baselines.group_dro import GroupDROConfig, group_dro
-from didae_bench.cases import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, labelled
 from didae_bench.figures import Figures, Ledger, Measurement, register
 from didae_bench.heads import (
     Embedded,
@@ -44,6 +43,7 @@ from didae_bench.heads import (
     noise_figures,
     random_dictionary,
 )
+from didae_bench.students import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, labelled
 
 BIASED = TrainingConfig(steps=200, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
 REPAIR = TrainingConfig(steps=600, batch_size=64, learning_rate=1e-3, ema_decay=0.98)

@@ -24,7 +24,6 @@ from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.storage import fingerprint, load_tensors, save_tensors, write_text
 from didae.students import Probe, StudentNetwork
 from didae.training import TrainingConfig
-from didae_bench.cases import TEST_IMAGES, TEST_SEED, labelled
 from didae_bench.explainers.base import METHODS, Parts, list_methods
 from didae_bench.explainers.sce import SmoothingConfig, fit_smooth_student
 from didae_bench.figures import Figures, Ledger, Measurement, register
@@ -37,6 +36,7 @@ from didae_bench.rivals_table import (
     markdown,
     true_counterfactuals,
 )
+from didae_bench.students import TEST_IMAGES, TEST_SEED, labelled
 
 GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0.98)
 """Training of SCE's stand-in; its authors train theirs for 10 000 steps."""

@@ -18,12 +18,12 @@ from didae.metrics.flips import feedback_accuracy, flags, flip_rates, mean, unbi
 from didae.metrics.images import psnr
 from didae.repair.base import Labelled
 from didae.students import StudentLike, logits
-from didae_bench.cases import SPURIOUS
 from didae_bench.explainers.base import METHODS, Explanation, list_methods
 from didae_bench.figures import Figure, Figures, Measurement
 from didae_bench.metrics import controls
 from didae_bench.metrics.controls import Control, verify
 from didae_bench.metrics.truth import class_kept, latent_diversity, latent_sparsity
+from didae_bench.students import SPURIOUS
 
 BRIGHTEST = 99.0  # dB, of equal images
 

@@ -10,7 +10,7 @@ import torch
 
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD, Square
-from didae.decoders.base import SamplerConfig, StochasticCode
+from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
 from didae.demo import SHIPPED, load_components, load_judges
 from didae.dictionaries import Procrustes
 from didae.errors import DidaeError
@@ -18,7 +18,7 @@ from didae.training import TrainingConfig
 from didae_bench import ablations
 from didae_bench.ablations import Autoencoder, AutoencoderConfig, bench_ablations, fit_autoencoder
 from didae_bench.plots import Point, frontier, unsurpassed
-from didae_bench.reflection import Audit, StudentCase, Variant, reflect
+from didae_bench.students import Audit, StudentCase, Variant, reflect
 from svg_text import written
 
 N = 12
@@ -106,6 +106,24 @@ def test_the_residual_gives_the_image_back_and_training_helps(tmp_path):
     again = fit_autoencoder(images, config, training, tmp_path / "autoencoder")
     assert torch.equal(again.encode(images), z)
     assert to_uint8(to_float(images)).equal(images)
+
+
+@pytest.mark.parametrize(("name", "evaluations"), [("euler5", 5), ("heun5", 9)])
+def test_even_steps_are_even_and_give_the_image_back(name, evaluations):
+    audit, sampler = case().audit, ablations.SAMPLERS[name]
+    asked = {}
+    for kind in (Decoder, ablations._Even):
+        decoder, times = kind.load(SHIPPED / "decoder"), []
+        decoder.network.register_forward_pre_hook(lambda _, given, t=times: t.append(given[1][0]))
+        images = to_float(audit.images[:2])
+        code = decoder.invert(images, audit.z[:2], sampler)
+        times.clear()
+        drawn = decoder.decode(audit.z[:2], code, sampler=sampler)
+        torch.testing.assert_close(drawn, images, atol=1e-5, rtol=0)
+        asked[kind] = [round(float(time), 3) for time in times]
+    assert len(asked[Decoder]) == len(asked[ablations._Even]) == evaluations
+    assert set(asked[ablations._Even]) - {0.0} == {0.2, 0.4, 0.6, 0.8, 1.0}
+    assert set(asked[Decoder]) - {0.0} == {0.04, 0.16, 0.36, 0.64, 1.0}
 
 
 def test_the_frontier_is_what_none_surpasses():

@@ -14,7 +14,7 @@ from didae.decoders.base import StochasticCode
 from didae.demo import SHIPPED, load_components, load_judges
 from didae_bench import adversarial
 from didae_bench.adversarial import Attacks, attack, bench_adversarial, drawing
-from didae_bench.reflection import Audit, StudentCase
+from didae_bench.students import Audit, StudentCase
 
 N = 6
 

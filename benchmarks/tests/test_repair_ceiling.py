@@ -10,7 +10,7 @@ from didae.data.images import to_uint8
 from didae.demo import SquareRecipe, load_components
 from didae.teachers import square_classes
 from didae_bench import repair as bench
-from didae_bench.cases import SPURIOUS, Case
+from didae_bench.students import SPURIOUS, Case
 
 
 class By(nn.Module):

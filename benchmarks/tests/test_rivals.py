@@ -14,13 +14,13 @@ from didae.data.square import Square, read_factors
 from didae.decoders.base import Decoder
 from didae.demo import SHIPPED, load_components
 from didae.encoders.base import embed
-from didae_bench.cases import SPURIOUS
 from didae_bench.explainers.base import METHODS, Explainer, Parts, list_methods
 from didae_bench.explainers.didae import ORDER, crossing, straying
 from didae_bench.explainers.diffusion import require_denoiser
 from didae_bench.figures import Figures
 from didae_bench.plots import speed_and_validity
 from didae_bench.rivals_table import Judged, Task, add_figures, markdown, true_counterfactuals
+from didae_bench.students import SPURIOUS
 from svg_text import written
 
 SQUARE = Square(64)

@@ -26,35 +26,22 @@ CLASS = 0
 
 
 class ProjectionConfig(Config):
-    """How P-ClArC removes a direction.
+    """How P-ClArC removes a direction."""
 
-    Attributes
-    ----------
-    strengths : tuple of float
-        c to try at every stage; c² is the share of the direction that is removed.
-    search, training : TrainingConfig
-        Fine-tuning of the stages above: to choose stage and strength, and then with the chosen
-        ones, as long as CFKD.
-    """
-
+    # c to try at every stage; c² is the share of the direction that is removed
     strengths: tuple[float, ...] = (0.5, 0.8, 1.0, 1.2, 1.5)
+    # search, training: Fine-tuning of the stages above: to choose stage and strength, and then with
+    # the chosen ones, as long as CFKD
     search: TrainingConfig = TrainingConfig(steps=100, learning_rate=1e-3, ema_decay=0.95)
     training: TrainingConfig = TrainingConfig(steps=800, learning_rate=1e-3, ema_decay=0.98)
 
 
 class PenaltyConfig(Config):
-    """How RR-ClArC discourages a direction.
+    """How RR-ClArC discourages a direction."""
 
-    Attributes
-    ----------
-    weights : tuple of float
-        Of the penalty, λ, to try at every stage.
-    search, training : TrainingConfig
-        Fine-tuning of the stages above: to choose stage and penalty, and then with the chosen
-        ones, as long as CFKD.
-    """
-
-    weights: tuple[float, ...] = (10.0, 100.0, 1000.0)
+    weights: tuple[float, ...] = (10.0, 100.0, 1000.0)  # Of the penalty, λ, to try at every stage
+    # search, training: Fine-tuning of the stages above: to choose stage and penalty, and then with
+    # the chosen ones, as long as CFKD
     search: TrainingConfig = TrainingConfig(steps=300, learning_rate=1e-3, ema_decay=0.98)
     training: TrainingConfig = TrainingConfig(steps=800, learning_rate=1e-3, ema_decay=0.98)
 

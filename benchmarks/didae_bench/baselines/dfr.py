@@ -33,21 +33,13 @@ def best(students: Iterable[nn.Module], validation: Labelled) -> nn.Module:
 
 
 class LastLayerConfig(Config):
-    """How the last layer is refitted.
+    """How the last layer is refitted."""
 
-    Attributes
-    ----------
-    penalties : tuple of float
-        Weights of the squared norm to try; validation AGA chooses.
-    subsets : int
-        Balanced subsets whose fits are averaged, as in the paper's ten.
-    steps : int
-        Iterations of L-BFGS at most.
-    """
-
+    # Weights of the squared norm to try; validation AGA chooses
     penalties: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    # Balanced subsets whose fits are averaged, as in the paper's ten
     subsets: int = Field(default=10, ge=1)
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=1)  # Iterations of L-BFGS at most
 
 
 def reweight_last_layer(

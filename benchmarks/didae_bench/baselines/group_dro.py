@@ -18,23 +18,12 @@ from didae_bench.baselines.dfr import best, every_group_occurs
 
 
 class GroupDROConfig(Config):
-    """How group DRO fine-tunes.
+    """How group DRO fine-tunes."""
 
-    Attributes
-    ----------
-    step_size : float
-        Of the groups' weights, η_q of Algorithm 1.
-    adjustment : float
-        C of the generalisation adjustment C/√n_g.
-    learning_rates : tuple of float
-        To try; validation AGA chooses.
-    training : TrainingConfig
-        Length and weight decay; a batch holds the same number of images of every group.
-    """
-
-    step_size: float = Field(default=0.01, gt=0)
-    adjustment: float = Field(default=1.0, ge=0)
-    learning_rates: tuple[float, ...] = (1e-4, 1e-3)
+    step_size: float = Field(default=0.01, gt=0)  # Of the groups' weights, η_q of Algorithm 1
+    adjustment: float = Field(default=1.0, ge=0)  # C of the generalisation adjustment C/√n_g
+    learning_rates: tuple[float, ...] = (1e-4, 1e-3)  # To try; validation AGA chooses
+    # Length and weight decay; a batch holds the same number of images of every group
     training: TrainingConfig = TrainingConfig(
         steps=600, batch_size=64, weight_decay=0.1, ema_decay=0.98
     )

@@ -25,29 +25,20 @@ class ACEConfig(ChainConfig):
     The defaults are those of the authors' CelebA script. The DiDAE paper's authors run 100
     iterations with depth 15, dilation 17 and threshold .7. The loss is that of each image, where
     the original averages the first term over the batch and not the second.
-
-    Attributes
-    ----------
-    respacing, depth : int
-        The chain, and τ, the steps of it that the attack looks through (section 3.1).
-    iterations : int
-        Steps of the attack; all are made (section 3.1).
-    step : float
-        Length of a step of projected gradient descent in the largest norm, in [0, 1] pixels.
-    distance : float
-        λ_d, weight of the L1 distance (equation 3), in [0, 1] pixels.
-    dilation : int
-        Side of the neighbourhood that a change spreads to in the mask, odd (section 3.2).
-    threshold : float
-        Relative change below which the factual is put back (section 3.2).
     """
 
+    # respacing, depth: The chain, and τ, the steps of it that the attack looks through (section
+    # 3.1)
     respacing: int = Field(default=50, ge=2, le=1000)
     depth: int = Field(default=5, ge=1)
-    iterations: int = Field(default=50, ge=0)
+    iterations: int = Field(default=50, ge=0)  # Steps of the attack; all are made (section 3.1)
+    # Length of a step of projected gradient descent in the largest norm, in [0, 1] pixels
     step: float = Field(default=1 / 255, gt=0)
+    # λ_d, weight of the L1 distance (equation 3), in [0, 1] pixels
     distance: float = Field(default=1e-3, ge=0)
+    # Side of the neighbourhood that a change spreads to in the mask, odd (section 3.2)
     dilation: Side = 15
+    # Relative change below which the factual is put back (section 3.2)
     threshold: float = Field(default=0.15, ge=0, le=1)
 
 

@@ -140,17 +140,11 @@ def fit_square_denoiser(
 
 
 class ChainConfig(Config):
-    """Which part of the diffusion an explainer walks.
+    """Which part of the diffusion an explainer walks."""
 
-    Attributes
-    ----------
-    respacing : int
-        Steps that the 1000 of the diffusion are reduced to.
-    depth : int
-        τ: images are noised to this step of the chain, counted from 1, and denoised from there.
-    """
-
+    # Steps that the 1000 of the diffusion are reduced to
     respacing: int = Field(default=50, ge=2, le=1000)
+    # τ: images are noised to this step of the chain, counted from 1, and denoised from there
     depth: int = Field(default=5, ge=1)
 
     @model_validator(mode="after")

@@ -25,25 +25,17 @@ Features = Callable[[Tensor], Tensor]
 
 
 class GuidanceConfig(ChainConfig):
-    """How the student guides the denoiser.
+    """How the student guides the denoiser."""
 
-    Attributes
-    ----------
-    respacing, depth : int
-        The chain, and τ, the step of it that images are noised to.
-    scales : tuple of float
-        Weights of the class loss, tried in this order until the image flips; the last attempt is
-        kept if none does.
-    distance : float
-        Weight of the L1 distance between state and factual, both in [-1, 1].
-    perceptual : float
-        Weight of the perceptual distance; without a perceptual network there is none.
-    """
-
+    # respacing, depth: The chain, and τ, the step of it that images are noised to
     respacing: int = Field(default=200, ge=2, le=1000)
     depth: int = Field(default=60, ge=1)
+    # Weights of the class loss, tried in this order until the image flips; the last attempt is kept
+    # if none does
     scales: tuple[float, ...] = Field(default=(8.0, 10.0, 15.0), min_length=1)
+    # Weight of the L1 distance between state and factual, both in [-1, 1]
     distance: float = Field(default=0.05, ge=0)
+    # Weight of the perceptual distance; without a perceptual network there is none
     perceptual: float = Field(default=30.0, ge=0)
 
 

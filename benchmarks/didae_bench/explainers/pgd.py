@@ -16,24 +16,14 @@ class PGDConfig(Config):
     """Projected gradient descent (Madry et al., ICLR 2018, section 2.1), targeted.
 
     The defaults are those of the paper's CIFAR-10 evaluation.
-
-    Attributes
-    ----------
-    radius : float
-        ε, largest change of a pixel, in [0, 1] pixels.
-    step : float
-        Length of a step in the same norm.
-    iterations : int
-        Most steps.
-    stop : bool
-        Start at the factual and end each image's attack where the student, asked for the 8-bit
-        image, first flips: the least that fools it, for one more evaluation of it a step. Otherwise
-        all steps are made from a random start, as in the paper.
     """
 
-    radius: float = Field(default=8 / 255, ge=0)
-    step: float = Field(default=2 / 255, ge=0)
-    iterations: int = Field(default=20, ge=0)
+    radius: float = Field(default=8 / 255, ge=0)  # ε, largest change of a pixel, in [0, 1] pixels
+    step: float = Field(default=2 / 255, ge=0)  # Length of a step in the same norm
+    iterations: int = Field(default=20, ge=0)  # Most steps
+    # Start at the factual and end each image's attack where the student, asked for the 8-bit image,
+    # first flips: the least that fools it, for one more evaluation of it a step. Otherwise all
+    # steps are made from a random start, as in the paper
     stop: bool = False
 
 

@@ -16,17 +16,11 @@ from didae_bench.explainers.base import Explainer, Work, ask, register
 
 
 class ProbeGradientConfig(Config):
-    """The global counterfactual of DiDAE (Bender & Morik 2026, arXiv 2601.21851, algorithm 2).
+    """The global counterfactual of DiDAE (Bender & Morik 2026, arXiv 2601.21851, algorithm 2)."""
 
-    Attributes
-    ----------
-    strength : float
-        1 reaches the probe's boundary, 2 goes as far beyond it as the factual is before it.
-    fidelity : float
-        Share of the round trip's residual that is put back.
-    """
-
+    # 1 reaches the probe's boundary, 2 goes as far beyond it as the factual is before it
     strength: float = Field(default=2.0, ge=0)
+    # Share of the round trip's residual that is put back
     fidelity: float = Field(default=1.0, ge=0, le=1)
 
 

@@ -27,27 +27,16 @@ from didae_bench.explainers.diffusion import (
 
 
 class SmoothingConfig(Config):
-    """How the stand-in is distilled (Bender et al. 2025, arXiv 2506.14698).
+    """How the stand-in is distilled (Bender et al. 2025, arXiv 2506.14698)."""
 
-    Attributes
-    ----------
-    network : StudentConfig
-        Shape of the stand-in; every activation is replaced by `LeakySoftplus`.
-    mixup : int
-        n of the Beta(n, n) from which shares of mixed images are drawn; 0 does not mix.
-    label_noise : float
-        Share of labels that are drawn at random.
-    radius : float
-        Largest L2 norm of the adversarial change, in [0, 1] pixels; 0 trains on clean images.
-    attack_steps : int
-        Steps of the attack.
-    """
-
+    # Shape of the stand-in; every activation is replaced by `LeakySoftplus`
     network: StudentConfig = StudentConfig()
+    # n of the Beta(n, n) from which shares of mixed images are drawn; 0 does not mix
     mixup: int = Field(default=10, ge=0)
-    label_noise: float = Field(default=0.05, ge=0, le=1)
+    label_noise: float = Field(default=0.05, ge=0, le=1)  # Share of labels that are drawn at random
+    # Largest L2 norm of the adversarial change, in [0, 1] pixels; 0 trains on clean images
     radius: float = Field(default=1.0, ge=0)
-    attack_steps: int = Field(default=5, ge=1)
+    attack_steps: int = Field(default=5, ge=1)  # Steps of the attack
 
 
 class LeakySoftplus(nn.Module):
@@ -165,43 +154,26 @@ class SCEConfig(ChainConfig):
 
     The defaults are the authors' for images of 64 pixels. For 128 pixels they take 50 steps,
     sparsity .0005, learning rate 300, momentum .9, no limit of the step, threshold .15, blur 13.
-
-    Attributes
-    ----------
-    respacing, depth : int
-        The chain, and τ, the steps of it that gradients are filtered through.
-    steps : int
-        Most gradient steps.
-    learning_rate, momentum : float
-        Of gradient descent with momentum, in [0, 1] pixels.
-    largest_step : float
-        What one gradient, before momentum, may move a pixel at most.
-    sparsity : float
-        Weight of the mean absolute change; halved with every attempt.
-    temperature : float
-        Divides all logits.
-    threshold : float
-        Relative change below which the factual is put back; halved with every attempt.
-    blur : int
-        Side of the Gaussian kernel in the mask of the change, odd.
-    sigma : float
-        Its standard deviation in pixels.
-    goal : float or None
-        Confidence at which an image is done; None for one minus the factual's own confidence in
-        the target, as sure of the target as the student was of the source.
     """
 
+    # respacing, depth: The chain, and τ, the steps of it that gradients are filtered through
     respacing: int = Field(default=66, ge=2, le=1000)
     depth: int = Field(default=19, ge=1)
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=1)  # Most gradient steps
+    # learning_rate, momentum: Of gradient descent with momentum, in [0, 1] pixels
     learning_rate: float = Field(default=500.0, ge=0)
     momentum: float = Field(default=0.999, ge=0, lt=1)
+    # What one gradient, before momentum, may move a pixel at most
     largest_step: float = Field(default=0.1, gt=0)
+    # Weight of the mean absolute change; halved with every attempt
     sparsity: float = Field(default=0.01, ge=0)
-    temperature: float = Field(default=3.0, gt=0)
+    temperature: float = Field(default=3.0, gt=0)  # Divides all logits
+    # Relative change below which the factual is put back; halved with every attempt
     threshold: float = Field(default=0.3, ge=0, le=1)
-    blur: Side = 3
-    sigma: float = Field(default=2.0, gt=0)
+    blur: Side = 3  # Side of the Gaussian kernel in the mask of the change, odd
+    sigma: float = Field(default=2.0, gt=0)  # Its standard deviation in pixels
+    # Confidence at which an image is done; None for one minus the factual's own confidence in the
+    # target, as sure of the target as the student was of the source
     goal: float | None = Field(default=None, ge=0, le=1)
 
 

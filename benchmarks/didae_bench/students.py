@@ -1,11 +1,11 @@
-"""Students of Square with their judges, and one edit of them for every ablation."""
+"""Biased students of Square, what they may learn from, who judges them, and one edit of them."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -13,23 +13,108 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from didae import editing
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, Square, read_factors
 from didae.decoders.base import StochasticCode
-from didae.demo import SquareRecipe, fit_judges, load_judges
+from didae.demo import SquareRecipe, fit_judges, load_judges, poisoned_split
 from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig
 from didae.metrics.flips import flip_rates
 from didae.metrics.images import outputs, psnr
-from didae.students import Probe, StudentNetwork, logits, margin
-from didae_bench.cases import SPURIOUS
+from didae.repair.base import Labelled, require_disjoint
+from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
+from didae.students import (
+    Probe,
+    StudentConfig,
+    StudentNetwork,
+    load_student,
+    logits,
+    margin,
+    train_student,
+)
 from didae_bench.figures import Measurement
 from didae_bench.metrics.truth import mean_change, realised, residue
 from didae_bench.square import STRENGTH, invert
+
+COPIES = 4
+SPURIOUS = FACTORS.index("background")
+TEST_IMAGES = 4000
+TEST_SEED = 1  # of a pool of its own: no other part of the project has seen its images
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A biased student of one seed and correlation, and the images it may learn from."""
+
+    square: Square
+    recipe: SquareRecipe
+    seed: int
+    components: Components
+    folder: Path
+
+    @cached_property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """tuple of Tensor: training and held-out images of the pool."""
+        training, held_out = poisoned_split(self.square, self.recipe, self.seed)
+        return torch.from_numpy(training), torch.from_numpy(held_out)
+
+    @cached_property
+    def train(self) -> Labelled:
+        """Labelled: the student's training images."""
+        return labelled(self.square, self.rows[0])
+
+    @cached_property
+    def held_out(self) -> Labelled:
+        """Labelled: poisoned like the training images, for validation and the gate."""
+        return labelled(self.square, self.rows[1])
+
+    @cached_property
+    def student(self) -> StudentNetwork:
+        """StudentNetwork: trained on the poisoned images."""
+        if not (self.folder / "config.json").exists():
+            training = self.recipe.student.model_copy(update={"seed": self.seed})
+            data = self.train
+            train_student(data.images, data.labels, StudentConfig(), training).save(self.folder)
+        return load_student(self.folder)
+
+    def counterfactuals(
+        self, directions: Sequence[int] = (SPURIOUS,), dictionary: Dictionary | None = None
+    ) -> Labelled:
+        """Exchange the codes of spurious directions on the training images."""
+        used = replace(self.components, dictionary=dictionary or self.components.dictionary)
+        made, _ = exchange(used, self.train, directions, COPIES, self.seed)
+        require_disjoint(made.images, self.held_out.images)
+        return made
+
+    def true_counterfactuals(self) -> Labelled:
+        """Render what `counterfactuals` should give: the same exchanges, by Square itself."""
+        rows, chosen = self.rows[0].numpy(), partners(self.train.labels, COPIES, self.seed)
+        factors = self.square.factors[rows]
+        images: list[Tensor] = []
+        for copy in chosen.numpy():
+            exchanged = factors.copy()
+            exchanged[:, SPURIOUS] = factors[copy, SPURIOUS]
+            images.append(self.square.render(rows, exchanged))
+        return Labelled(
+            torch.stack(images, 1).flatten(0, 1), self.train.labels.repeat_interleave(COPIES)
+        )
+
+    def repair(self, student: nn.Module, counterfactuals: Labelled) -> nn.Module:
+        """Fine-tune a student."""
+        usual = CfkdConfig()
+        training = usual.training.model_copy(update={"seed": self.seed})
+        config = usual.model_copy(update={"training": training})
+        return cfkd(student, self.train, counterfactuals, config)
+
+
+def labelled(square: Square, rows: Int[Tensor, " n"]) -> Labelled:
+    """Read images of Square with their class and that of the background."""
+    classes = torch.from_numpy(square.classes[rows.numpy()])
+    return Labelled(square.images(rows.numpy()), classes[:, 0], classes[:, SPURIOUS])
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,23 +249,9 @@ class Variant:
 def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.0) -> Measurement:
     """Reflect the background (Algorithm 1) along the direction that correlates best with it.
 
-    Parameters
-    ----------
-    variant : Variant
-        How.
-    cases : sequence of StudentCase
-        Judges of several seeds on the same images, at least one.
-    fidelity : float
-        Share of the residual that is put back, in [0, 1].
-
-    Returns
-    -------
-    dict of str to float
-        Correlation of the direction with the background, counterfactuals per second of processor
-        time (encode, invert, edit, decode; one thread), PSNR of the round trip without residual and
-        to the truth in dB, slope and R² of the realised on the requested change, largest mean
-        change of another factor in its std; and of every seed ``flip/seed``, ``nafr/seed`` and
-        ``na/seed``. What is undefined is left out.
+    Gives counterfactuals per second of processor time (encode, invert, edit, decode; one thread),
+    PSNR in dB, the largest mean change of another factor in its std, and of every seed
+    ``flip/seed``, ``nafr/seed`` and ``na/seed``. What is undefined is left out.
     """
     audit, dictionary = cases[0].audit, variant.dictionary
     z, code, seconds = _seen(variant.look, audit)
