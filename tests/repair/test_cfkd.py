@@ -261,7 +261,13 @@ def test_a_held_out_image_that_is_trained_on_is_found(components, data):
 
 @pytest.mark.parametrize(
     ("spurious", "words"),
-    [((9,), "no direction 9"), ((1, 1), "given twice"), ((-1,), "no direction")],
+    [
+        ((9,), "no direction 9"),
+        ((-1,), "no direction"),
+        (("backgrund",), "did you mean 'background'"),
+        ((1, 1), "given twice"),
+        (("background", 1), "'background' is given twice"),
+    ],
 )
 def test_wrong_directions_are_refused(components, data, spurious, words):
     with pytest.raises(DidaeError, match=words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from didae.config import Config
 from didae.errors import DidaeError
 from didae.explainer import Components
+from didae.explainer.counterfactuals import place_of
 from didae.repair.base import (
     Labelled,
     concatenate,
@@ -90,11 +92,11 @@ def repair_student(
     components: Components,
     train_data: Labelled,
     held_out: Labelled,
-    spurious: Sequence[int],
-    config: RepairConfig,
-    causal: Sequence[int] = (),
+    spurious: Sequence[int | str],
+    config: RepairConfig | None = None,
+    causal: Sequence[int | str] = (),
     folder: Path | None = None,
-    seconded: Sequence[int] = (),
+    seconded: Sequence[int | str] = (),
 ) -> Repair:
     """Train the student on judged counterfactuals, and keep it only if that did no harm.
 
@@ -113,15 +115,16 @@ def repair_student(
         Images the student may learn from; the spurious attribute is not used.
     held_out : Labelled
         Other images, for the gate.
-    spurious : sequence of int
-        Directions a teacher judged spurious: their counterfactuals keep the label.
-    config : RepairConfig
+    spurious : sequence of int or str
+        Directions, by number or name, that a teacher judged spurious: their counterfactuals keep
+        the label.
+    config : RepairConfig, optional
         How.
-    causal : sequence of int
+    causal : sequence of int or str
         Directions judged causal, for ``use_causal``.
     folder : Path, optional
         Where checkpoints live; an interrupted repair is continued.
-    seconded : sequence of int
+    seconded : sequence of int or str
         Directions that a second teacher judged spurious too, which stands in for counter-examples.
 
     Returns
@@ -136,7 +139,8 @@ def repair_student(
         all images are of one class.
     """
     student = trainable(components.student)
-    _require_directions(len(components.dictionary.names), [*spurious, *causal])
+    config, names = config or RepairConfig(), components.dictionary.names
+    spurious, causal, seconded = _places((spurious, causal, seconded), names)
     check_student(student, train_data.images)
     train_data = finite(student, train_data, "training")
     held_out = finite(student, held_out, "held-out")
@@ -144,7 +148,6 @@ def repair_student(
         return _nothing(student, held_out)
     if not isinstance(student, LinearHead):
         require_disjoint(train_data.images, held_out.images)
-    names = components.dictionary.names
     parts, device = (train_data, held_out), components.dictionary.mean.device
     z = [encode_images(components.encoder, part.images).to(device) for part in parts]
     pairs = _twins(components, held_out, spurious, config.seed)
@@ -297,14 +300,13 @@ def _head_lessons(
     return fit, n * m, images
 
 
-def _require_directions(known: int, directions: Sequence[int]) -> None:
-    for direction in directions:
-        if not 0 <= direction < known:
-            raise DidaeError(
-                f"repair: there is no direction {direction}; known are 0..{known - 1}."
-            )
-        if directions.count(direction) > 1:
-            raise DidaeError(f"repair: direction {direction} is given twice; judge it once.")
+def _places(given: Sequence[Sequence[int | str]], names: Sequence[str]) -> list[list[int]]:
+    """Find the judged directions by number or name; refuse one that is spurious and causal."""
+    found = [[place_of(k, range(len(names)), names) for k in directions] for directions in given]
+    twice = [names[k] for k, count in Counter(found[0] + found[1]).items() if count > 1]
+    if twice:
+        raise DidaeError(f"repair: direction {twice[0]!r} is given twice; judge it once.")
+    return found
 
 
 def _name(student: nn.Module, data: Labelled, lessons: Labelled, config: RepairConfig) -> str:
