@@ -31,9 +31,9 @@ from didae.students import Probe, StudentLike, load_student
 from didae.students.base import Read, student_name
 from didae.students.names import open_student
 
-INDEX_FILE, SHIPPED_NAME, COMPONENTS = "explainer.json", "square", "components"
+_INDEX_FILE, _SHIPPED_NAME, COMPONENTS = "explainer.json", "square", "components"
 
-SCHEMA = 1
+_SCHEMA = 1
 """Version of the index; a reader refuses a higher one."""
 
 SIDE = 64
@@ -280,15 +280,15 @@ class DiDAE(Parts):
         DidaeError
             If a part is missing, broken or another one than it was saved with.
         """
-        home = SHIPPED if str(name) == SHIPPED_NAME else Path(name)
+        home = SHIPPED if str(name) == _SHIPPED_NAME else Path(name)
         home = home if home.is_dir() else _downloaded(str(name))
         run = home if (home / RUN_FILE).exists() else None
-        if run is not None and not (home / INDEX_FILE).exists():
+        if run is not None and not (home / _INDEX_FILE).exists():
             home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
         # Folders of earlier versions, and the shipped one, have no index.
-        index = read_json(home / INDEX_FILE) if (home / INDEX_FILE).exists() else {}
-        if index.get("schema", SCHEMA) != SCHEMA:
-            raise DidaeError(f"{home / INDEX_FILE} was written by a newer didae: upgrade didae.")
+        index = read_json(home / _INDEX_FILE) if (home / _INDEX_FILE).exists() else {}
+        if index.get("schema", _SCHEMA) != _SCHEMA:
+            raise DidaeError(f"{home / _INDEX_FILE} was written by a newer didae: upgrade didae.")
         made = cls(
             encoder=_encoder(home, index, encoder),
             dictionary=Dictionary.load(home / "dictionary"),
@@ -334,14 +334,14 @@ def complete(made: Parts, home: Path) -> None:
         if not (home / name).is_dir():
             parts[name].save(home / name)
     index = {
-        "schema": SCHEMA,
+        "schema": _SCHEMA,
         "didae": __version__,
         "encoder": made.encoder.name,
         "reading": made.student.reading if isinstance(made.student, Read) else None,
         "surrogates": [name for name in parts if name.startswith("surrogate_")],
         "fingerprints": made.fingerprints(),
     }
-    write_json(home / INDEX_FILE, index)
+    write_json(home / _INDEX_FILE, index)
 
 
 def _savable(made: Parts) -> dict[str, Any]:
@@ -364,7 +364,7 @@ def _downloaded(name: str) -> Path:
     if name.count("/") != 1 or name[0] in "./~":
         raise DidaeError(
             f"there is no explainer {name!r}: no such folder, and no name of a repository; give "
-            f"{SHIPPED_NAME}, a folder, or user/name."
+            f"{_SHIPPED_NAME}, a folder, or user/name."
         )
     from huggingface_hub import snapshot_download
 

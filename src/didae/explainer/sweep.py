@@ -21,7 +21,7 @@ from didae.explainer.summary import INFEASIBLE, NO_LATENT_FLIP, NOT_FINITE, UNRE
 from didae.runtime import AutoBatch, progress
 from didae.students import Probe, logits, margin
 
-Draw = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+_Draw = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """Takes edits (int64, shape (m,)) and the change to ask for (m, k); gives what it drew, one row for
 each, first how far the codes of the re-encoded images moved, (m, k); all on the CPU."""
 
@@ -39,7 +39,7 @@ class Loop:
     drawings: Int[Tensor, " n"]
 
 
-def closed_loop(asked: Float[Tensor, "n k"], draw: Draw, further: int) -> Loop:
+def closed_loop(asked: Float[Tensor, "n k"], draw: _Draw, further: int) -> Loop:
     """Draw edits, and draw those again that realise less than was asked for.
 
     A decoder realises a part of an edit, because x_T remembers the unedited image. The next drawing
@@ -74,7 +74,7 @@ def _share(asked: Tensor, moved: Tensor) -> Tensor:
 # Mean squared error of a round trip that is exact but for rounding, to keep its PSNR finite.
 _SMALLEST_ERROR = 1e-12
 
-Columns = dict[str, Tensor]
+_Columns = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +109,14 @@ class _Plan:
     requested: Float[Tensor, "m k"]
     chosen: Bool[Tensor, "m k"]
     reasons: NDArray[np.object_]
-    columns: Columns
+    columns: _Columns
 
 
 @dataclass(frozen=True, eq=False)
 class _Made:
     """What became of readable images, by row, or by row and place of the direction."""
 
-    values: Columns
+    values: _Columns
     reasons: NDArray[np.object_]
     trips: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     edited: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
@@ -209,7 +209,7 @@ class Sweep:
         edited = dict(zip(places, drawn.images[finite], strict=True))
         return _Made(values, reasons, round_trips, edited)
 
-    def _blank(self, images: int) -> tuple[Columns, NDArray[np.object_]]:
+    def _blank(self, images: int) -> tuple[_Columns, NDArray[np.object_]]:
         shape = images, len(self.directions)
         return blank_values(*shape, len(self.atoms)), np.full(shape, "", np.object_)
 
@@ -337,7 +337,7 @@ class Sweep:
 
     def _check(
         self, look: _Look, image: Tensor, own: Tensor, requested: Tensor, drawn: Drawn
-    ) -> tuple[Tensor, Columns]:
+    ) -> tuple[Tensor, _Columns]:
         """Say what the 8-bit images show: which are finite, (m,), and columns of these."""
         judged, others = self.batches.map(self._ask, drawn.images)
         finite = drawn.finite & drawn.z.isfinite().all(1) & judged.isfinite().all(1)
@@ -371,7 +371,7 @@ class Sweep:
         }
 
 
-def _fill(values: Columns, where: tuple[Tensor, ...], columns: Columns) -> None:
+def _fill(values: _Columns, where: tuple[Tensor, ...], columns: _Columns) -> None:
     """Place columns; what belongs to an image alone is given to all its directions."""
     for name, column in columns.items():
         shared = column[:, None] if len(where) == 1 and column.ndim == 1 else column
