@@ -24,6 +24,8 @@ from didae.demo import (
 )
 from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
+from didae.explainer import ExplainConfig
+from didae.explainer.sweep import Sweep
 from didae.metrics.images import outputs
 from didae.randomness import seeded
 from didae.runtime import AutoBatch, progress
@@ -39,8 +41,7 @@ from didae.training import Forward, TrainingConfig, train
 from didae_bench.adversarial import Attacks
 from didae_bench.figures import Figures, Ledger, Measurement, register
 from didae_bench.plots import Point, frontier
-from didae_bench.square import decode, invert
-from didae_bench.students import SPURIOUS, Audit, StudentCase, Variant, reflect
+from didae_bench.students import SPURIOUS, Audit, StudentCase, Variant, decode, reflect
 
 
 class AutoencoderConfig(Config):
@@ -285,11 +286,11 @@ class _Bench:
     def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Variant:
         """Give the method itself, with another sampler."""
         decoder = kind.load(SHIPPED / "decoder").with_sampler(sampler)
-        encoder = self.components.encoder
+        sweep = Sweep(replace(self.components, decoder=decoder), ExplainConfig())
 
         def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
-            z = outputs(encoder, images).float()
-            return z, invert(decoder, images, z)
+            z = outputs(self.components.encoder, images).float()
+            return z, sweep.invert(images, z)
 
         def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
             return decode(decoder, z, code, fidelity)

@@ -17,14 +17,12 @@ from didae.decoders.base import Decoder, StochasticCode
 from didae.decoders.sampling import euler, flow_times
 from didae.demo import SquareRecipe, load_components
 from didae.metrics.images import outputs
-from didae.randomness import standard_normal
 from didae.runtime import progress
 from didae.storage import fingerprint
 from didae.students import margin
 from didae_bench.explainers.pgd import PGD, PGDConfig
 from didae_bench.figures import Figures, Ledger, Measurement, register
-from didae_bench.square import decode
-from didae_bench.students import SPURIOUS, Audit, StudentCase
+from didae_bench.students import SPURIOUS, Audit, StudentCase, decode
 
 CHUNK = 32
 
@@ -163,8 +161,10 @@ class Attacks:
     def deliver(self, kind: str) -> tuple[Tensor, Tensor]:
         """Make counterfactuals of one kind."""
         audit, decoder = self.case.audit, self.case.audit.components.decoder
-        if kind.startswith("z_") or kind in ("alg2", "random"):
-            z = audit.z + self._edits(kind)
+        if kind == "alg2":
+            return self.case.made, audit.z + self.case.edit
+        if kind.startswith("z_") or kind == "random":
+            z = audit.z + (self.case.stray if kind == "random" else self._attacked(kind))
             return decode(decoder, z, audit.code), z
         if kind == "noise":
             code = StochasticCode(audit.code.noise + self._noise(), audit.code.residual)
@@ -172,16 +172,10 @@ class Attacks:
         images = self.case.truth if kind == "truth" else self._pixels(kind)
         return images, outputs(audit.components.encoder, images).float()
 
-    def _edits(self, kind: str) -> Tensor:
-        """Edit z by Algorithm 2, along a random direction of its length, or by an attack."""
+    def _attacked(self, kind: str) -> Tensor:
+        """Attack z within the length of Algorithm 2's edit, or a share of it."""
         audit, decoder = self.case.audit, self.case.audit.components.decoder
         length = self.case.edit.norm(dim=1)
-        if kind == "alg2":
-            return self.case.edit
-        if kind == "random":
-            ids = [audit.square.ids[index] for index in audit.indices]
-            direction = standard_normal(self.case.edit.shape[1:], self.case.seed, ids)
-            return direction / direction.norm(dim=1, keepdim=True) * length[:, None]
 
         def draw(step: Tensor, rows: Tensor) -> Tensor:
             return drawing(decoder, audit.z[rows] + step, audit.code[rows])
@@ -207,11 +201,8 @@ class Attacks:
         """Attack the pixels: of the student alone, of the encoder too, of the surrogates too."""
         audit = self.case.audit
         if kind == "pixels":
-            ids = [audit.square.ids[index] for index in audit.indices]
-            attacked = PGD(PIXELS)(
-                audit.images, self.case.student, self.case.targets, self.case.seed, ids
-            )
-            return attacked.images[:, 0]
+            given = audit.images, self.case.student, self.case.targets, self.case.seed, audit.ids
+            return PGD(PIXELS)(*given).images[:, 0]
         networks = (
             self.case.student,
             *(self.case.surrogates if kind == "pixels_judges" else ()),

@@ -24,8 +24,7 @@ from didae.demo import SURROGATES
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder, cached_embed
 from didae.explainer import Components, ExplainConfig, explain
-from didae.explainer.sweep import CLOSED_LOOP, closed_loop
-from didae.metrics.images import psnr
+from didae.explainer.sweep import CLOSED_LOOP, Sweep, closed_loop
 from didae.randomness import standard_normal
 from didae.repair.base import Labelled, encode_images
 from didae.storage import fingerprint
@@ -49,7 +48,7 @@ from didae_bench.data import (
 )
 from didae_bench.figures import Figures, Ledger, Measurement
 from didae_bench.metrics.truth import realised
-from didae_bench.square import decode, invert
+from didae_bench.students import decode, drawn, mean_psnr, reflected, round_trip_psnr
 
 BROAD = 3000
 DIRECTIONS = 10
@@ -183,11 +182,6 @@ def _test(case: ConfoundedCase, n: int) -> tuple[NDArray[np.int64], Tensor, Tens
     return rows, images, encode_images(case.components.encoder, images)
 
 
-def mean_psnr(images: UInt8[Tensor, "n 3 h w"], truth: UInt8[Tensor, "n 3 h w"]) -> float:
-    """Compare images with what they should be."""
-    return float(psnr(images, truth).clamp_max(99).mean())
-
-
 def drawn_in_loop(
     case: ConfoundedCase,
     dictionary: Dictionary,
@@ -208,13 +202,9 @@ def drawn_in_loop(
 
 def round_trips(case: ConfoundedCase, n: int) -> Measurement:
     """Invert and decode without the residual: exactly, and by Heun's method in 19 evaluations."""
-    _, images, z = _test(case, n)
-    result: Measurement = {}
-    for key, sampler in (("round_trip_psnr", EXACT), ("round_trip_psnr_plain", PLAIN)):
-        decoder = case.components.sampling(sampler)
-        code = invert(decoder, images, z)
-        result[key] = mean_psnr(decode(decoder, z, code, fidelity=0.0), images)
-    return result
+    images, ways = _test(case, n)[1], {"": EXACT, "_plain": PLAIN}
+    psnrs = {end: round_trip_psnr(case.components, images, way) for end, way in ways.items()}
+    return {f"round_trip_psnr{end}": value for end, value in psnrs.items()}
 
 
 def edits(case: ConfoundedCase, n: int) -> Measurement:
@@ -224,8 +214,11 @@ def edits(case: ConfoundedCase, n: int) -> Measurement:
     codes = dictionary.encode(z)
     low, high = dictionary.code_low, dictionary.code_high
     change = editing.clamp(codes, editing.reflect(codes), low, high)
-    decoder = case.components.sampling(EXACT)
-    stochastic = invert(decoder, images, z)
+    once, loop = (
+        Sweep(case.components, ExplainConfig(sampler=EXACT, closed_loop=further))
+        for further in (0, CLOSED_LOOP)
+    )
+    code, every = once.invert(images, z), torch.arange(len(z))
     result: Measurement = {}
 
     def share(seen: Tensor, k: int) -> float:
@@ -243,12 +236,12 @@ def edits(case: ConfoundedCase, n: int) -> Measurement:
             if truth is not None and k == CONFOUNDER_CODE:
                 result[f"{key}_truth_psnr"] = mean_psnr(drawn, truth)
 
-        asked = change * torch.eye(len(dictionary.atoms))[k]
-        measure(f"once_{name}", decode(decoder, z + asked @ dictionary.atoms, stochastic))
-        measure(name, drawn_in_loop(case, dictionary, asked, z, stochastic)[0])
+        edit = z, code, every, torch.full_like(every, k), change[:, k]
+        measure(f"once_{name}", once.draw(*edit).images)
+        measure(name, loop.draw(*edit).images)
         random = standard_normal(z.shape[1:], case.seed, case.ids(rows))
         random *= change[:, k : k + 1].abs() * atom.norm() / random.norm(dim=1, keepdim=True)
-        measure(f"random_{name}", decode(decoder, z + random, stochastic))
+        measure(f"random_{name}", decode(once.decoder, z + random, code))
     if truth is not None:
         name = case.names[CONFOUNDER_CODE]
         true = share(encode_images(case.components.encoder, truth), CONFOUNDER_CODE)
@@ -270,13 +263,13 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     atoms, codes = dictionary.atoms, dictionary.encode(z)
     judges = (case.biased, *components.surrogates)
     before = [logits(judge, images).argmax(1) for judge in judges]
-    decoder = components.sampling(EXACT)
-    stochastic = invert(decoder, images, z)
+    sweep = Sweep(components, ExplainConfig(sampler=EXACT))
+    code = sweep.invert(images, z)
     student_margin, slope = margin(logits(case.biased, images)), atoms @ probe.between()[0]
     margins = probe.standing(z, student_margin)
 
-    def drawn(step: Tensor) -> Tensor:
-        return decode(decoder, z + step, stochastic)
+    def control_of(step: Tensor) -> Tensor:
+        return decode(sweep.decoder, z + step, code)
 
     def shares(name: str, made: Tensor) -> Measurement:
         after = [logits(judge, made).argmax(1) for judge in judges]
@@ -300,15 +293,15 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     control: list[Tensor] = []
     for number, (name, asked) in enumerate(wanted.items()):
         change = editing.clamp(codes, asked, dictionary.code_low, dictionary.code_high)
-        made, step = drawn_in_loop(case, dictionary, change, z, stochastic)
+        made, step = drawn_in_loop(case, dictionary, change, z, code)
         edited.append(made)
         result |= shares(name, made)
         random = standard_normal(z.shape[1:], 1000 * number + case.seed, case.ids(rows))
         random *= step.norm(dim=1, keepdim=True) / random.norm(dim=1, keepdim=True)
-        control.append(drawn(random))
+        control.append(control_of(random))
     result |= shares("", chosen(edited))
     result |= shares("control_random_", chosen(control))
-    result |= shares("control_noedit_", drawn(torch.zeros_like(z)))
+    result |= shares("control_noedit_", control_of(torch.zeros_like(z)))
     truth = case.truth(rows)
     if truth is not None:
         result |= shares("truth_", truth)
@@ -344,22 +337,18 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
     pool = case.source.splits["validation"]
     rows = np.random.RandomState(case.seed).permutation(pool)[:n]
     images, components = case.images(rows), case.components
-    z = encode_images(components.encoder, images)
-    code = invert(components.sampling(EXACT), images, z)
 
-    def reflected(dictionary: Dictionary, k: int) -> Tensor:
-        codes, low, high = dictionary.encode(z), dictionary.code_low, dictionary.code_high
-        change = editing.clamp(codes, editing.reflect(codes), low, high)
-        asked = change * torch.eye(len(dictionary.atoms))[k]
-        return drawn_in_loop(case, dictionary, asked, z, code)[0]
+    def along(dictionary: Dictionary, k: int) -> Tensor:
+        using = replace(components, dictionary=dictionary)
+        return drawn(reflected(using, images, (k,), sampler=EXACT, closed_loop=CLOSED_LOOP))
 
     truth = case.truth(rows)
     strips = [
         images,
-        reflected(case.dictionary, CONFOUNDER_CODE),
+        along(case.dictionary, CONFOUNDER_CODE),
         *([] if truth is None else [truth]),
-        reflected(case.dictionary, CLASS_CODE),
-        reflected(case.unlabelled["guided"], BEYOND_CODE),
+        along(case.dictionary, CLASS_CODE),
+        along(case.unlabelled["guided"], BEYOND_CODE),
     ]
     framed = [functional.pad(strip, (1, 1, 1, 1), value=255) for strip in strips]
     return torch.cat([torch.cat(list(strip), 2) for strip in framed], 1)

@@ -13,7 +13,6 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from didae import editing
 from didae.data.images import to_float
 from didae.data.known import fashion_mnist, installed_fashion
 from didae.data.sampling import complete
@@ -24,7 +23,7 @@ from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.lite import LiteEncoder
 from didae.metrics.groups import gain
 from didae.randomness import seeded
-from didae.repair.base import Labelled, accuracies_of, encode_images
+from didae.repair.base import Labelled, accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.students import (
     Probe,
@@ -47,7 +46,6 @@ from didae_bench.confounded import (
     Targets,
     edits,
     flips,
-    mean_psnr,
     measure_cases,
     ranking,
     round_trips,
@@ -56,7 +54,7 @@ from didae_bench.data import TAG, ConfoundingConfig, DecoderRecipe, Planted, Tag
 from didae_bench.figures import Figures, Measurement, register
 from didae_bench.heads import random_dictionary
 from didae_bench.metrics.truth import realised
-from didae_bench.square import decode, invert
+from didae_bench.students import drawn, mean_psnr, reflected
 
 SHIPPED = Path(__file__).parent / "assets" / "fashion"
 CLASSES = ("Sneaker", "Ankle boot")
@@ -202,29 +200,24 @@ def frontier(case: FashionCase, n: int) -> Measurement:
     pool = case.source.splits["validation"]
     rows = np.random.RandomState([case.seed, 2]).permutation(pool)[:n]
     images, truth = case.images(rows), case.truth(rows)
-    z, dictionary = encode_images(case.components.encoder, images), case.dictionary
-    codes = dictionary.encode(z)
-    change = editing.clamp(
-        codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high
-    )[:, CONFOUNDER_CODE]
-    edited = z + change[:, None] * dictionary.atoms[CONFOUNDER_CODE]
     result: Measurement = {}
     for sampler in SAMPLERS:
-        decoder = case.components.sampling(sampler)
         name = f"frontier_{sampler.method}{sampler.steps}"
         name += f"_corrected{sampler.corrections}" if sampler.corrections else ""
-        code = invert(decoder, images, z)
         result[f"{name}_nfe"] = sampler.evaluations
         result[f"{name}_inversion_nfe"] = sampler.inversion_evaluations
-        result[f"{name}_round_trip_psnr"] = mean_psnr(decode(decoder, z, code, 0.0), images)
         for fidelity, end in ((1.0, ""), (0.0, "_bare")):
-            drawn = decode(decoder, edited, code, fidelity)
-            moved = (dictionary.encode(encode_images(case.components.encoder, drawn)) - codes)[
-                :, CONFOUNDER_CODE
-            ]
-            slope = realised(change.numpy(), moved.numpy()).slope
+            settings = {"sampler": sampler, "fidelity": fidelity}
+            made = reflected(case.components, images, (CONFOUNDER_CODE,), **settings)
+            trips = torch.stack([made.round_trip[row] for row in range(n)])
+            result[f"{name}_round_trip_psnr"] = mean_psnr(trips, images)
+            before, asked, after = (
+                made.values[f"code_{when}"][:, 0].numpy()
+                for when in ("before", "requested", "after")
+            )
+            slope = realised(asked - before, after - before).slope
             result[f"{name}_tag_realised{end}"] = slope
-            result[f"{name}_truth_psnr{end}"] = mean_psnr(drawn, truth)
+            result[f"{name}_truth_psnr{end}"] = mean_psnr(drawn(made), truth)
     return result
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from didae import editing
-from didae.data.images import to_float, to_uint8
 from didae.data.square import (
     FACTOR_COUNT,
     FACTOR_MEAN,
@@ -29,35 +26,30 @@ from didae.data.square import (
     Square,
     read_factors,
 )
-from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
-from didae.demo import SHIPPED, SquareRecipe, fit_judges, load_components, load_judges
-from didae.dictionaries import SVD, Dictionary, Procrustes
+from didae.decoders.base import Decoder, SamplerConfig
+from didae.demo import SHIPPED, SquareRecipe, load_components
+from didae.dictionaries import SVD, Procrustes
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig, explain
-from didae.metrics.images import leftover, psnr
-from didae.randomness import standard_normal
+from didae.metrics.images import leftover
 from didae.runtime import progress
-from didae.students import agreement, logits, margin
-from didae_bench.figures import Figures, register
-from didae_bench.metrics.truth import explained, mean_change, realised
+from didae.students import agreement, logits
+from didae_bench.figures import Figures, Measurement, register
+from didae_bench.metrics.truth import class_kept, explained, mean_change, realised
+from didae_bench.students import (
+    Audit,
+    StudentCase,
+    decode,
+    drawn,
+    mean_psnr,
+    reflected,
+    round_trip_psnr,
+)
 
 SHORT = ("fg", "bg", "x", "y")
-CHUNK = 32
-STRENGTH = 2.0  # Algorithm 2's reflection of the margin
 FAITHFUL = SamplerConfig(method="heun", steps=5)  # 9 NFE each way
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Images of the test split, all that is computed from them once."""
-
-    square: Square
-    indices: Int[NDArray[np.int64], " n"]
-    images: UInt8[Tensor, "n 3 64 64"]
-    z: Float[Tensor, "n d"]
-    factors: Array
 
 
 @register("square", "Square, test split")
@@ -67,7 +59,7 @@ def bench_square(quick: bool, folder: Path) -> Figures:
     recipe = SquareRecipe()
     square = Square(recipe.size, recipe.seed)
     train, test = square.splits["train"], square.splits["test"]
-    audit = _audit(square, test[: 400 if quick else 800], components)
+    audit = Audit.make(square, test[: 400 if quick else 800], components)
     factors = (square.factors - FACTOR_MEAN) / FACTOR_STD
     z = embed(components.encoder, square, train)
     fingerprint = components.encoder.fingerprint
@@ -77,25 +69,19 @@ def bench_square(quick: bool, folder: Path) -> Figures:
 
     figures = Figures()
     _add_encoder(figures, components, square, z, factors)
-    faithful = components.sampling(FAITHFUL)
-    _add_reflections(figures, "", audit, components.dictionary, faithful)
-    _add_reflections(figures, "fast_", audit, components.dictionary, components.decoder)
-    _add_round_trips(figures, audit, components.decoder, noise)
+    _add_reflections(figures, "", audit, sampler=FAITHFUL)
+    _add_reflections(figures, "fast_", audit)
+    _add_round_trips(figures, audit, noise)
     seeds = range(2 if quick else 4)
-    add_judges(figures, audit, components, recipe, seeds, folder)
+    add_judges(figures, audit, recipe, seeds, folder)
     add_throughput(figures, square, test[:400], components, folder)
-    _add_reflections(figures, "paper_plain_", audit, plain, components.decoder)
-    _add_reflections(figures, "paper_svd_", audit, svd, components.decoder)
-    few = replace(audit, **{k: getattr(audit, k)[:100] for k in ("indices", "images", "z")})
-    few = replace(few, factors=audit.factors[:100])
-    _add_reflections(figures, "paper_ddim20_", few, plain, noise, fidelity=0.0)
+    for name, dictionary in (("plain", plain), ("svd", svd)):
+        paper = replace(audit, components=replace(components, dictionary=dictionary))
+        _add_reflections(figures, f"paper_{name}_", paper)
+    few = {key: getattr(audit, key)[:100] for key in ("indices", "images", "z", "factors")}
+    paper = replace(components, dictionary=plain, decoder=noise)
+    _add_reflections(figures, "paper_ddim20_", replace(audit, components=paper, **few), fidelity=0)
     return figures
-
-
-def _audit(square: Square, indices: NDArray[np.int64], components: Components) -> Audit:
-    images = square.images(indices)
-    z = embed(components.encoder, square, indices)
-    return Audit(square, indices, images, z, read_factors(images))
 
 
 def _add_encoder(
@@ -115,58 +101,22 @@ def _add_encoder(
     figures.add("code_factor_offdiag_max", float(off.max()), len(test), at_most=0.05)
 
 
-def invert(
-    decoder: Decoder,
-    images: UInt8[Tensor, "n 3 h w"],
-    z: Float[Tensor, "n d"],
-    sampler: SamplerConfig | None = None,
-) -> StochasticCode:
-    """Invert many images in chunks."""
-    pairs = zip(images.split(CHUNK), z.split(CHUNK), strict=True)
-    codes = [decoder.invert(to_float(part), z_part, sampler) for part, z_part in pairs]
-    noise = torch.cat([code.noise for code in codes])
-    return StochasticCode(noise, torch.cat([code.residual for code in codes]))
-
-
-def decode(
-    decoder: Decoder,
-    z: Float[Tensor, "n d"],
-    code: StochasticCode,
-    fidelity: float = 1.0,
-    sampler: SamplerConfig | None = None,
-) -> UInt8[Tensor, "n 3 h w"]:
-    """Decode many images in chunks, to 8 bits."""
-    parts = [
-        to_uint8(decoder.decode(z[i : i + CHUNK], code[slice(i, i + CHUNK)], fidelity, sampler))
-        for i in range(0, len(z), CHUNK)
-    ]
-    return torch.cat(parts)
-
-
-def _add_reflections(
-    figures: Figures,
-    prefix: str,
-    audit: Audit,
-    dictionary: Dictionary,
-    decoder: Decoder,
-    fidelity: float = 1.0,
-) -> None:
+def _add_reflections(figures: Figures, prefix: str, audit: Audit, **settings: Any) -> None:
     """Algorithm 1 along every direction, read off the delivered image and against the truth."""
-    codes = dictionary.encode(audit.z)
-    change = editing.clamp(codes, editing.reflect(codes), dictionary.code_low, dictionary.code_high)
-    edited = editing.apply(audit.z, change, dictionary.atoms)
-    requested = (change / dictionary.code_std).double().numpy()
-    correlation = np.corrcoef(codes.double().numpy().T, audit.factors.T)[:4, 4:]
+    made = reflected(audit.components, audit.images, **settings)
+    codes = made.values["code_before"]
+    change = made.values["code_requested"] - codes
+    requested = (change / audit.components.dictionary.code_std).numpy()
+    correlation = np.corrcoef(codes.numpy().T, audit.factors.T)[:4, 4:]
     direction_of = linear_sum_assignment(-np.abs(correlation.T))[1]
-    stochastic = invert(decoder, audit.images, audit.z)
     truth_factors = audit.square.factors[audit.indices]
     n, ours = len(audit.indices), not prefix
     r2: list[float] = []
     unwanted: list[float] = []
     unavoidable: list[float] = []
-    for k, short in enumerate(progress(SHORT, f"{prefix or 'our '}reflections")):
+    for k, short in enumerate(SHORT):
         direction = int(direction_of[k])
-        images = decode(decoder, edited[:, direction], stochastic, fidelity)
+        images = drawn(made, direction)
         wanted = truth_factors.copy()
         wanted[:, k] = FACTOR_COUNT[k] - 1 - wanted[:, k]
         truth = audit.square.render(audit.indices, wanted)
@@ -180,12 +130,10 @@ def _add_reflections(
         unavoidable.append(true_change[others].max())
         bounds = (0.95, 1.05) if ours else (None, None)
         figures.add(f"{prefix}reflection_slope_{short}", follow.slope, n, *bounds)
-        distance = float(psnr(images, truth).clamp_max(99).mean())
         target = {"fg": 40.0}.get(short, 34.0) if ours else None
-        figures.add(f"{prefix}truth_psnr_{short}", distance, n, target)
+        figures.add(f"{prefix}truth_psnr_{short}", mean_psnr(images, truth), n, target)
         if ours:
-            nothing = float(psnr(audit.images, truth).clamp_max(99).mean())
-            figures.add(f"nothing_psnr_{short}", nothing, n)
+            figures.add(f"nothing_psnr_{short}", mean_psnr(audit.images, truth), n)
         if short in ("x", "y"):
             place = _left_place(truth_factors, wanted)
             ghost = float(leftover(images * place, truth * place, audit.images * place).mean())
@@ -209,42 +157,33 @@ def _left_place(before: NDArray[np.int64], after: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(masks[0] & ~masks[1])[:, None].to(torch.uint8)
 
 
-def _add_round_trips(figures: Figures, audit: Audit, decoder: Decoder, noise: Decoder) -> None:
+def _add_round_trips(figures: Figures, audit: Audit, noise: Decoder) -> None:
     """Invert and decode without residual."""
-    images, z = audit.images[:400], audit.z[:400]
-    few = 100  # DDIM-20 costs 40 evaluations an image
+    ours = audit.components
+    paper, few = replace(ours, decoder=noise), 100  # DDIM-20 costs 40 evaluations an image
     clipped, plain = (SamplerConfig(method=m, steps=20) for m in ("ddim-clipped", "ddim"))
     trips = (
-        ("round_trip_psnr", decoder, FAITHFUL, len(images), 48.0),
-        ("round_trip_psnr_default", decoder, decoder.config.sampler, len(images), None),
-        ("ddim20_round_trip_psnr", noise, clipped, few, None),
-        ("ddim20_unclipped_round_trip_psnr", noise, plain, few, None),
+        ("round_trip_psnr", ours, FAITHFUL, 400, 48.0),
+        ("round_trip_psnr_default", ours, None, 400, None),
+        ("ddim20_round_trip_psnr", paper, clipped, few, None),
+        ("ddim20_unclipped_round_trip_psnr", paper, plain, few, None),
     )
-    for key, network, sampler, n, target in trips:
-        code = invert(network, images[:n], z[:n], sampler)
-        delivered = decode(network, z[:n], code, 0.0, sampler)
-        figures.add(key, float(psnr(delivered, images[:n]).clamp_max(99).mean()), n, target)
+    for key, components, sampler, most, target in trips:
+        images = audit.images[:most]
+        figures.add(key, round_trip_psnr(components, images, sampler), len(images), target)
 
 
 def add_judges(
-    figures: Figures,
-    audit: Audit,
-    components: Components,
-    recipe: SquareRecipe,
-    seeds: Sequence[int],
-    folder: Path,
+    figures: Figures, audit: Audit, recipe: SquareRecipe, seeds: Sequence[int], folder: Path
 ) -> None:
     """Algorithm 2 and its controls, with a student, probe and surrogates of every seed."""
     rows: dict[str, list[float]] = {}
     for prefix, sampler in (("", FAITHFUL), ("fast_", None)):
-        drawing = replace(components, decoder=components.sampling(sampler))
-        stochastic = invert(drawing.decoder, audit.images, audit.z)
+        decoder = audit.components.sampling(sampler)
+        seen = replace(audit, components=replace(audit.components, decoder=decoder))
         for seed in progress(seeds, f"{prefix or 'faithful '}students"):
-            place = folder / f"seed-{seed}"
-            fit_judges(audit.square, components.encoder, recipe, seed, place)
-            for key, value in _judge(audit, drawing, stochastic, place, seed).items():
+            for key, value in _judge(StudentCase.make(seen, recipe, seed, folder)).items():
                 rows.setdefault(prefix + key, []).append(value)
-    n = len(audit.indices)
     targets: dict[str, tuple[float | None, float | None]] = {
         "alg2_spurious_flip": (0.95, None),
         "alg2_class_kept": (0.98, None),
@@ -254,48 +193,34 @@ def add_judges(
         "probe_agreement": (0.95, None),
     }
     for key, values in rows.items():
-        figures.add(key, values, n, *targets.get(key, (None, None)))
+        figures.add(key, values, len(audit.indices), *targets.get(key, (None, None)))
 
 
-def _judge(
-    audit: Audit, components: Components, stochastic: StochasticCode, place: Path, seed: int
-) -> dict[str, float]:
+def _judge(case: StudentCase) -> Measurement:
     """Measure one student."""
-    student, probe, surrogates = load_judges(place)
-    dictionary, decoder = components.dictionary, components.decoder
-    students = (student, *surrogates)
+    audit, students = case.audit, (case.student, *case.surrogates)
     before = [logits(judge, audit.images).argmax(1) for judge in students]
-    spurious = FACTORS.index("background")
-    slope = (dictionary.atoms @ probe.between()[0])[spurious : spurious + 1]
-    codes = dictionary.encode(audit.z)[:, spurious : spurious + 1]
-    student_margin = margin(logits(student, audit.images))
-    standing = probe.standing(audit.z, student_margin)
-    change, _ = editing.cross_boundary(standing, slope, STRENGTH)
-    low = dictionary.code_low[spurious : spurious + 1]
-    high = dictionary.code_high[spurious : spurious + 1]
-    change = editing.clamp(codes, change, low, high)
-    step = change * dictionary.atoms[spurious]
 
-    def flips(z: Tensor) -> tuple[list[Tensor], Tensor]:
-        images = decode(decoder, z, stochastic)
+    def flips(images: Tensor) -> list[Tensor]:
         after = [logits(judge, images).argmax(1) for judge in students]
-        return [a != b for a, b in zip(after, before, strict=True)], images
+        return [a != b for a, b in zip(after, before, strict=True)]
 
-    flipped, images = flips(audit.z + step)
-    upper = read_factors(images)[:, 0] >= FACTOR_MEAN[0]
-    kept = upper == (audit.factors[:, 0] >= FACTOR_MEAN[0])
-    ids = [audit.square.ids[index] for index in audit.indices]
-    direction = standard_normal(step.shape[1:], seed, ids)
-    random = direction / direction.norm(dim=1, keepdim=True) * step.norm(dim=1, keepdim=True)
-    groups = 2 * audit.square.classes[audit.indices, 0] + audit.square.classes[audit.indices, 1]
+    def control(step: Tensor | float) -> float:
+        images = decode(audit.components.decoder, audit.z + step, audit.code)
+        return flips(images)[0].double().mean().item()
+
+    flipped, after = flips(case.made), read_factors(case.made)
+    kept = class_kept(audit.factors[:, 0], after[:, 0], FACTOR_MEAN[0])
+    classes = audit.square.classes[audit.indices]
+    groups = 2 * classes[:, 0] + classes[:, 1]
     right = (before[0].numpy() == audit.square.labels[audit.indices]).astype(np.float64)
     return {
         "alg2_spurious_flip": flipped[0].double().mean().item(),
         "alg2_class_kept": float(kept.mean()),
         "nafr": torch.stack(flipped).all(0).double().mean().item(),
-        "control_random_flip": flips(audit.z + random)[0][0].double().mean().item(),
-        "control_noedit_flip": flips(audit.z)[0][0].double().mean().item(),
-        "probe_agreement": agreement(probe, audit.z, student_margin),
+        "control_random_flip": control(case.stray),
+        "control_noedit_flip": control(0.0),
+        "probe_agreement": agreement(case.probe, audit.z, case.asked),
         "student_aga": float(np.mean([right[groups == g].mean() for g in range(4)])),
     }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,18 @@ from torch import Tensor, nn
 from didae import editing
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, Square, read_factors
-from didae.decoders.base import StochasticCode
+from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
 from didae.demo import SquareRecipe, fit_judges, load_judges, poisoned_split
 from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
-from didae.explainer import Components, ExplainConfig
+from didae.explainer import Components, Counterfactuals, ExplainConfig
+from didae.explainer.sweep import Sweep
 from didae.metrics.flips import flip_rates
 from didae.metrics.images import outputs, psnr
+from didae.randomness import standard_normal
 from didae.repair.base import Labelled, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
+from didae.runtime import AutoBatch
 from didae.students import (
     Probe,
     StudentConfig,
@@ -38,9 +42,9 @@ from didae.students import (
 )
 from didae_bench.figures import Measurement
 from didae_bench.metrics.truth import mean_change, realised, residue
-from didae_bench.square import STRENGTH, invert
 
 COPIES = 4
+STRENGTH = 2.0  # Algorithm 2's reflection of the margin
 SPURIOUS = FACTORS.index("background")
 TEST_IMAGES = 4000
 TEST_SEED = 1  # of a pool of its own: no other part of the project has seen its images
@@ -117,6 +121,50 @@ def labelled(square: Square, rows: Int[Tensor, " n"]) -> Labelled:
     return Labelled(square.images(rows.numpy()), classes[:, 0], classes[:, SPURIOUS])
 
 
+def decode(
+    decoder: Decoder, z: Float[Tensor, "n d"], code: StochasticCode, fidelity: float = 1.0
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Draw any z, which need not be an edit along a direction: controls, attacks."""
+
+    def draw(z: Tensor, noise: Tensor, residual: Tensor) -> Tensor:
+        return to_uint8(decoder.decode(z, StochasticCode(noise, residual), fidelity))
+
+    return AutoBatch(32).map(draw, z, code.noise, code.residual)
+
+
+def reflected(
+    components: Components,
+    images: UInt8[Tensor, "n 3 h w"],
+    directions: Sequence[int] | None = None,
+    **settings: Any,
+) -> Counterfactuals:
+    """Explain images by Algorithm 1."""
+    config = ExplainConfig(algorithm="reflection", strength=1.0, **settings)
+    return components(images, directions, config)
+
+
+def drawn(made: Counterfactuals, place: int = 0) -> UInt8[Tensor, "n 3 h w"]:
+    """Give the counterfactuals of all images along one of the directions."""
+    return torch.stack([made.edited[row, place] for row in range(len(made.ids))])
+
+
+def round_trip_psnr(components: Components, images: Tensor, sampler: SamplerConfig | None) -> float:
+    """Invert and decode without the residual, which is what that lost."""
+    z = outputs(components.encoder, images).float()
+    sweep = Sweep(components, ExplainConfig(sampler=sampler))
+    return mean_psnr(without(images, sweep.invert(images, z)), images)
+
+
+def without(images: UInt8[Tensor, "n 3 h w"], code: StochasticCode) -> UInt8[Tensor, "n 3 h w"]:
+    """Take the residual, in [-1, 1] units, from images: their round trip."""
+    return to_uint8((to_float(images) - code.residual / 2).clamp(0, 1))
+
+
+def mean_psnr(images: UInt8[Tensor, "n 3 h w"], truth: UInt8[Tensor, "n 3 h w"]) -> float:
+    """Compare images with what they should be."""
+    return float(psnr(images, truth).clamp_max(99).mean())
+
+
 @dataclass(frozen=True, eq=False)
 class Audit:
     """Images and what does not depend on the student."""
@@ -126,17 +174,27 @@ class Audit:
     components: Components
     images: UInt8[Tensor, "n 3 64 64"]
     z: Float[Tensor, "n d"]
-    code: StochasticCode
     factors: Float[NDArray[np.float64], "n 4"]
 
     @classmethod
     def make(
         cls, square: Square, indices: Int[NDArray[np.int64], " n"], components: Components
     ) -> Audit:
-        """Render, encode and invert images."""
+        """Render and encode images."""
         images, z = square.images(indices), embed(components.encoder, square, indices)
-        code = invert(components.decoder, images, z)
-        return cls(square, indices, components, images, z, code, read_factors(images))
+        return cls(square, indices, components, images, z, read_factors(images))
+
+    @cached_property
+    def code(self) -> StochasticCode:
+        """StochasticCode: what z does not say about the images."""
+        found = Sweep(self.components, ExplainConfig()).invert(self.images, self.z)
+        # Made in inference mode, where attacks could not differentiate.
+        return StochasticCode(found.noise.clone(), found.residual.clone())
+
+    @property
+    def ids(self) -> list[str]:
+        """list of str: names of the images."""
+        return [self.square.ids[index] for index in self.indices]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +217,12 @@ class StudentCase:
     @cached_property
     def margins(self) -> Tensor:
         """Tensor, shape (n,): how far from the boundary the factual images stand."""
-        own = margin(logits(self.student, self.audit.images))
-        return self.probe.standing(self.audit.z, own)
+        return self.probe.standing(self.audit.z, self.asked)
+
+    @cached_property
+    def asked(self) -> Tensor:
+        """Tensor, shape (n,): the student's own margin of the factual images."""
+        return margin(logits(self.student, self.audit.images))
 
     @cached_property
     def targets(self) -> Tensor:
@@ -181,6 +243,21 @@ class StudentCase:
     def edit(self) -> Tensor:
         """Tensor, shape (n, d): Algorithm 2's edit of z along the background."""
         return self.change[:, None] * self.audit.components.dictionary.atoms[SPURIOUS]
+
+    @cached_property
+    def made(self) -> Tensor:
+        """Tensor, uint8, shape (n, 3, 64, 64): that edit, drawn."""
+        audit, every = self.audit, torch.arange(len(self.change))
+        sweep = Sweep(audit.components, ExplainConfig())
+        along = torch.full_like(every, SPURIOUS)
+        return sweep.draw(audit.z, audit.code, every, along, self.change, blind=True).images
+
+    @cached_property
+    def stray(self) -> Tensor:
+        """Tensor, shape (n, d): as long an edit along a random direction."""
+        direction = standard_normal(self.edit.shape[1:], self.seed, self.audit.ids)
+        length = self.edit.norm(dim=1, keepdim=True)
+        return direction / direction.norm(dim=1, keepdim=True) * length
 
     @cached_property
     def truth(self) -> Tensor:
@@ -218,8 +295,8 @@ class StudentCase:
             "flip": rates.flip_rate.value,
             "nafr": rates.nafr.value,
             "na": rates.na.value,
-            "truth_psnr": float(psnr(images, self.truth).clamp_max(99).mean()),
-            "factual_psnr": float(psnr(images, audit.images).clamp_max(99).mean()),
+            "truth_psnr": mean_psnr(images, self.truth),
+            "factual_psnr": mean_psnr(images, audit.images),
             "residue": residue(images, self.truth, audit.images).nanmean().item(),
             **{name: flags.double().mean().item() for name, flags in shares.items()},
         }
@@ -262,8 +339,6 @@ def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.
     change = editing.clamp(codes, editing.reflect(codes), low, high)[:, k]
     images = variant.draw(z + change[:, None] * dictionary.atoms[k], code, fidelity)
     seconds += time.process_time() - start
-    # The residual is what the round trip lost, in [-1, 1] units.
-    round_trip = to_uint8((to_float(audit.images) - code.residual / 2).clamp(0, 1))
     wanted = audit.square.factors[audit.indices].copy()
     wanted[:, SPURIOUS] = FACTOR_COUNT[SPURIOUS] - 1 - wanted[:, SPURIOUS]
     truth, after = audit.square.render(audit.indices, wanted), read_factors(images)
@@ -273,8 +348,8 @@ def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.
     values = {
         "correlation": abs(correlation),
         "rate": len(images) / seconds,
-        "round_trip_psnr": _mean_psnr(round_trip, audit.images),
-        "truth_psnr": _mean_psnr(images, truth),
+        "round_trip_psnr": mean_psnr(without(audit.images, code), audit.images),
+        "truth_psnr": mean_psnr(images, truth),
         "slope": follow.slope,
         "r2": follow.r2,
         "spill": float(mean_change(audit.factors, after, FACTOR_STD)[OTHERS].max()),
@@ -307,7 +382,3 @@ def _judged(images: Tensor, cases: Sequence[StudentCase]) -> Measurement:
         for key, share in (("flip", rates.flip_rate), ("nafr", rates.nafr), ("na", rates.na)):
             measured[f"{key}/{case.seed}"] = share.value
     return measured
-
-
-def _mean_psnr(first: Tensor, second: Tensor) -> float:
-    return float(psnr(first, second).clamp_max(99).mean())

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from biased_students import background, blind
-from didae.data.square import Square, read_factors
-from didae.demo import SHIPPED, load_components
-from didae.encoders.base import embed
+from didae.data.square import Square
+from didae.demo import load_components
 from didae_bench import square as bench
 
 
@@ -24,36 +23,31 @@ def nervous(images: Tensor) -> Tensor:
 def measured():
     components = load_components()
     square = Square(200)
-    rows = square.splits["test"][:16]
-    images, z = square.images(rows), embed(components.encoder, square, rows)
-    audit = bench.Audit(square, rows, images, z, read_factors(images))
-    stochastic = bench.invert(components.decoder, images, z)
+    audit = bench.Audit.make(square, square.splits["test"][:16], components)
 
-    def judge(monkeypatch: pytest.MonkeyPatch, student, *surrogates) -> dict[str, float]:
-        judges = student, components.probe, surrogates
-        monkeypatch.setattr(bench, "load_judges", lambda _: judges)
-        return bench._judge(audit, components, stochastic, SHIPPED, 0)
+    def judge(student, *surrogates) -> dict[str, float]:
+        return bench._judge(bench.StudentCase(audit, student, components.probe, surrogates, 0))
 
     return judge
 
 
-def test_a_flip_is_non_adversarial_if_every_surrogate_flips_too(measured, monkeypatch):
-    assert measured(monkeypatch, background, background, background)["nafr"] >= 0.9
+def test_a_flip_is_non_adversarial_if_every_surrogate_flips_too(measured):
+    assert measured(background, background, background)["nafr"] >= 0.9
     for surrogates in ((background, blind), (blind, background), (blind, blind)):
-        found = measured(monkeypatch, background, *surrogates)
+        found = measured(background, *surrogates)
         assert found["alg2_spurious_flip"] >= 0.9
         assert found["nafr"] == 0
-    assert measured(monkeypatch, blind, background, background)["nafr"] == 0
+    assert measured(blind, background, background)["nafr"] == 0
 
 
-def test_controls_move_what_they_say_they_move(measured, monkeypatch):
-    found = measured(monkeypatch, nervous, blind)
+def test_controls_move_what_they_say_they_move(measured):
+    found = measured(nervous, blind)
     assert found["control_random_flip"] >= 0.15
     assert found["control_noedit_flip"] == 0
     # A random direction of the same length leaves the background where it was.
-    assert measured(monkeypatch, background, blind)["control_random_flip"] <= 0.25
+    assert measured(background, blind)["control_random_flip"] <= 0.25
 
 
-def test_the_class_is_kept_where_the_object_keeps_its_colour(measured, monkeypatch):
-    assert measured(monkeypatch, background, blind)["alg2_class_kept"] >= 0.9
-    assert np.isclose(measured(monkeypatch, background, blind)["student_aga"], 0.5, atol=0.2)
+def test_the_class_is_kept_where_the_object_keeps_its_colour(measured):
+    assert measured(background, blind)["alg2_class_kept"] >= 0.9
+    assert np.isclose(measured(background, blind)["student_aga"], 0.5, atol=0.2)

@@ -16,8 +16,8 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.students import Probe, margin
 from didae_bench.explainers.base import Explainer, Parts, Work, ask, register
-from didae_bench.square import FAITHFUL, STRENGTH
-from didae_bench.students import SPURIOUS
+from didae_bench.square import FAITHFUL
+from didae_bench.students import SPURIOUS, STRENGTH
 
 ORDER = (SPURIOUS, *(k for k in range(len(FACTORS)) if k != SPURIOUS))
 """Directions in the order of DiDAE's attempts: the confounder first."""
