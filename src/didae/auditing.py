@@ -36,7 +36,7 @@ from didae.storage import write_json
 from didae.students import StudentConfig, StudentLike, logits, train_surrogate
 from didae.students.names import open_student
 
-FEW = 16
+_FEW = 16
 """Images that are timed."""
 
 _MOST = 20_000
@@ -145,7 +145,7 @@ def forecast(
     kept from an interrupted audit, takes less.
     """
     start = time.perf_counter()
-    read = list(islice(_readable(source, rows), FEW))
+    read = list(islice(_readable(source, rows), _FEW))
     if not read:
         return {}
     reading, n, few = (time.perf_counter() - start) / len(read), len(rows), torch.cat(read)

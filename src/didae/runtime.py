@@ -21,12 +21,12 @@ from didae.errors import DidaeError, visible
 
 _T = TypeVar("_T")
 
-Watcher = Callable[[float | None, str], None]
+_Watcher = Callable[[float | None, str], None]
 """Called with the share that is done, in [0, 1] or None where unknown, and with how far it is."""
 
 logger = logging.getLogger(__name__)
 
-_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+_watcher: ContextVar[_Watcher | None] = ContextVar("watcher", default=None)
 _plan: ContextVar[_Plan | None] = ContextVar("plan", default=None)
 _FIRST_LINE, _SECONDS_BETWEEN_LINES = 5.0, 60.0
 # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h; the last at the most it may be.
@@ -84,7 +84,7 @@ def progress(iterable: Iterable[_T], description: str, total: int | None = None)
 
 
 @contextmanager
-def watched(watcher: Watcher) -> Generator[None]:
+def watched(watcher: _Watcher) -> Generator[None]:
     """Send all progress of this thread to a function instead of the terminal."""
     token = _watcher.set(watcher)
     try:
@@ -130,7 +130,7 @@ def duration(seconds: float) -> str:
 
 
 def _follow(
-    iterable: Iterable[_T], description: str, total: int | None, watcher: Watcher
+    iterable: Iterable[_T], description: str, total: int | None, watcher: _Watcher
 ) -> Iterator[_T]:
     plan, start = _plan.get(), time.monotonic()
     for done, item in enumerate(iterable):
@@ -163,7 +163,7 @@ def _bar(iterable: Iterable[_T], description: str, total: int | None) -> Iterato
         bar.update(task, completed=1, description=visible(description))
 
 
-def _line_a_minute() -> Watcher:
+def _line_a_minute() -> _Watcher:
     start, due = time.monotonic(), _FIRST_LINE
 
     def write(_: float | None, words: str) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.folder import DICTIONARY, Work, make_folder, refused, repaired
-from didae.app.desk import WINDOWS, Desk
-from didae.app.run import PAIRS, Jobs, Run
+from didae.app.desk import _WINDOWS, Desk
+from didae.app.run import _PAIRS, Jobs, Run
 from didae.app.uploads import UploadLimits
 from didae.app.views import judge_view
 from didae.errors import DidaeError
@@ -71,7 +71,7 @@ def test_the_strongest_pairs_come_first(folder) -> None:
     run = Run(folder)
     assert run.delivered[1] == len(rows)
     pairs = run.drawn(1)["pairs"]
-    assert len(pairs) == PAIRS < len(rows)
+    assert len(pairs) == _PAIRS < len(rows)
     # By sorting in plain sight: stages first, then what the first class lost.
     expected = sorted(
         rows,
@@ -81,7 +81,7 @@ def test_the_strongest_pairs_come_first(folder) -> None:
         ),
         reverse=True,
     )
-    assert [pair["name"] for pair in pairs] == [row["image_id"] for row in expected[:PAIRS]]
+    assert [pair["name"] for pair in pairs] == [row["image_id"] for row in expected[:_PAIRS]]
     assert all(pair["flipped"] == (pair["standing"] != "no flip") for pair in pairs)
 
 
@@ -169,7 +169,7 @@ def test_undo_is_a_windows_own(desk) -> None:
 def test_windows_that_are_forgotten_leave_their_verdicts(desk) -> None:
     first = desk.first("main")
     desk.judge(first, "spurious", "a")
-    for number in range(WINDOWS):
+    for number in range(_WINDOWS):
         desk.undo(first, str(number))
     assert desk.undo(first, "a") is None
     assert desk.run("main").verdicts()[1] == "spurious"

@@ -14,7 +14,7 @@ from didae.app.run import Status
 from didae.app.uploads import UploadLimits
 from didae.dictionaries.procrustes import CLASS
 from didae.report import write_report
-from didae.report.trust import JUDGE_LABELS, trust
+from didae.report.trust import _JUDGE_LABELS, trust
 from didae.storage import read_json, write_json
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&${1+1}{{2}}</section><script>"
@@ -94,8 +94,8 @@ def test_trust_is_that_of_the_report(desk) -> None:
 def test_what_separates_the_labels_comes_with_how_to_judge_it(tmp_path) -> None:
     folder = make_folder(tmp_path / "run", 12, (CLASS, "background", "x", "y"))
     run = Desk(folder, Work().actions, UploadLimits()).run("main")
-    assert JUDGE_LABELS in parse(views.judge_view(run, 0)).text
-    assert JUDGE_LABELS not in parse(views.judge_view(run, 1)).text
+    assert _JUDGE_LABELS in parse(views.judge_view(run, 0)).text
+    assert _JUDGE_LABELS not in parse(views.judge_view(run, 1)).text
 
 
 def test_a_direction_that_holds_back_says_why_and_what_to_try(tmp_path) -> None:
@@ -173,7 +173,7 @@ def test_names_are_never_markup(desk) -> None:
         Status("repair", "main", words=HOSTILE),
         Status("repair", "main", running=False, error=HOSTILE),
     ):
-        assert HOSTILE in parse(views.job_view(status)).text
+        assert HOSTILE in parse(views._job_view(status)).text
 
 
 def test_hostile_ids_classes_and_factors_are_escaped(tmp_path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cases.inputs import classes, flat, picture
 from cases.reading import opened, refusal, sizes, told
-from didae.data.folder import split_of
+from didae.data.folder import _split_of
 
 
 @pytest.mark.parametrize("case", ["split_folders_capital"], indirect=True)
@@ -159,8 +159,8 @@ def test_an_archive_is_refused_with_what_to_do(tmp_path):
 
 
 def test_split_of():
-    assert split_of("Training") == ("train", "")
-    assert split_of("seg_train") == ("train", "seg")
-    assert split_of("held_out") == ("test", "")
-    assert split_of("train_test") is None
-    assert split_of("trainset") == ("train", "")
+    assert _split_of("Training") == ("train", "")
+    assert _split_of("seg_train") == ("train", "seg")
+    assert _split_of("held_out") == ("test", "")
+    assert _split_of("train_test") is None
+    assert _split_of("trainset") == ("train", "")

@@ -87,7 +87,7 @@ def test_fashion_mnist_by_name_folder_and_classes(tmp_path, monkeypatch):
     source = SourceConfig(data=f"fashion-mnist:{tmp_path}", image_size=32).open()
     assert rows(source, "test").tolist() == list(range(30, 40))
     assert sorted([*rows(source, "train"), *rows(source, "validation")]) == list(range(30))
-    monkeypatch.setattr(known, "DEBIAN", tmp_path)
+    monkeypatch.setattr(known, "_DEBIAN", tmp_path)
     classes = ("Sneaker", "Ankle boot")
     two = SourceConfig(data="fashion-mnist", classes=classes).open()
     assert two.label_names == classes

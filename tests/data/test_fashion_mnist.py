@@ -80,7 +80,7 @@ def test_files_that_are_missing(tmp_path, monkeypatch):
     assert idx_place(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     assert "has no t10k-labels-idx1-ubyte.gz" in message(tmp_path)
-    monkeypatch.setattr(known, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr(known, "_DEBIAN", tmp_path / "nowhere")
     assert "apt-get install dataset-fashion-mnist" in message(None)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from didae.data.folder import identifier, left_out, walk
+from didae.data.folder import _left_out, identifier, walk
 
 
 def write(folder, *names):
@@ -49,14 +49,14 @@ def test_folders_that_link_to_each_other_end(tmp_path):
 def test_what_no_user_sees_is_passed_over(tmp_path):
     write(tmp_path, ".git/a.png", "__MACOSX/b.png", "Thumbs.db", "@eaDir/c.jpg", "d.PNG")
     assert names(tmp_path) == ["d.PNG"]
-    assert left_out(tmp_path) == ""
+    assert _left_out(tmp_path) == ""
 
 
 def test_files_left_out_are_counted_by_ending_with_advice(tmp_path):
     write(
         tmp_path, "a.png", "b.JFIF", "x/1.heic", "x/2.HEIC", "x/n.txt", "y/m.txt", "o.txt", "LIST"
     )
-    assert left_out(tmp_path) == (
+    assert _left_out(tmp_path) == (
         "3 .txt, 2 .heic (HEIC; convert it to JPEG or PNG), 1 without ending"
     )
 

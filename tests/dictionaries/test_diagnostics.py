@@ -9,9 +9,9 @@ import torch
 from contracts.dictionary import COUNT, WIDTH, sample
 from didae.dictionaries import SVD, Procrustes
 from didae.dictionaries.diagnostics import (
+    _match_atoms,
     code_factor_correlation,
     explained_variance,
-    match_atoms,
     separation,
     stability,
 )
@@ -80,7 +80,7 @@ def test_atoms_are_matched_whatever_order_and_sign():
     atoms = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 5)))[0].T
     order = np.array([3, 1, 4, 0, 2])
     shuffled = atoms[order] * np.array([1, -1, 1, -1, 1])[:, None]
-    partners, cosines = match_atoms(torch.from_numpy(atoms), shuffled)
+    partners, cosines = _match_atoms(torch.from_numpy(atoms), shuffled)
     np.testing.assert_array_equal(order[partners], np.arange(5))
     np.testing.assert_allclose(cosines, 1)
 
@@ -88,7 +88,7 @@ def test_atoms_are_matched_whatever_order_and_sign():
 def test_matching_is_best_in_sum_not_greedy():
     first = np.eye(2)
     second = np.array([[0.8, 0.6], [0.9, np.sqrt(0.19)]])
-    partners, _ = match_atoms(first, second)
+    partners, _ = _match_atoms(first, second)
     np.testing.assert_array_equal(partners, [1, 0])
 
 

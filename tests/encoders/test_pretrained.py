@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from didae.data.images import to_float
-from didae.encoders.pretrained import Preprocessing, PretrainedEncoder, quiet
+from didae.encoders.pretrained import Preprocessing, _PretrainedEncoder, quiet
 from didae.errors import reason
 from failures import one_line
 
@@ -95,7 +95,7 @@ def test_preprocessing_is_differentiable():
 def test_the_fingerprint_knows_the_preprocessing():
     first = Preprocessing(side=8, resize=8, **COLOURS)
     encoders = [
-        PretrainedEncoder(NETWORK, preprocessing, "own", "MIT")
+        _PretrainedEncoder(NETWORK, preprocessing, "own", "MIT")
         for preprocessing in (
             first,
             first.model_copy(update={"resize": 9}),
@@ -104,7 +104,7 @@ def test_the_fingerprint_knows_the_preprocessing():
         )
     ]
     assert len({encoder.fingerprint for encoder in encoders}) == 4
-    assert encoders[0].fingerprint == PretrainedEncoder(NETWORK, first, "own", "x").fingerprint
+    assert encoders[0].fingerprint == _PretrainedEncoder(NETWORK, first, "own", "x").fingerprint
     assert (encoders[0].dim, encoders[0].license, encoders[0].image_size) == (12, "MIT", None)
 
 
@@ -115,7 +115,7 @@ def test_the_fingerprint_knows_the_preprocessing():
 ])  # fmt: skip
 def test_networks_that_give_no_vector(network: nn.Module, found: str):
     preprocessing = Preprocessing(side=8, resize=8, **COLOURS)
-    message = one_line(lambda: PretrainedEncoder(network, preprocessing, "own", "MIT"))
+    message = one_line(lambda: _PretrainedEncoder(network, preprocessing, "own", "MIT"))
     assert "encoder own" in message
     assert found in message
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, embed, open_encoder
-from didae.encoders.lite import open_lite
+from didae.encoders.lite import _open_lite
 from didae.encoders.pretrained import open_timm, timm_encoder
 from didae.randomness import seeded
 from encoders.test_lite import VARIANTS, Variant, published
@@ -115,7 +115,7 @@ def test_lite_is_that_of_timm(side: int, variant: Variant):
     model.load_state_dict(dict(zip(model.state_dict(), weights, strict=True)))
     model.reset_classifier(0)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    encoder = open_lite(variant, str(side))
+    encoder = _open_lite(variant, str(side))
     scaled = (images * 255 - 127) / 128
     with torch.no_grad():
         expected = model(scaled)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from didae.errors import DidaeError
 from didae.metrics.flips import (
-    DEFINITIONS,
+    _DEFINITIONS,
     feedback_accuracy,
     flags,
     flip_rates,
@@ -148,7 +148,7 @@ def test_flags_allow_a_paired_comparison() -> None:
 def test_every_output_says_what_it_means(rule) -> None:
     student, votes, target = random_logits(2, 10, 2, 3)
     written = flip_rates(student, votes, target, agree="majority", rule=rule).to_json()
-    assert written["definition"] == DEFINITIONS[rule]
+    assert written["definition"] == _DEFINITIONS[rule]
     assert written["definition"]["nafr_version"] == {"both": 2, "alone": 1}[rule]
     assert (written["agree"], written["surrogates"], written["m"]) == ("majority", 3, 10)
     assert set(written["nafr"]) == {"value", "low", "high", "n"}

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from didae.errors import DidaeError
 from didae.metrics import images as module
-from didae.metrics.images import (
-    feature_similarity,
-    leftover,
-    outputs,
-    perceptual_distance,
-    psnr,
-    ssim,
-)
+from didae.metrics.images import leftover, outputs, psnr
 
 
 def _images(seed: int, count: int = 3) -> torch.Tensor:
@@ -79,85 +68,6 @@ class _Layers(nn.Module):
 class _Vector(_Layers):
     def forward(self, images: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return super().forward(images)[1].mean((2, 3))
-
-
-def test_ssim_is_its_formula_with_a_gaussian_window() -> None:
-    first, second = _pictures(0), _pictures(1)
-    second[1] = (first[1].double() * 0.8 + 20).to(torch.uint8)
-
-    def smooth(channel: np.ndarray) -> np.ndarray:
-        return gaussian_filter(channel, 1.5, mode="mirror", radius=5)
-
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    for value, a, b in zip(ssim(first, second), first.numpy(), second.numpy(), strict=True):
-        maps = []
-        for x, y in zip(a.astype(np.float64), b.astype(np.float64), strict=True):
-            mx, my = smooth(x), smooth(y)
-            vx, vy, vxy = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
-            above = (2 * mx * my + c1) * (2 * vxy + c2)
-            maps.append(above / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
-        assert value.item() == pytest.approx(np.mean(maps), abs=1e-9)
-
-
-def test_ssim_is_symmetric_and_one_only_for_equal_images() -> None:
-    first, second = _pictures(2), _pictures(3)
-    assert torch.allclose(ssim(first, second), ssim(second, first))
-    assert (ssim(first, second) < 0.5).all()
-    assert torch.allclose(ssim(first, first), torch.ones(3).double())
-    assert ssim(first[:1], second[:1]).shape == (1,)
-
-
-def test_ssim_refuses_images_smaller_than_its_window() -> None:
-    with pytest.raises(DidaeError, match=r"images of \(5, 4\) pixels"):
-        ssim(_images(0), _images(1))
-
-
-def test_without_torchmetrics_one_line_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
-    with pytest.raises(DidaeError, match=r"pip install 'didae\[metrics\]'"):
-        ssim(_pictures(0), _pictures(1))
-
-
-def test_perceptual_distance_is_lpips_without_weights_place_by_place() -> None:
-    first, second = _pictures(4), _pictures(5)
-    network = _Layers().eval()
-    found = perceptual_distance(first, second, network)
-    with torch.no_grad():
-        maps = [[m.double().numpy() for m in network(x.float() / 255)] for x in (first, second)]
-    for i, value in enumerate(found.tolist()):
-        expected = 0.0
-        for a, b in zip(*maps, strict=True):
-            places = [
-                np.sum(
-                    (
-                        a[i, :, r, c] / max(np.linalg.norm(a[i, :, r, c]), 1e-12)
-                        - b[i, :, r, c] / max(np.linalg.norm(b[i, :, r, c]), 1e-12)
-                    )
-                    ** 2
-                )
-                for r in range(a.shape[2])
-                for c in range(a.shape[3])
-            ]
-            expected += np.mean(places)
-        assert value == pytest.approx(expected, rel=1e-6)
-        assert 0 < value <= 8
-
-
-def test_an_encoder_is_one_layer_of_one_place() -> None:
-    first, second = _pictures(6), _pictures(7)
-    cosine = feature_similarity(first, second, _Vector())
-    assert torch.allclose(perceptual_distance(first, second, _Vector()), 2 - 2 * cosine)
-    assert (perceptual_distance(first, first, _Layers()) == 0).all()
-
-
-def test_feature_similarity_is_the_cosine() -> None:
-    first, second = _pictures(8), _pictures(9)
-    with torch.no_grad():
-        a, b = (_Vector().eval()(x.float() / 255).double().numpy() for x in (first, second))
-    for i, value in enumerate(feature_similarity(first, second, _Vector()).tolist()):
-        norms = np.linalg.norm(a[i]) * np.linalg.norm(b[i])
-        assert value == pytest.approx(a[i] @ b[i] / norms, rel=1e-5)
-    assert torch.allclose(feature_similarity(first, first, _Vector()), torch.ones(3).double())
 
 
 @given(st.integers(1, 7))

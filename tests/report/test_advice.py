@@ -14,7 +14,7 @@ from didae.cli.sources import SourceConfig
 from didae.cli.study import Audit, Demo, Explain
 from didae.cli.verdicts import Label, RepairRun
 from didae.config import save_yaml
-from didae.report.trust import Remedy, onward, remedy
+from didae.report.trust import _Remedy, onward, remedy
 
 COMMANDS: dict[str, type[Command]] = {
     "app": App, "audit": Audit, "demo": Demo, "explain": Explain, "label": Label,
@@ -43,9 +43,9 @@ def parse(line: str) -> Command:
 
 
 @pytest.mark.parametrize("kind", MADE)
-@pytest.mark.parametrize("what", [kind for kind in get_args(Remedy) if kind])
+@pytest.mark.parametrize("what", [kind for kind in get_args(_Remedy) if kind])
 def test_every_remedy_parses_and_changes_something_but_never_the_run(
-    what: Remedy, kind: str, tmp_path: Path
+    what: _Remedy, kind: str, tmp_path: Path
 ):
     run = made(tmp_path, kind)
     found = remedy(run, what)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import DirectionSummary, Summary
-from didae.report.trust import JUDGE_LABELS, headline, label_hint, trust
+from didae.report.trust import _JUDGE_LABELS, headline, label_hint, trust
 from didae.report.words import class_lines, key_figures
 
 
@@ -105,9 +105,9 @@ def test_the_headline_names_the_first_direction_and_says_nothing_only_of_nothing
 
 
 def test_what_separates_the_labels_comes_with_how_to_judge_it():
-    assert JUDGE_LABELS in said(direction(CLASS, 44))
-    assert JUDGE_LABELS not in said(direction("background", 44))
-    assert label_hint(f"{CLASS}, cat") == JUDGE_LABELS
+    assert _JUDGE_LABELS in said(direction(CLASS, 44))
+    assert _JUDGE_LABELS not in said(direction("background", 44))
+    assert label_hint(f"{CLASS}, cat") == _JUDGE_LABELS
 
 
 def test_classes_are_counted_and_pairs_named_where_there_is_a_choice():

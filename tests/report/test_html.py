@@ -13,8 +13,8 @@ from didae.dictionaries.procrustes import CLASS
 from didae.errors import DidaeError
 from didae.explainer.summary import Summary, summarise
 from didae.report import write_report
-from didae.report.html import CARDS, FIRST, SHEET
-from didae.report.trust import JUDGE_LABELS
+from didae.report.html import _CARDS, _FIRST, _SHEET
+from didae.report.trust import _JUDGE_LABELS
 from didae.storage import read_json, read_table
 from report.run_folder import make_row, make_run, save, write_table
 
@@ -93,7 +93,7 @@ def test_parts_stand_in_order_and_every_figure_has_a_text_alternative(run: tuple
         "ranking", *cards, "disentanglement", "decoder", "failures", "glossary", "settings", "next",
     ]  # fmt: skip
     figures = [a for tag, a in page.tags if tag == "img"]
-    assert len(figures) > 3 * FIRST + 3 * len(cards)
+    assert len(figures) > 3 * _FIRST + 3 * len(cards)
     assert all(a["alt"] for a in figures)
 
 
@@ -117,7 +117,7 @@ def test_figures_of_the_summary_are_on_the_page(run: tuple[Path, Summary]):
 
 def test_the_strongest_counterfactuals_are_shown_with_their_own_pixels(tmp_path: Path):
     rows = []
-    for i in range(SHEET + 3):
+    for i in range(_SHEET + 3):
         for suffix, value in (("", 10 * i), ("__0", 10 * i + 5)):
             save(np.full((4, 4, 3), value, dtype=np.uint8), tmp_path / f"{i}{suffix}.png")
         rows.append(make_row(
@@ -131,7 +131,7 @@ def test_the_strongest_counterfactuals_are_shown_with_their_own_pixels(tmp_path:
     card = text[text.index("<article") :]
     shown = re.findall(r'alt="Image image (\d+)"', card)
     assert [int(i) for i in shown] == [8, 7, 6, 4, 2, 1]
-    assert f"The {SHEET} strongest of {SHEET + 3} decoded" in text
+    assert f"The {_SHEET} strongest of {_SHEET + 3} decoded" in text
     body = re.search(
         r'alt="Image image 8".*?<img src="data:image/png;base64,([^"]+)"', card, re.DOTALL
     )
@@ -144,9 +144,9 @@ def test_three_pairs_stand_beside_the_headline(run: tuple[Path, Summary]):
     folder, summary = run
     text = write_report(folder, summary).read_text()
     first = text[text.index("<header") : text.index("</header>")]
-    assert first.count('<figure class="pair') == FIRST
+    assert first.count('<figure class="pair') == _FIRST
     assert f"along “{summary.directions[0].name}”" in first
-    assert first.count("label: ") == FIRST
+    assert first.count("label: ") == _FIRST
 
 
 def test_what_the_decoder_draws_from_the_embedding_alone_is_shown(tmp_path: Path):
@@ -182,7 +182,7 @@ def test_images_are_counted_by_class(run: tuple[Path, Summary]):
 
 def test_what_separates_the_labels_comes_with_how_to_judge_it(tmp_path: Path):
     page = Page(write_report(*single(tmp_path, direction_name=CLASS)))
-    assert page.text.count(JUDGE_LABELS) == 2
+    assert page.text.count(_JUDGE_LABELS) == 2
 
 
 def test_the_page_ends_with_commands_and_folds_its_settings(run: tuple[Path, Summary]):
@@ -241,10 +241,10 @@ def test_images_without_finite_logits_are_counted_and_explained(tmp_path: Path):
 
 
 def test_directions_beyond_the_cards_are_named_not_dropped(tmp_path: Path):
-    names = tuple(f"svd {k}" for k in range(CARDS + 3))
+    names = tuple(f"svd {k}" for k in range(_CARDS + 3))
     _, summary = make_run(tmp_path, images=1, names=names)
     page = Page(write_report(tmp_path, summary))
-    assert len([1 for tag, _ in page.tags if tag == "article"]) == CARDS
+    assert len([1 for tag, _ in page.tags if tag == "article"]) == _CARDS
     assert all(name in page.text for name in names)
     assert "3 weaker directions stand in the ranking only." in page.text
 
@@ -352,6 +352,6 @@ def test_the_round_trip_strip_spans_the_worst_and_the_best(run: tuple[Path, Summ
     text = write_report(*run).read_text()
     shown = [float(p) for p in re.findall(r"<b>(\d+\.\d)\u202fdB</b>", text)]
     measured = [float(r["round_trip_psnr"]) for r in read_table(run[0] / "table").to_pylist()]
-    assert len(shown) == SHEET
+    assert len(shown) == _SHEET
     assert shown == sorted(shown)
     assert (shown[0], shown[-1]) == pytest.approx((min(measured), max(measured)), abs=0.051)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from didae.report.figures import common_gain, data_uri, difference_map, thumbnail
+from didae.report.figures import _common_gain, _difference_map, _thumbnail, data_uri
 
 
 def flat(*colour: int, side: int = 4) -> np.ndarray:
@@ -15,15 +15,15 @@ def flat(*colour: int, side: int = 4) -> np.ndarray:
 
 
 def test_difference_is_grey_where_nothing_changed_and_signed_elsewhere():
-    shown = difference_map(flat(10, 200, 100), flat(30, 190, 100), gain=2)
+    shown = _difference_map(flat(10, 200, 100), flat(30, 190, 100), gain=2)
     assert shown[0, 0].tolist() == [128 + 20, 128 - 10, 128]
-    assert difference_map(flat(0, 0, 0), flat(255, 255, 255)).max() == 255
-    assert difference_map(flat(255, 255, 255), flat(0, 0, 0)).min() == 0
+    assert _difference_map(flat(0, 0, 0), flat(255, 255, 255)).max() == 255
+    assert _difference_map(flat(255, 255, 255), flat(0, 0, 0)).min() == 0
 
 
 def test_amplification_is_cut_off_not_wrapped_around():
-    assert difference_map(flat(0, 0, 0), flat(100, 0, 0), gain=8)[0, 0].tolist() == [255, 128, 128]
-    assert difference_map(flat(100, 0, 0), flat(0, 0, 0), gain=8)[0, 0, 0] == 0
+    assert _difference_map(flat(0, 0, 0), flat(100, 0, 0), gain=8)[0, 0].tolist() == [255, 128, 128]
+    assert _difference_map(flat(100, 0, 0), flat(0, 0, 0), gain=8)[0, 0, 0] == 0
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ def test_amplification_is_cut_off_not_wrapped_around():
 )
 def test_gain_keeps_the_largest_change_in_range(change: int, gain: int):
     black = flat(0, 0, 0)
-    assert common_gain([(black, black), (black, flat(change, 0, 0))]) == gain
+    assert _common_gain([(black, black), (black, flat(change, 0, 0))]) == gain
 
 
 def test_no_pair_has_a_gain_too():
-    assert common_gain([]) == 32
+    assert _common_gain([]) == 32
 
 
 def test_thumbnail_keeps_small_images_and_the_shape_of_large_ones():
     small = flat(1, 2, 3, side=64)
-    assert thumbnail(small) is small
+    assert _thumbnail(small) is small
     large = np.full((100, 400, 3), 77, dtype=np.uint8)
-    assert thumbnail(large).shape == (32, 128, 3)
-    assert (thumbnail(large) == 77).all()
-    assert thumbnail(np.zeros((1, 1000, 3), dtype=np.uint8)).shape == (1, 128, 3)
+    assert _thumbnail(large).shape == (32, 128, 3)
+    assert (_thumbnail(large) == 77).all()
+    assert _thumbnail(np.zeros((1, 1000, 3), dtype=np.uint8)).shape == (1, 128, 3)
 
 
 def test_data_uri_holds_the_very_pixels():

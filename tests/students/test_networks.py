@@ -14,7 +14,6 @@ from didae.students import (
     SmallCNN,
     StudentConfig,
     build_student,
-    label_agreement,
     load_student,
     logits,
     train_student,
@@ -111,8 +110,7 @@ def test_a_student_of_poisoned_data_follows_the_confounder_and_a_surrogate_follo
     other = StudentConfig(architecture="patches", width=8)
     second = training.model_copy(update={"seed": 9})
     surrogate = train_surrogate(student, square.images(range(400)), other, second)
-    assert label_agreement(student, surrogate, held_out) > 0.9
-    assert label_agreement(student, student, held_out) == 1
+    assert (logits(surrogate, held_out).argmax(1).numpy() == predicted).mean() > 0.9
 
 
 def test_a_surrogate_takes_the_probabilities_of_any_callable():

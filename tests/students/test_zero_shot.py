@@ -10,9 +10,9 @@ import torch
 from contracts.encoder import SQUARE
 from didae.data.images import to_float
 from didae.encoders.base import embed
-from didae.encoders.pretrained import Clip, load_clip, open_open_clip
+from didae.encoders.pretrained import Clip, _open_open_clip, load_clip
 from didae.students import logits, margin, probe_of
-from didae.students.names import open_zero_shot, text_head
+from didae.students.names import _open_zero_shot, _text_head
 from encoders.clips import make_clip
 from failures import one_line
 
@@ -41,7 +41,7 @@ def own_logits(clip: Clip, images: torch.Tensor, normalised: bool = True) -> tor
 
 @pytest.mark.parametrize("name", ["ViT-H-14", "MobileCLIP-S1", "coca_ViT-B-32"])
 def test_logits_are_those_of_open_clip(name: str, specs: dict[str, str]):
-    student = text_head(load_clip(specs[name]), PROMPTS)
+    student = _text_head(load_clip(specs[name]), PROMPTS)
     images = SQUARE.images(range(6))
     prepared = student.encoder.preprocessing.apply(to_float(images))
     found = logits(student, images).double()
@@ -55,7 +55,7 @@ def test_logits_are_those_of_open_clip(name: str, specs: dict[str, str]):
 def test_the_bias_of_siglip_is_added(specs: dict[str, str]):
     clip = load_clip(specs["ViT-H-14"])
     clip.model.logit_bias = torch.nn.Parameter(torch.tensor([-10.0]))
-    student = text_head(clip, PROMPTS)
+    student = _text_head(clip, PROMPTS)
     images = SQUARE.images(range(2))
     found = logits(student, images).double()
     prepared = student.encoder.preprocessing.apply(to_float(images))
@@ -63,13 +63,13 @@ def test_the_bias_of_siglip_is_added(specs: dict[str, str]):
 
 
 def test_the_probe_is_exact(specs: dict[str, str]):
-    student = text_head(load_clip(specs["ViT-H-14"]), PROMPTS[:2])
-    encoder = open_open_clip(specs["ViT-H-14"])
+    student = _text_head(load_clip(specs["ViT-H-14"]), PROMPTS[:2])
+    encoder = _open_open_clip(specs["ViT-H-14"])
     probe = probe_of(student)
     assert probe.encoder_fingerprint == encoder.fingerprint
     z, images = embed(encoder, SQUARE, range(16)), SQUARE.images(range(16))
     torch.testing.assert_close(probe.margin(z), margin(logits(student, images)), rtol=0, atol=1e-5)
-    three = text_head(load_clip(specs["ViT-H-14"]), PROMPTS)
+    three = _text_head(load_clip(specs["ViT-H-14"]), PROMPTS)
     for pair in ((0, 2), (1, 2), (2, 1)):
         torch.testing.assert_close(
             probe_of(three).margin(z, pair), margin(logits(three, images), pair), rtol=0, atol=1e-5
@@ -78,7 +78,7 @@ def test_the_probe_is_exact(specs: dict[str, str]):
 
 
 def test_the_student_is_differentiable_and_the_encoder_frozen(specs: dict[str, str]):
-    student = text_head(load_clip(specs["ViT-H-14"]), PROMPTS)
+    student = _text_head(load_clip(specs["ViT-H-14"]), PROMPTS)
     image = to_float(SQUARE.images([0])).requires_grad_()
     margin(student(image), (0, 1)).sum().backward()
     assert image.grad is not None
@@ -89,9 +89,11 @@ def test_the_student_is_differentiable_and_the_encoder_frozen(specs: dict[str, s
 
 def test_what_cannot_be_compared(specs: dict[str, str], monkeypatch: pytest.MonkeyPatch):
     for prompts in ([], ["a dog"]):
-        message = one_line(lambda prompts=prompts: text_head(load_clip(specs["ViT-H-14"]), prompts))
+        message = one_line(
+            lambda prompts=prompts: _text_head(load_clip(specs["ViT-H-14"]), prompts)
+        )
         assert "at least two" in message
-    assert "tiny-nothing" in one_line(lambda: text_head(load_clip("tiny-nothing@x.pt"), PROMPTS))
+    assert "tiny-nothing" in one_line(lambda: _text_head(load_clip("tiny-nothing@x.pt"), PROMPTS))
     for error, found in (
         (ModuleNotFoundError("no", name="transformers"), "pip install transformers"),
         (OSError("offline"), "connect to the network once"),
@@ -101,18 +103,18 @@ def test_what_cannot_be_compared(specs: dict[str, str], monkeypatch: pytest.Monk
             raise error
 
         monkeypatch.setattr(open_clip, "get_tokenizer", fail)
-        assert found in one_line(lambda: text_head(load_clip(specs["ViT-H-14"]), PROMPTS))
+        assert found in one_line(lambda: _text_head(load_clip(specs["ViT-H-14"]), PROMPTS))
 
 
 def test_a_student_by_its_name(specs: dict[str, str]):
-    named = open_zero_shot(f"{specs['ViT-H-14']}#{PROMPTS[0]} | {PROMPTS[1]}")
-    assert torch.equal(named.weight, text_head(load_clip(specs["ViT-H-14"]), PROMPTS[:2]).weight)
+    named = _open_zero_shot(f"{specs['ViT-H-14']}#{PROMPTS[0]} | {PROMPTS[1]}")
+    assert torch.equal(named.weight, _text_head(load_clip(specs["ViT-H-14"]), PROMPTS[:2]).weight)
     for spec in (specs["ViT-H-14"], f"{specs['ViT-H-14']}#a dog|", "#a dog|a cat"):
-        assert "MODEL/PRETRAINED#TEXT|TEXT" in one_line(lambda spec=spec: open_zero_shot(spec))
-    assert "at least two" in one_line(lambda: open_zero_shot(f"{specs['ViT-H-14']}#a dog"))
+        assert "MODEL/PRETRAINED#TEXT|TEXT" in one_line(lambda spec=spec: _open_zero_shot(spec))
+    assert "at least two" in one_line(lambda: _open_zero_shot(f"{specs['ViT-H-14']}#a dog"))
 
 
 def test_weights_come_from_the_file(specs: dict[str, str], tmp_path: Path):
-    first = text_head(load_clip(specs["ViT-H-14"]), PROMPTS)
-    other = text_head(load_clip(make_clip("ViT-H-14", tmp_path, seed=2)), PROMPTS)
+    first = _text_head(load_clip(specs["ViT-H-14"]), PROMPTS)
+    other = _text_head(load_clip(make_clip("ViT-H-14", tmp_path, seed=2)), PROMPTS)
     assert not torch.allclose(first.weight, other.weight, atol=1e-2)

@@ -21,7 +21,7 @@ from didae.storage import write_bytes
 from didae.teachers import VERDICTS_FILE, Verdict
 from didae.teachers.verdicts import Event
 
-WINDOWS = 256
+_WINDOWS = 256
 """Windows whose verdicts can be taken back."""
 
 _MAIN, _OWN = "main", "own"
@@ -127,7 +127,7 @@ class Desk:
         """Give what was judged in a window of the run on its screen; what is forgotten stays."""
         name = (window, place.rpartition(":")[0])
         self._windows[name] = self._windows.pop(name, [])
-        if len(self._windows) > WINDOWS:
+        if len(self._windows) > _WINDOWS:
             del self._windows[next(iter(self._windows))]
         return self._windows[name]
 

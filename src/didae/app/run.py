@@ -18,7 +18,7 @@ from didae.teachers import VERDICTS_FILE, Verdicts
 
 logger = logging.getLogger(__name__)
 
-PAIRS = 12
+_PAIRS = 12
 """Counterfactual pairs on a screen."""
 
 Progress = Callable[[float | None, str], None]
@@ -43,7 +43,7 @@ class Run:
         self.summary = Summary.from_json(read_json(path), str(path))
         rows = delivered_rows(read_rows(self.folder))
         self.delivered = {direction: len(found) for direction, found in rows.items()}
-        self._strongest = {direction: varied(found, PAIRS) for direction, found in rows.items()}
+        self._strongest = {direction: varied(found, _PAIRS) for direction, found in rows.items()}
         self.directions = {d.index: d for d in self.summary.directions}
         self.order = tuple(d for d in self.directions if d in rows)
         self.silent = tuple(d.name for d in self.summary.directions if d.index not in rows)

@@ -71,7 +71,7 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
     status = desk.jobs.status
     mine = status if status is not None and (status.kind, status.run) == ("repair", name) else None
     if mine is not None and mine.running:
-        return job_view(mine)
+        return _job_view(mine)
     document, stale = desk.result(run)
     return _render(
         "repair.html.jinja",
@@ -84,7 +84,7 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
     )
 
 
-def job_view(status: Status | None) -> str:
+def _job_view(status: Status | None) -> str:
     """Draw how far the long work is, or why it failed; nothing where there is none."""
     return _render("job.html.jinja", status=status) if status is not None else ""
 
@@ -92,7 +92,7 @@ def job_view(status: Status | None) -> str:
 def own_view(desk: Desk) -> str:
     """Draw the progress of a user's own images."""
     status = desk.jobs.status
-    return job_view(status if status is not None and status.kind == "audit" else None)
+    return _job_view(status if status is not None and status.kind == "audit" else None)
 
 
 def own_intro(limits: UploadLimits) -> str:

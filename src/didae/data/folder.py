@@ -79,7 +79,7 @@ def walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in files if not is_hidden(name))
 
 
-def left_out(folder: Path) -> str:
+def _left_out(folder: Path) -> str:
     """Count the files below a folder that are no images, by ending and with advice."""
     counts = Counter(
         visible(path.suffix.lower()) or "without ending"
@@ -107,7 +107,7 @@ class _Entry(NamedTuple):
     split: str | None = None
 
 
-def split_of(name: str) -> tuple[str, str] | None:
+def _split_of(name: str) -> tuple[str, str] | None:
     """Say which split a name means, and what else it says; None for a name that is none.
 
     `Training` is ("train", ""), `test_set` is ("test", ""), `seg_train` is ("train", "seg").
@@ -124,7 +124,7 @@ def split_of(name: str) -> tuple[str, str] | None:
 
 def split_alone(name: str) -> str | None:
     """Say which split a name means that says nothing else."""
-    found = split_of(name)
+    found = _split_of(name)
     return found[0] if found and not found[1] else None
 
 
@@ -136,7 +136,7 @@ def unwrapped(folder: Path, split: str | None = None) -> Path:
     full = [name for name in folders if _has_image(folder / name)]
     if len(full) != 1:
         return folder
-    named = split_of(full[0])
+    named = _split_of(full[0])
     if split_alone(full[0]) not in (None, split):
         return folder
     inner = folder / full[0]
@@ -179,7 +179,7 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
                 )
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
-    rest = left_out(folder)
+    rest = _left_out(folder)
     if rest:
         logger.warning("%s: left out %s", folder, rest)
     label_names = sorted({entry.label for entry in entries if entry.label is not None})
@@ -268,7 +268,7 @@ def _splits_of_column(
     """Find the column whose cells are words for splits; numbers in it make it an attribute."""
     for name, cells in frame.columns.items():
         words = [cell if isinstance(cell, str) else "" for cell in cells]
-        known = [split_of(word) is not None for word in words]
+        known = [_split_of(word) is not None for word in words]
         usual = name.lower() in _SPLIT_COLUMNS and name not in taken
         if usual and (all(known) or (name == "split" and any(known))):
             splits = [split_alone(word) for word in words]
@@ -296,7 +296,7 @@ def rows_of_splits(splits: Sequence[str | None]) -> dict[str, NDArray[np.int64]]
 def _split_folders(folder: Path) -> dict[str, str]:
     """Find the folders of splits: name of the folder -> split; none, or all that hold images."""
     images, folders = _content(folder)
-    found = {name: split for name in folders if (split := split_of(name)) is not None}
+    found = {name: split for name in folders if (split := _split_of(name)) is not None}
     rests = [rest for _, rest in found.values()]
     # `seg_train` is a split beside `seg_test`, `test_tube` is a class.
     found = {n: s for n, s in found.items() if not s[1] or rests.count(s[1]) > 1}
@@ -380,7 +380,7 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
             f"{_TABLES[0]}"
         )
     if not images and not folders:
-        rest = left_out(folder)
+        rest = _left_out(folder)
         but = f", but {rest}" if rest else ""
         raise DidaeError(f"{folder} holds neither {_TABLES[0]}, class folders nor images{but}")
     if images and folders:
@@ -393,7 +393,7 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
         paths = (path for path in walk(folder / name) if is_image(path.name))
         found = sorted(path.relative_to(home).as_posix() for path in paths)
         if not found:
-            rest = left_out(folder / name)
+            rest = _left_out(folder / name)
             holds = f"holds no images but {rest}" if rest else "is empty"
             raise DidaeError(
                 f"class folder {folder / name} {holds}; put images into it, or move it out of here"

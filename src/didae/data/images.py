@@ -52,7 +52,7 @@ _ORIENTATION: Final = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-class Foreign(NamedTuple):
+class _Foreign(NamedTuple):
     """A kind of file that is not read: what it is, how it is known, and what to do about it."""
 
     kind: str
@@ -64,27 +64,31 @@ class Foreign(NamedTuple):
 _AS_JPEG: Final = "convert it to JPEG or PNG"
 
 FOREIGN: Final = (
-    Foreign("HEIC", (".heic", ".heif", ".hif"), rb".{4}ftyp(hei|hev|mif1|msf1)", _AS_JPEG),
-    Foreign("AVIF", (".avif", ".avifs"), rb".{4}ftypavi[fs]", _AS_JPEG),
-    Foreign("JPEG XL", (".jxl",), rb"\xff\x0a|\0{3}\x0cJXL ", _AS_JPEG),
-    Foreign("JPEG 2000", (".jp2", ".j2k", ".jpx"), rb"\0{3}\x0cjP|\xff\x4f\xff\x51", _AS_JPEG),
-    Foreign("camera raw", (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf"), rb"FUJIFILM", _AS_JPEG),
-    Foreign("Photoshop", (".psd",), rb"8BPS", _AS_JPEG),
-    Foreign("OpenEXR", (".exr",), rb"\x76\x2f\x31\x01", _AS_JPEG),
-    Foreign("SVG", (".svg",), rb"\s*(<\?xml|<svg)", "draw it as PNG"),
-    Foreign("PDF", (".pdf",), rb"%PDF", "save its pages as PNG"),
-    Foreign("DICOM", (".dcm",), rb".{128}DICM", "save it as PNG, with the window that readers use"),
-    Foreign("NumPy", (".npy", ".npz"), rb"\x93NUMPY", "save each array as PNG"),
-    Foreign("video", (".mp4", ".mov", ".avi", ".mkv"), rb".{4}ftyp", "save its frames as PNG"),
-    Foreign(
+    _Foreign("HEIC", (".heic", ".heif", ".hif"), rb".{4}ftyp(hei|hev|mif1|msf1)", _AS_JPEG),
+    _Foreign("AVIF", (".avif", ".avifs"), rb".{4}ftypavi[fs]", _AS_JPEG),
+    _Foreign("JPEG XL", (".jxl",), rb"\xff\x0a|\0{3}\x0cJXL ", _AS_JPEG),
+    _Foreign("JPEG 2000", (".jp2", ".j2k", ".jpx"), rb"\0{3}\x0cjP|\xff\x4f\xff\x51", _AS_JPEG),
+    _Foreign(
+        "camera raw", (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf"), rb"FUJIFILM", _AS_JPEG
+    ),
+    _Foreign("Photoshop", (".psd",), rb"8BPS", _AS_JPEG),
+    _Foreign("OpenEXR", (".exr",), rb"\x76\x2f\x31\x01", _AS_JPEG),
+    _Foreign("SVG", (".svg",), rb"\s*(<\?xml|<svg)", "draw it as PNG"),
+    _Foreign("PDF", (".pdf",), rb"%PDF", "save its pages as PNG"),
+    _Foreign(
+        "DICOM", (".dcm",), rb".{128}DICM", "save it as PNG, with the window that readers use"
+    ),
+    _Foreign("NumPy", (".npy", ".npz"), rb"\x93NUMPY", "save each array as PNG"),
+    _Foreign("video", (".mp4", ".mov", ".avi", ".mkv"), rb".{4}ftyp", "save its frames as PNG"),
+    _Foreign(
         "archive",
         (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"),
         rb"PK\x03\x04|\x1f\x8b",
         "unpack it",
     ),
-    Foreign("web page", (".htm", ".html"), rb"(?i)\s*<(!doctype|html)", "download the image anew"),
-    Foreign("Git LFS pointer", (), rb"version https://git-lfs", "fetch it with `git lfs pull`"),
-    Foreign("TIFF of other pixels", (), rb"II\*\0|MM\0\*", "save it with 8 bits a channel"),
+    _Foreign("web page", (".htm", ".html"), rb"(?i)\s*<(!doctype|html)", "download the image anew"),
+    _Foreign("Git LFS pointer", (), rb"version https://git-lfs", "fetch it with `git lfs pull`"),
+    _Foreign("TIFF of other pixels", (), rb"II\*\0|MM\0\*", "save it with 8 bits a channel"),
 )
 """Kinds that people take for images that are read; the first that fits."""
 

@@ -37,7 +37,7 @@ from didae.errors import DidaeError
 
 _Opener = Callable[[Path, Reading], ImageTable]
 
-DEBIAN: Final = Path("/usr/share/datasets/fashion-mnist")
+_DEBIAN: Final = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` has the files."""
 
 CLASSES: Final = (
@@ -255,12 +255,12 @@ def elpv(folder: Path, reading: Reading) -> ImageTable:
 
 def installed_fashion() -> Path:
     """Find the files of Debian's package."""
-    if not DEBIAN.is_dir():
+    if not _DEBIAN.is_dir():
         raise DidaeError(
-            f"Fashion-MNIST is not in {DEBIAN}: `apt-get install dataset-fashion-mnist`, "
+            f"Fashion-MNIST is not in {_DEBIAN}: `apt-get install dataset-fashion-mnist`, "
             "or name the folder of its files, fashion-mnist:FOLDER."
         )
-    return DEBIAN
+    return _DEBIAN
 
 
 @register("fashion-mnist", lambda _: False, installed_fashion)

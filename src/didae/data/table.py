@@ -96,7 +96,7 @@ Splits = Mapping[str, NDArray[np.int64]]
 Axis = Literal["horizontal", "vertical"]
 """Along which an image is mirrored: horizontal exchanges left and right."""
 
-OnError = Literal["raise", "skip", "late"]
+_OnError = Literal["raise", "skip", "late"]
 """What to do about an image that cannot be read."""
 
 _DIMENSION: Mapping[Axis, int] = {"vertical": 1, "horizontal": 2}
@@ -118,7 +118,7 @@ class Reading:
     """
 
     size: int | None = None
-    on_error: OnError | None = None
+    on_error: _OnError | None = None
     label: str | None = None
     attributes: Sequence[str] | None = None
     max_pixels: int = MAX_PIXELS
@@ -175,7 +175,7 @@ class ImageTable:
     def from_folder(
         folder: str | Path,
         size: int | None = None,
-        on_error: OnError | None = None,
+        on_error: _OnError | None = None,
         *,
         layout: str | None = None,
         label: str | None = None,

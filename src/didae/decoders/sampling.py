@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, float], Tensor]
-Integrator = Callable[[Denoiser, Tensor, Sequence[float]], Tensor]
+_Denoiser = Callable[[Tensor, float], Tensor]
+_Integrator = Callable[[_Denoiser, Tensor, Sequence[float]], Tensor]
 
 DIFFUSION_STEPS = 1000
 
@@ -27,7 +27,7 @@ def flow_times(steps: int) -> list[float]:
 
 
 def euler(
-    velocity: Denoiser, x: Float[Tensor, "b c h w"], times: Sequence[float]
+    velocity: _Denoiser, x: Float[Tensor, "b c h w"], times: Sequence[float]
 ) -> Float[Tensor, "b c h w"]:
     """Integrate ``dx = v dt`` by Euler's method, one evaluation a step."""
     for now, after in pairwise(times):
@@ -36,7 +36,7 @@ def euler(
 
 
 def heun(
-    velocity: Denoiser, x: Float[Tensor, "b c h w"], times: Sequence[float]
+    velocity: _Denoiser, x: Float[Tensor, "b c h w"], times: Sequence[float]
 ) -> Float[Tensor, "b c h w"]:
     """Integrate by Heun's method; the step that touches t = 1 is an Euler step.
 
@@ -53,8 +53,8 @@ def heun(
 
 
 def invert(
-    integrate: Integrator,
-    velocity: Denoiser,
+    integrate: _Integrator,
+    velocity: _Denoiser,
     x: Float[Tensor, "b c h w"],
     times: Sequence[float],
     corrections: int,
@@ -93,7 +93,7 @@ def ddim_times(steps: int) -> list[float]:
 
 
 def ddim(
-    noise: Denoiser,
+    noise: _Denoiser,
     x: Float[Tensor, "b c h w"],
     times: Sequence[float],
     invert: bool,

@@ -59,7 +59,7 @@ def explained_variance(dictionary: Dictionary, z: Matrix) -> tuple[float, Array]
     return float(together), 1 - (np.square(centred).sum() - gains) / total
 
 
-def match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array]:
+def _match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array]:
     """Pair unit atoms (k, d) of two dictionaries so that the summed |cosine| is largest.
 
     Gives, for each atom of `first`, the index of its partner and their |cosine|, both (k,).
@@ -92,7 +92,7 @@ def stability(
             make().fit(z[half], None if factors is None else factors[half]).atoms
             for half in np.array_split(order, 2)
         )
-        matched.append(match_atoms(first, second)[1])
+        matched.append(_match_atoms(first, second)[1])
     return np.stack(matched)
 
 

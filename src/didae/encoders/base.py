@@ -27,12 +27,12 @@ T = TypeVar("T")
 Opener = TypeVar("Opener", bound="Callable[[str], Encoder]")
 Indices = Sequence[int] | NDArray[Any]
 
-ENCODERS: dict[str, Callable[[str], Encoder]] = {}
+_ENCODERS: dict[str, Callable[[str], Encoder]] = {}
 """What a name may look like, KIND:REST or KIND[@REST] -> what opens it, which is given the rest."""
 
-SAVED = "the folder of a saved encoder"
+_SAVED = "the folder of a saved encoder"
 
-LIMIT = 4 << 30
+_LIMIT = 4 << 30
 """Bytes that kept embeddings take at most; what was used longest ago goes first."""
 
 logger = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def register(*forms: str) -> Callable[[Opener], Opener]:
     """Make a kind of encoder known by what its names look like, such as ``timm:NAME[@FILE]``."""
 
     def add(opener: Opener) -> Opener:
-        ENCODERS.update(dict.fromkeys(forms, opener))
+        _ENCODERS.update(dict.fromkeys(forms, opener))
         return opener
 
     return add
@@ -203,7 +203,7 @@ def list_encoders() -> tuple[str, ...]:
         out.
     """
     import_all("didae.encoders")
-    return *sorted(ENCODERS), SAVED
+    return *sorted(_ENCODERS), _SAVED
 
 
 def open_encoder(name: str) -> Encoder:
@@ -228,7 +228,7 @@ def open_encoder(name: str) -> Encoder:
     forms = list_encoders()
     if name and Path(name).is_dir():
         return importlib.import_module("didae.encoders.factors").FactorEncoder.load(Path(name))
-    encoder = open_kind(name, ENCODERS)
+    encoder = open_kind(name, _ENCODERS)
     if encoder is None:
         raise DidaeError(
             f"there is no encoder {name!r}: no such folder, and no name of a known form, which are "
@@ -297,7 +297,7 @@ def cached_embed(
     indices: Indices,
     folder: Path | None = None,
     batch_size: int = 256,
-    limit: int = LIMIT,
+    limit: int = _LIMIT,
 ) -> Float[Tensor, "n d"]:
     """Encode images of a source, as `embed` does, but those seen before are read from the cache.
 
@@ -305,7 +305,7 @@ def cached_embed(
     names nor dates matter. What cannot be read or written is computed, with a warning. The
     embeddings that an encoder has in the cache are held in memory meanwhile.
     """
-    kept = _Shards(folder or cache_folder(), encoder, limit)
+    kept = _Shards(folder or _cache_folder(), encoder, limit)
     return _embed(encoder, source, indices, batch_size, kept)
 
 
@@ -345,7 +345,7 @@ def _encode(
     return z
 
 
-def cache_folder() -> Path:
+def _cache_folder() -> Path:
     """Say where embeddings are kept if nothing else is said."""
     chosen = os.environ.get("DIDAE_CACHE")
     if chosen:

@@ -77,7 +77,7 @@ class LiteEncoder(Encoder):
         return maps.mean((2, 3))
 
 
-def open_lite(variant: Literal[0, 1], side: str = "") -> LiteEncoder:
+def _open_lite(variant: Literal[0, 1], side: str = "") -> LiteEncoder:
     """Load Lite0 or Lite1 with its ImageNet weights; by default for images as in its training."""
     name, side = f"lite{variant}", side or ("224", "240")[variant]
     if not side.isdecimal():
@@ -92,8 +92,8 @@ def open_lite(variant: Literal[0, 1], side: str = "") -> LiteEncoder:
     return encoder
 
 
-register("lite0[@SIDE]")(partial(open_lite, 0))
-register("lite1[@SIDE]")(partial(open_lite, 1))
+register("lite0[@SIDE]")(partial(_open_lite, 0))
+register("lite1[@SIDE]")(partial(_open_lite, 1))
 
 
 class _SameConv2d(nn.Conv2d):

@@ -148,7 +148,7 @@ class OnnxSettings(Config):
     licence: str = "unknown"
 
 
-def read_settings(model: ModelProto, path: Path) -> OnnxSettings:
+def _read_settings(model: ModelProto, path: Path) -> OnnxSettings:
     """Read what ``FILE.json`` says about the images of a model, else its metadata."""
     beside = path.with_name(f"{path.name}.json")
     if beside.exists():
@@ -241,7 +241,7 @@ class OnnxEncoder(Encoder):
     def __init__(self, spec: str, model: ModelProto | None = None) -> None:
         path, value = split_spec(spec)
         model = model or read_model(path)
-        self.settings = read_settings(model, path)
+        self.settings = _read_settings(model, path)
         super().__init__(f"onnx:{spec}", 0, None, self.settings.licence)
         self.freeze()
         self._value = resolve(model, value, path)

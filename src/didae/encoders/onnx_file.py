@@ -29,7 +29,7 @@ TRIAL_SIDE = 224
 CPU_SECONDS, WALL_SECONDS = 40, 160
 """What a file may take of both in the other process: starting and one image."""
 
-MEMORY = 8 << 30
+_MEMORY = 8 << 30
 """Bytes of address space there, besides four times the size of the file."""
 
 _PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -201,7 +201,7 @@ def try_file(path: Path) -> None:
     if digest in _survived:
         return
     context = multiprocessing.get_context("spawn")
-    memory = MEMORY + 4 * len(content)
+    memory = _MEMORY + 4 * len(content)
     process = context.Process(target=_ask, args=(str(path), memory, CPU_SECONDS), daemon=True)
     process.start()
     try:

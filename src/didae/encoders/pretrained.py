@@ -21,7 +21,7 @@ from didae.encoders.base import Encoder, register, shape_of
 from didae.errors import DidaeError, nearest, require, told
 from didae.storage import fingerprint
 
-Triple = tuple[float, float, float]
+_Triple = tuple[float, float, float]
 
 SOURCES = ("hf-hub:", "local-dir:")
 _MISFITS = (RuntimeError, ValueError, TypeError, AssertionError)
@@ -54,8 +54,8 @@ class Preprocessing(Config):
     resize: int = Field(ge=1)
     squash: bool = False
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    mean: Triple
-    std: Triple
+    mean: _Triple
+    std: _Triple
 
     def apply(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 side side"]:
         """Prepare images."""
@@ -80,7 +80,7 @@ class Preprocessing(Config):
         return (images - mean) / std
 
 
-class PretrainedEncoder(Encoder):
+class _PretrainedEncoder(Encoder):
     """A network that others trained, with their preprocessing."""
 
     def __init__(
@@ -117,7 +117,7 @@ class PretrainedEncoder(Encoder):
 
 
 @register("timm:NAME[@SIDE][@FILE]")
-def open_timm(spec: str) -> PretrainedEncoder:
+def open_timm(spec: str) -> _PretrainedEncoder:
     """Load a network of timm, without its classifier and with its own preprocessing."""
     name, _, rest = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
     first, _, second = rest.partition("@")
@@ -157,7 +157,7 @@ def timm_encoder(
     name: str,
     side: int | None = None,
     license: str | None = None,  # noqa: A002
-) -> PretrainedEncoder:
+) -> _PretrainedEncoder:
     """Make an encoder of a network that timm built: what its evaluation transform does, and it."""
     if side is not None and hasattr(model, "set_input_size"):
         what = f"encoder {name}: it cannot take images of side {side}"
@@ -170,7 +170,7 @@ def timm_encoder(
     resize = math.floor(sides[0] / settings["crop_pct"])
     preprocessing = _preprocessing(name, mode, sides, resize, settings)
     license = license or str(model.pretrained_cfg.get("license") or "unknown")  # noqa: A001
-    return PretrainedEncoder(model, preprocessing, name, license)
+    return _PretrainedEncoder(model, preprocessing, name, license)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +183,7 @@ class Clip:
 
 
 @register("open_clip:MODEL/PRETRAINED", "open_clip:MODEL@FILE")
-def open_open_clip(spec: str) -> PretrainedEncoder:
+def _open_open_clip(spec: str) -> _PretrainedEncoder:
     """Load the image tower of a CLIP model."""
     return image_encoder(load_clip(spec))
 
@@ -223,7 +223,7 @@ def load_clip(spec: str) -> Clip:
     return Clip(model.eval(), name, architecture)
 
 
-def image_encoder(clip: Clip) -> PretrainedEncoder:
+def image_encoder(clip: Clip) -> _PretrainedEncoder:
     """Take the image tower out of a CLIP model.
 
     z_sem is the embedding at unit length, as the model's own training compares it: classifying by
@@ -237,7 +237,7 @@ def image_encoder(clip: Clip) -> PretrainedEncoder:
         settings["interpolation"] = "bicubic"
     mode = settings["resize_mode"]
     preprocessing = _preprocessing(f"encoder {clip.name}", mode, sides, sides[0], settings)
-    return PretrainedEncoder(_UnitTower(tower), preprocessing, clip.name, "unknown")
+    return _PretrainedEncoder(_UnitTower(tower), preprocessing, clip.name, "unknown")
 
 
 class _UnitTower(nn.Module):

@@ -106,10 +106,10 @@ def _resample(sums: Tensor, seed: int) -> Tensor:
     return totals[:, 0] / totals[:, 1]
 
 
-Agree = Literal["every", "majority"]
-Rule = Literal["both", "alone"]
+_Agree = Literal["every", "majority"]
+_Rule = Literal["both", "alone"]
 
-DEFINITIONS: dict[Rule, dict[str, str | int]] = {
+_DEFINITIONS: dict[_Rule, dict[str, str | int]] = {
     "both": {
         "nafr_version": 2,
         "flips": "a model flips where softmax(logits)[target] > 0.5 on the counterfactual",
@@ -138,7 +138,7 @@ class FlipRates:
     """Flip rates of m counterfactuals: of all, of those that surrogates confirm, and their share.
 
     ``flip_rate`` and ``nafr`` are shares of all m, ``na`` is the share of the student's flips; how
-    many of the surrogates had to ``agree``, and by which ``rule`` of `DEFINITIONS`.
+    many of the surrogates had to ``agree``, and by which ``rule`` of `_DEFINITIONS`.
     """
 
     flip_rate: Estimate
@@ -146,13 +146,13 @@ class FlipRates:
     na: Estimate
     m: int
     surrogates: int
-    agree: Agree
-    rule: Rule
+    agree: _Agree
+    rule: _Rule
 
     def to_json(self) -> dict[str, Any]:
         """Give plain values."""
         figures = {key: getattr(self, key).to_json() for key in ("flip_rate", "nafr", "na")}
-        return {**vars(self), **figures, "definition": dict(DEFINITIONS[self.rule])}
+        return {**vars(self), **figures, "definition": dict(_DEFINITIONS[self.rule])}
 
 
 def flip_rates(
@@ -160,8 +160,8 @@ def flip_rates(
     surrogates: Float[Tensor, "s m classes"],
     target: Int[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
-    agree: Agree = "every",
-    rule: Rule = "both",
+    agree: _Agree = "every",
+    rule: _Rule = "both",
     seed: int = 0,
 ) -> FlipRates:
     """Count flips of the student, and those that independent surrogates confirm.
@@ -185,8 +185,8 @@ def flags(
     student: Float[Tensor, "m classes"],
     surrogates: Float[Tensor, "s m classes"],
     target: Int[Tensor, " m"],
-    agree: Agree = "every",
-    rule: Rule = "both",
+    agree: _Agree = "every",
+    rule: _Rule = "both",
 ) -> tuple[Tensor, Tensor]:
     """Say of every counterfactual whether it flips and whether the flip is non-adversarial."""
     _check(student, surrogates, target)

@@ -43,10 +43,10 @@ SAMPLE_FOLDER = "samples"
 SAMPLES = 6
 """Images on a sheet."""
 
-SHEETS = 10
+_SHEETS = 10
 """Sheets of a training, at most, and one after the last step: under one percent of its time."""
 
-ROWS = ("image", "drawn from its z_sem and fresh noise", "round trip without residual")
+_ROWS = ("image", "drawn from its z_sem and fresh noise", "round trip without residual")
 
 _CELL, _GAP, _LABEL = 96, 4, 16
 
@@ -125,9 +125,9 @@ def drawn_rows(folder: Path, rows: Sequence[Row], column: str) -> tuple[int, lis
         (read_picture(folder, row["factual_file"]), read_picture(folder, row[column]))
         for row in rows
     ]
-    gain = common_gain(images)
+    gain = _common_gain(images)
     names = "factual", "counterfactual", "difference"
-    shown = [(before, after, difference_map(before, after, gain)) for before, after in images]
+    shown = [(before, after, _difference_map(before, after, gain)) for before, after in images]
     return gain, [dict(zip(names, map(data_uri, three), strict=True)) for three in shown]
 
 
@@ -136,13 +136,13 @@ def read_picture(folder: Path, name: str) -> Pixels:
     return read_run_image(folder, name).permute(1, 2, 0).numpy()
 
 
-def difference_map(factual: Pixels, counterfactual: Pixels, gain: float = 1.0) -> Pixels:
+def _difference_map(factual: Pixels, counterfactual: Pixels, gain: float = 1.0) -> Pixels:
     """Show a signed difference around grey: 128 + gain · (after - before) / 2, cut off."""
     change = counterfactual.astype(np.float64) - factual.astype(np.float64)
     return np.rint(128 + gain * change / 2).clip(0, 255).astype(np.uint8)
 
 
-def common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
+def _common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
     """Choose one gain for several pairs, so that their maps can be compared.
 
     It is the largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
@@ -152,7 +152,7 @@ def common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
     return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
 
 
-def thumbnail(image: Pixels, side: int = _THUMBNAIL) -> Pixels:
+def _thumbnail(image: Pixels, side: int = _THUMBNAIL) -> Pixels:
     """Reduce an image so that its longest side is at most `side`; smaller ones stay as they are."""
     height, width = image.shape[:2]
     if max(height, width) <= side:
@@ -165,7 +165,7 @@ def thumbnail(image: Pixels, side: int = _THUMBNAIL) -> Pixels:
 def data_uri(image: Pixels, side: int = _THUMBNAIL) -> str:
     """Write an image, reduced to what a page shows, as a PNG inside a `data:` address."""
     buffer = io.BytesIO()
-    Image.fromarray(thumbnail(image, side)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(_thumbnail(image, side)).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -181,18 +181,18 @@ class SampleSheets:
     ) -> None:
         self.folder, self.images, self.z = folder / SAMPLE_FOLDER, images, z
         often = training.checkpoint_every
-        self.every = often * -(-training.steps // (SHEETS * often))
+        self.every = often * -(-training.steps // (_SHEETS * often))
         self.last = training.steps
 
     def __call__(self, step: int, decoder: Decoder) -> None:
         """Write a sheet if it is time for one after so many steps."""
         if step % self.every and step != self.last:
             return
-        rows = draw_samples(decoder, self.images, self.z)
+        rows = _draw_samples(decoder, self.images, self.z)
         write_png(torch.from_numpy(_lay_out(rows)), self.folder / f"step-{step:06d}.png")
 
 
-def draw_samples(
+def _draw_samples(
     decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
 ) -> UInt8[Tensor, "3 n 3 h w"]:
     """Give images, drawn anew from z_sem and noise that is always the same, and taken round."""
@@ -215,7 +215,7 @@ def _lay_out(rows: UInt8[Tensor, "r n 3 h w"]) -> NDArray[np.uint8]:
     band = _LABEL + down
     sheet = Image.new("RGB", (columns * right + _GAP, len(rows) * band + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for r, (row, words) in enumerate(zip(rows, ROWS, strict=True)):
+    for r, (row, words) in enumerate(zip(rows, _ROWS, strict=True)):
         pen.text((_GAP, r * band + 2), words, fill="black")
         for c, image in enumerate(row):
             shown = Image.fromarray(image.permute(1, 2, 0).numpy())

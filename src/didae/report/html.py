@@ -33,13 +33,13 @@ from didae.teachers import Oracle
 
 REPORT_FILE = "report.html"
 
-SHEET = 6
+_SHEET = 6
 """Pairs of a card, and images of the round trip."""
 
-FIRST = 3
+_FIRST = 3
 """Pairs beside the headline."""
 
-CARDS = 16
+_CARDS = 16
 """Directions that get a card with images; all others stand in the ranking."""
 
 _SAMPLE_WIDTH = 960
@@ -94,12 +94,12 @@ def write_report(
 
     cards = [
         {
-            **pairs(direction, SHEET),
+            **pairs(direction, _SHEET),
             "delivered": len(delivered.get(direction.index, [])),
             "hint": label_hint(direction.name),
             "advice": remedy(folder, trusts[direction.index].remedy),
         }
-        for direction in summary.directions[:CARDS]
+        for direction in summary.directions[:_CARDS]
     ]
     page = templates().get_template("report.html.jinja")
     text = page.render(
@@ -107,7 +107,7 @@ def write_report(
         summary=summary,
         headline=said,
         advice=remedy(folder, said.remedy),
-        first={"pairs": ()} if first is None else pairs(first, FIRST),
+        first={"pairs": ()} if first is None else pairs(first, _FIRST),
         key_figures=key_figures(summary),
         class_lines=class_lines(summary),
         cards=cards,
@@ -179,7 +179,7 @@ def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     }
     ranked = sorted(measured.values(), key=lambda row: float(row["round_trip_psnr"]))
     last = len(ranked) - 1
-    ranks = sorted({round(i * last / (SHEET - 1)) for i in range(SHEET)}) if ranked else []
+    ranks = sorted({round(i * last / (_SHEET - 1)) for i in range(_SHEET)}) if ranked else []
     shown = [ranked[i] for i in ranks]
     gain, pictures = drawn_rows(folder, shown, "round_trip_file")
     pairs = [

@@ -37,7 +37,7 @@ class Change(Config):
     n: int
 
 
-class Gate(Config):
+class _Gate(Config):
     """The part of the gate's decision that is shown; the file holds all of it.
 
     ``pairs`` is the change on counterfactuals of held-out images, ``held_out`` that on these images
@@ -128,7 +128,7 @@ class RepairDocument(Config):
     schema_version: Literal[1]
     teachers: tuple[str, ...]
     verdicts: dict[str, Verdict]
-    decision: Gate
+    decision: _Gate
     advice: str = ""
     counterfactuals: int
     seconds: float
@@ -139,7 +139,7 @@ class RepairDocument(Config):
     looked: _Looked | None = None
     unread: tuple[str, ...] = ()
     ceiling: Ceiling | None = None
-    alone: dict[str, Gate] = Field(default_factory=dict[str, Gate])
+    alone: dict[str, _Gate] = Field(default_factory=dict[str, _Gate])
     preview: tuple[_Preview, ...]
 
     @model_validator(mode="after")

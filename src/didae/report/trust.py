@@ -29,7 +29,7 @@ a verified flip has to stay below by default."""
 STABLE = 0.8
 """Share of flips that have to outlive noise of ±1/255."""
 
-JUDGE_LABELS = (
+_JUDGE_LABELS = (
     "This direction is what separates the labels, whatever that is. Look at what changes: "
     "the object itself, or something that only comes with it?"
 )
@@ -42,12 +42,12 @@ _Word = Literal[
     "trustworthy", "fragile", "partly realised", "mixed", "not realised", "not measured"
 ]
 _Grade = Literal["good", "doubtful", "bad"]
-Remedy = Literal["", "train longer", "smaller edits", "larger edits", "more directions", "again"]
+_Remedy = Literal["", "train longer", "smaller edits", "larger edits", "more directions", "again"]
 """What may help; `remedy` turns it into a command."""
 
 
 @dataclass(frozen=True)
-class Trust:
+class _Trust:
     """What is said about the trust in a direction.
 
     ``reason`` says why it is held back, in words that go after "but", and ``remedy`` what may help;
@@ -57,11 +57,11 @@ class Trust:
     word: _Word
     grade: _Grade
     reason: str
-    remedy: Remedy
+    remedy: _Remedy
     parts: tuple[str, str, str, str]
 
 
-def trust(summary: Summary, direction: DirectionSummary) -> Trust:
+def trust(summary: Summary, direction: DirectionSummary) -> _Trust:
     """Judge a direction by what was measured: is it drawn, as asked, alone, and does it last."""
     psnr, realised, spill = summary.round_trip_psnr, direction.realised, direction.mean_spill
     stability, flips = direction.stability, direction.ambient_flips
@@ -77,8 +77,8 @@ def trust(summary: Summary, direction: DirectionSummary) -> Trust:
         lasting,
     )
 
-    def held(word: _Word, grade: _Grade, reason: str, remedy: Remedy) -> Trust:
-        return Trust(word, grade, reason, remedy, parts)
+    def held(word: _Word, grade: _Grade, reason: str, remedy: _Remedy) -> _Trust:
+        return _Trust(word, grade, reason, remedy, parts)
 
     if not direction.latent_flips:
         reason = "none of its edits flips the probe, so no image was drawn"
@@ -93,7 +93,7 @@ def trust(summary: Summary, direction: DirectionSummary) -> Trust:
         reason = "its images hardly show the change that was asked for"
         return held("not realised", "bad", reason, "train longer")
     if spill >= SPILT:
-        remedy: Remedy = "smaller edits" if flips else "train longer"
+        remedy: _Remedy = "smaller edits" if flips else "train longer"
         return held("mixed", "bad", "other codes move too", remedy)
     if realised < REALISED:
         reason = "its images show only a part of the change that was asked for"
@@ -110,7 +110,7 @@ class _Headline:
 
     first: str
     more: tuple[str, ...] = ()
-    remedy: Remedy = ""
+    remedy: _Remedy = ""
 
 
 def headline(summary: Summary) -> _Headline:
@@ -171,11 +171,11 @@ def how_many_verified(direction: DirectionSummary) -> str:
 
 def label_hint(name: str) -> str:
     """Say how to judge a direction that follows the labels; empty for any other."""
-    return JUDGE_LABELS if name.startswith(CLASS) else ""
+    return _JUDGE_LABELS if name.startswith(CLASS) else ""
 
 
 @dataclass(frozen=True)
-class Advice:
+class _Advice:
     """What may help, and the command for it; empty where none is known."""
 
     words: str
@@ -228,7 +228,7 @@ class Origin:
         return shlex.join(["didae", self.command, "--config", config, "--folder", new, *flags])
 
 
-def remedy(folder: Path, kind: Remedy) -> Advice | None:
+def remedy(folder: Path, kind: _Remedy) -> _Advice | None:
     """Say what may help a direction that is held back; None where nothing does it."""
     run = Origin.of(folder)
     audit = run.command == "audit"
@@ -263,22 +263,22 @@ def remedy(folder: Path, kind: Remedy) -> Advice | None:
         "again": ("Make the run again", "again"),
         "": ("",),
     }[kind]  # fmt: skip
-    return Advice(words, run.again(*again) if again else "") if words else None
+    return _Advice(words, run.again(*again) if again else "") if words else None
 
 
-def onward(folder: Path) -> list[Advice]:
+def onward(folder: Path) -> list[_Advice]:
     """Say what to do with a run that has been looked at."""
     run = Origin.of(folder)
     repair = ["didae", "repair", str(folder), "--folder", str(run.beside("repaired"))]
     found = [
-        Advice("Judge every direction on a page", shlex.join(["didae", "app", str(folder)])),
-        Advice("Or judge in the terminal", shlex.join(["didae", "label", str(folder)])),
-        Advice("Repair the classifier with these verdicts", shlex.join(repair)),
+        _Advice("Judge every direction on a page", shlex.join(["didae", "app", str(folder)])),
+        _Advice("Or judge in the terminal", shlex.join(["didae", "label", str(folder)])),
+        _Advice("Repair the classifier with these verdicts", shlex.join(repair)),
     ]
     if run.command == "audit":
         explained = f"{4 * run.number('explained', 100):.0f}"
-        found.append(Advice("Explain more images", run.again("more", "--explained", explained)))
-        found.append(cast("Advice", remedy(folder, "train longer")))
+        found.append(_Advice("Explain more images", run.again("more", "--explained", explained)))
+        found.append(cast("_Advice", remedy(folder, "train longer")))
     return found
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from didae.errors import DidaeError
 from didae.storage.files import write_bytes
 
-KEYS = ("image_id", "direction")
+_KEYS = ("image_id", "direction")
 """Columns that tell the rows of a table apart."""
 
 _NAME = re.compile(r"part-(\d{6,})-(\d{6,})\.parquet")
@@ -93,7 +93,7 @@ def read_table(
                 f"{folder} is not whole: {path.name} does not follow on {end}: {_AGAIN}"
             )
         end = stop
-        missing = [name for name in (*KEYS, *(columns or ())) if name not in table.column_names]
+        missing = [name for name in (*_KEYS, *(columns or ())) if name not in table.column_names]
         if missing:
             raise DidaeError(f"the table {path} has no column {', '.join(missing)}: {_AGAIN}")
         tables.append(table)
@@ -126,8 +126,8 @@ def _read(path: Path) -> pa.Table:
 
 
 def _check_rows(folder: Path, table: pa.Table, images: int | None) -> None:
-    found = table.group_by(list(KEYS)).aggregate([]).num_rows
-    ids, directions = (len(table.column(name).unique()) for name in KEYS)
+    found = table.group_by(list(_KEYS)).aggregate([]).num_rows
+    ids, directions = (len(table.column(name).unique()) for name in _KEYS)
     if found < table.num_rows:
         raise DidaeError(f"{folder} holds {table.num_rows - found} rows twice: {_AGAIN}")
     if found < ids * directions or ids != (images or ids):

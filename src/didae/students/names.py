@@ -103,7 +103,7 @@ class TimmStudent(nn.Module):
 
 
 @register("timm:NAME[@FILE]")
-def open_timm_student(spec: str) -> TimmStudent:
+def _open_timm_student(spec: str) -> TimmStudent:
     """Load a classifier of timm; its name is that of `open_timm`, but for the side."""
     name, _, file = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
     who = f"student timm:{spec}"
@@ -129,7 +129,7 @@ def _load(network: Any, tensors: dict[str, Tensor]) -> None:
 
 
 @register("zero_shot:MODEL/PRETRAINED#TEXT|TEXT")
-def open_zero_shot(spec: str) -> LinearHead:
+def _open_zero_shot(spec: str) -> LinearHead:
     """Make the student that compares an image with texts, one a class, by a CLIP model."""
     model, _, texts = spec.rpartition("#")
     prompts = [text.strip() for text in texts.split("|")]
@@ -137,10 +137,10 @@ def open_zero_shot(spec: str) -> LinearHead:
         raise DidaeError(
             f"zero-shot student {spec!r}: write MODEL/PRETRAINED#TEXT|TEXT, one text per class."
         )
-    return text_head(load_clip(model), prompts)
+    return _text_head(load_clip(model), prompts)
 
 
-def text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
+def _text_head(clip: Clip, prompts: Sequence[str]) -> LinearHead:
     """Turn texts into the weights of a linear head on the image tower of the same model.
 
     With unit vectors z of the image and t_k of the texts the model's logits are

@@ -20,7 +20,6 @@ from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.randomness import seeded
-from didae.runtime import AutoBatch
 from didae.storage import fingerprint, load_component, load_module, save_component
 from didae.students.base import StudentLike, finite_rows, logits
 from didae.training import Forward, TrainingConfig, train
@@ -193,10 +192,10 @@ def train_student(
             f"student: labels lie in {int(classes.min())}..{int(classes.max())}, "
             f"not in 0..{config.classes - 1}; set classes or leave those images out."
         )
-    return fit_network(images, classes, config, training, folder)
+    return _fit_network(images, classes, config, training, folder)
 
 
-def fit_network(
+def _fit_network(
     images: UInt8[Tensor, "n 3 size size"],
     targets: Int[Tensor, " n"],
     config: StudentConfig,
@@ -256,13 +255,4 @@ def train_surrogate(
             f"surrogate: the student has {targets.shape[1]} classes, "
             f"the surrogate {config.classes}; make them equal."
         )
-    return fit_network(images, targets, config, training, folder)
-
-
-def label_agreement(
-    first: StudentLike, second: StudentLike, images: UInt8[Tensor, "n 3 h w"]
-) -> float:
-    """Measure how often two students predict the same class."""
-    batches = AutoBatch(256)
-    predictions = [logits(student, images, batches).argmax(1) for student in (first, second)]
-    return float((predictions[0] == predictions[1]).double().mean())
+    return _fit_network(images, targets, config, training, folder)
