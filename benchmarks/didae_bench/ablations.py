@@ -13,15 +13,9 @@ from torch import Tensor, nn
 
 from didae.config import Config
 from didae.data.images import to_float, to_uint8
-from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD, Square
+from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD
 from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
-from didae.demo import (
-    SHIPPED,
-    SquareRecipe,
-    broad_images,
-    load_components,
-    poisoned_split,
-)
+from didae.demo import SHIPPED, broad_images, poisoned_split
 from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.encoders.base import embed
 from didae.explainer import ExplainConfig
@@ -29,19 +23,21 @@ from didae.explainer.sweep import Sweep
 from didae.metrics.images import outputs
 from didae.randomness import seeded
 from didae.runtime import AutoBatch, progress
-from didae.storage import (
-    fingerprint,
-    load_component,
-    load_module,
-    save_component,
-    write_text,
-)
+from didae.storage import load_component, load_module, save_component, write_text
 from didae.students import Probe, agreement, fit_probe, logits, margin
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.adversarial import Attacks
-from didae_bench.figures import Figures, Ledger, Measurement, register
+from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.plots import Point, frontier
-from didae_bench.students import SPURIOUS, Audit, StudentCase, Variant, decode, reflect
+from didae_bench.students import (
+    SPURIOUS,
+    Audit,
+    SquareBench,
+    StudentCase,
+    Variant,
+    decode,
+    reflect,
+)
 
 
 class AutoencoderConfig(Config):
@@ -172,7 +168,7 @@ ICA_SIZES = (2, 4, 8)
 LABELLED = (50, 500)
 """Images with known factors, where Procrustes gets fewer."""
 
-TARGETS: dict[str, tuple[float | None, float | None]] = {
+TARGETS: Targets = {
     "ablation_truth_psnr_euler1": (34, None),
     "ablation_nafr_euler1": (0.95, None),
     "ablation_correlation_procrustes": (0.95, None),
@@ -229,27 +225,15 @@ class _Even(Decoder):
         return [i / sampler.steps for i in range(sampler.steps + 1)]
 
 
-class _Bench:
-    """Measurements on one pool with the shipped components."""
-
+class _Bench(SquareBench):
     def __init__(self, quick: bool, folder: Path) -> None:
-        self.quick, self.folder, self.components = quick, folder, load_components()
-        self.recipe, self.n = SquareRecipe(), 50 if quick else 100
-        self.seeds = range(2 if quick else 4)
-        self.square = Square(self.recipe.size, self.recipe.seed)
+        self.n, self.seeds = 50 if quick else 100, range(2 if quick else 4)
+        steps = AUTOENCODER.steps // 10 if quick else AUTOENCODER.steps
+        self.training = AUTOENCODER.model_copy(update={"steps": steps})
+        training = self.training.model_dump(mode="json")
+        super().__init__(folder, "ablations.json", [training], [[self.n, FITTED]])
         indices = self.square.splits["test"][: self.n]
         self.audit = Audit.make(self.square, indices, self.components)
-        identities = {key: str(value) for key, value in self.components.fingerprints().items()}
-        recipes = self.recipe.model_dump(mode="json"), self.training.model_dump(mode="json")
-        identity = fingerprint(*recipes, identities, [self.n, FITTED])
-        self.ledger = Ledger(folder / "ablations.json", identity)
-        self.rows: dict[str, list[float]] = {}
-
-    @property
-    def training(self) -> TrainingConfig:
-        """TrainingConfig: of the autoencoders."""
-        steps = AUTOENCODER.steps // 10 if self.quick else AUTOENCODER.steps
-        return AUTOENCODER.model_copy(update={"steps": steps})
 
     @cached_property
     def train_z(self) -> Tensor:
@@ -346,14 +330,11 @@ class _Bench:
 
     def add(self, name: str, run: Callable[[], Measurement], seed: int = 0) -> None:
         """Measure once; a key with a slash holds the value of one seed."""
-        for key, value in self.ledger.measure(name, seed, run).items():
-            if key != "seconds":
-                short = key.partition("/")[0]
-                self.rows.setdefault(f"ablation_{short}_{name}", []).append(value)
+        self.measure(name, seed, run, f"ablation_{{}}_{name}")
 
     def figures(self) -> Figures:
         """Give the mean over seeds of everything measured."""
-        figures = Figures()
+        figures = Figures(TARGETS)
         for key, values in self.rows.items():
-            figures.add(key, values, self.n, *TARGETS.get(key, (None, None)))
+            figures.add(key, values, self.n)
         return figures

@@ -12,17 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from didae.data.images import to_float, to_uint8
-from didae.data.square import Square
 from didae.decoders.base import Decoder, StochasticCode
 from didae.decoders.sampling import euler, flow_times
-from didae.demo import SquareRecipe, load_components
 from didae.metrics.images import outputs
 from didae.runtime import progress
-from didae.storage import fingerprint
 from didae.students import margin
 from didae_bench.explainers.pgd import PGD, PGDConfig
-from didae_bench.figures import Figures, Ledger, Measurement, register
-from didae_bench.students import SPURIOUS, Audit, StudentCase, decode
+from didae_bench.figures import Figures, Measurement, Targets, register
+from didae_bench.students import SPURIOUS, Audit, SquareBench, StudentCase, decode
 
 CHUNK = 32
 
@@ -114,7 +111,7 @@ KINDS = (
     *("pixels", "pixels_encoder", "pixels_judges"),
 )
 
-TARGETS: dict[str, tuple[float | None, float | None]] = {
+TARGETS: Targets = {
     "adversarial_flip_random": (None, 0.02),
     "adversarial_na_pixels": (None, 0.10),
     "adversarial_na_truth": (0.95, None),
@@ -126,24 +123,22 @@ TARGETS: dict[str, tuple[float | None, float | None]] = {
 @register("adversarial", "Adversarial counterfactuals on Square")
 def bench_adversarial(quick: bool, folder: Path) -> Figures:
     """Attack the student in every variant, and look at what metrics and funnel make of it."""
-    components, recipe, n = load_components(), SquareRecipe(), 40 if quick else 100
-    square = Square(recipe.size, recipe.seed)
-    audit = Audit.make(square, square.splits["test"][:n], components)
-    identities = {key: str(value) for key, value in components.fingerprints().items()}
+    n, settings = (
+        40 if quick else 100,
+        [STEPS, PIXELS.model_dump(), ADAPTIVE_STEPS, ADAPTIVE_RADIUS],
+    )
     settings = [n, STEPS, PIXELS.model_dump(), ADAPTIVE_STEPS, ADAPTIVE_RADIUS]
-    identity = fingerprint(recipe.model_dump(mode="json"), identities, *settings)
-    ledger = Ledger(folder / "adversarial.json", identity)
-    cases = [StudentCase.make(audit, recipe, seed, folder) for seed in range(2 if quick else 4)]
-    rows: dict[str, list[float]] = {}
+    bench = SquareBench(folder, "adversarial.json", after=settings)
+    audit = Audit.make(bench.square, bench.square.splits["test"][:n], bench.components)
+    seeds = range(2 if quick else 4)
+    cases = [StudentCase.make(audit, bench.recipe, seed, folder) for seed in seeds]
     for kind in progress(KINDS, "attacks"):
         for case in cases:
             run = partial(Attacks(case).measure, kind)
-            for key, value in ledger.measure(kind, case.seed, run).items():
-                if key != "seconds":
-                    rows.setdefault(f"adversarial_{key}_{kind}", []).append(value)
-    figures = Figures()
-    for key, values in rows.items():
-        figures.add(key, values, n, *TARGETS.get(key, (None, None)))
+            bench.measure(kind, case.seed, run, f"adversarial_{{}}_{kind}")
+    figures = Figures(TARGETS)
+    for key, values in bench.rows.items():
+        figures.add(key, values, n)
     return figures
 
 

@@ -46,7 +46,7 @@ from didae_bench.data import (
     binary_attribute,
     confounded_split,
 )
-from didae_bench.figures import Figures, Ledger, Measurement
+from didae_bench.figures import Figures, Ledger, Measurement, Targets
 from didae_bench.metrics.truth import realised
 from didae_bench.students import decode, drawn, mean_psnr, reflected, round_trip_psnr
 
@@ -353,9 +353,6 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
     framed = [functional.pad(strip, (1, 1, 1, 1), value=255) for strip in strips]
     return torch.cat([torch.cat(list(strip), 2) for strip in framed], 1)
 
-
-Targets: TypeAlias = Mapping[str, tuple[float | None, float | None]]
-"""Least and greatest value of some figures."""
 
 Case = TypeVar("Case", bound=ConfoundedCase)
 Plan: TypeAlias = Sequence[tuple[str, int, Callable[[Case, int], Measurement]]]

@@ -31,7 +31,6 @@ from didae_bench.confounded import (
     CONFOUNDER_CODE,
     ConfoundedCase,
     Plan,
-    Targets,
     edits,
     flips,
     measure_cases,
@@ -39,7 +38,7 @@ from didae_bench.confounded import (
     round_trips,
 )
 from didae_bench.data import ConfoundingConfig, DecoderRecipe, make_decoder
-from didae_bench.figures import Figures, Measurement, register
+from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.heads import random_dictionary
 
 MIRRORS: tuple[Axis, ...] = ("horizontal", "vertical")

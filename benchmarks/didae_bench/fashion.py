@@ -43,7 +43,6 @@ from didae_bench.confounded import (
     RIDGE,
     ConfoundedCase,
     Plan,
-    Targets,
     edits,
     flips,
     measure_cases,
@@ -51,7 +50,7 @@ from didae_bench.confounded import (
     round_trips,
 )
 from didae_bench.data import TAG, ConfoundingConfig, DecoderRecipe, Planted, TagConfig, make_decoder
-from didae_bench.figures import Figures, Measurement, register
+from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.heads import random_dictionary
 from didae_bench.metrics.truth import realised
 from didae_bench.students import drawn, mean_psnr, reflected

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,8 +31,16 @@ class Figure:
     ok: bool | None
 
 
+Targets = Mapping[str, tuple[float | None, float | None]]
+"""Least and greatest value of some figures."""
+
+
 class Figures(dict[str, Figure]):
-    """Figures by key."""
+    """Figures by key; some have targets."""
+
+    def __init__(self, targets: Targets = MappingProxyType({})) -> None:
+        super().__init__()
+        self.targets = targets
 
     def add(
         self,
@@ -42,7 +51,9 @@ class Figures(dict[str, Figure]):
         at_most: float | None = None,
         needs: str = "",
     ) -> None:
-        """Add a figure."""
+        """Add a figure, with its target if none is given."""
+        if at_least is at_most is None:
+            at_least, at_most = self.targets.get(key, (None, None))
         seeds = np.atleast_1d(np.asarray(values, np.float64))
         value = float(seeds.mean())
         std = float(seeds.std(ddof=1)) if len(seeds) > 1 else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 
 from didae.data.images import to_float
 from didae.data.square import FACTORS, Square
-from didae.demo import SquareRecipe, fit_judges, load_components, load_judges
 from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig, explain
@@ -23,7 +21,6 @@ from didae.randomness import generator, seeded
 from didae.repair.base import Labelled, accuracies_of, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.run import RepairConfig, repair_student
-from didae.storage import fingerprint
 from didae.teachers import Oracle, Pairs, read_pairs, square_classes
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.baselines.clarc import (
@@ -34,7 +31,7 @@ from didae_bench.baselines.clarc import (
 )
 from didae_bench.baselines.dfr import LastLayerConfig, reweight_last_layer
 from didae_bench.baselines.group_dro import GroupDROConfig, group_dro
-from didae_bench.figures import Figures, Ledger, Measurement, register
+from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.heads import (
     Embedded,
     HeadCase,
@@ -43,7 +40,7 @@ from didae_bench.heads import (
     noise_figures,
     random_dictionary,
 )
-from didae_bench.students import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, labelled
+from didae_bench.students import SPURIOUS, TEST_IMAGES, TEST_SEED, Case, SquareBench, labelled
 
 BIASED = TrainingConfig(steps=200, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
 REPAIR = TrainingConfig(steps=600, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
@@ -91,7 +88,7 @@ EXPLAINED = 100
 
 CONFIGS = (RepairConfig, LastLayerConfig, GroupDROConfig, ProjectionConfig, PenaltyConfig)
 
-TARGETS: dict[str, tuple[float | None, float | None]] = {
+TARGETS: Targets = {
     "cfkd_aga_098": (0.960, None),
     "cfkd_wga_098": (0.93, None),
     "cfkd_oracle_aga_098": (0.960, None),
@@ -145,21 +142,11 @@ def bench_repair(quick: bool, folder: Path) -> Figures:
     return bench.figures()
 
 
-class _Bench:
-    """Measurements on one pool with the shipped components."""
-
+class _Bench(SquareBench):
     def __init__(self, folder: Path) -> None:
-        self.folder, self.components, self.recipe = folder, load_components(), SquareRecipe()
-        self.square = Square(self.recipe.size, self.recipe.seed)
+        settings = [config().model_dump(mode="json") for config in CONFIGS]
+        super().__init__(folder, "measured.json", settings)
         self.test = labelled(Square(TEST_IMAGES, TEST_SEED), torch.arange(TEST_IMAGES))
-        identities = self.components.fingerprints()
-        identity = fingerprint(
-            self.recipe.model_dump(mode="json"),
-            *(config().model_dump(mode="json") for config in CONFIGS),
-            {key: str(value) for key, value in identities.items()},
-        )
-        self.ledger = Ledger(folder / "measured.json", identity)
-        self.rows: dict[str, list[float]] = {}
 
     @cached_property
     def embedded(self) -> Embedded:
@@ -204,7 +191,7 @@ class _Bench:
                 "repair_seconds": seconds,
             }
 
-        self._add("student", seed, run)
+        self.measure("student", seed, run)
 
     def controls(self, seed: int) -> None:
         """Repair what must not be repaired."""
@@ -235,7 +222,7 @@ class _Bench:
                 "control_random_direction_gain": accuracies_of(random, self.test).aga - longer_aga,
             }
 
-        self._add("controls", seed, run)
+        self.measure("controls", seed, run)
 
     def svd(self, seed: int) -> None:
         """Repair along the spurious directions that an oracle finds among singular vectors."""
@@ -251,7 +238,7 @@ class _Bench:
             repaired = case.repair(case.student, case.counterfactuals(found, dictionary))
             return {"svd_cfkd_aga_098": accuracies_of(repaired, self.test).aga}
 
-        self._add("svd", seed, run)
+        self.measure("svd", seed, run)
 
     def correlation(self, seed: int, correlation: float) -> None:
         """Repair at another poisoning."""
@@ -267,7 +254,7 @@ class _Bench:
                 f"cfkd_gain_{name}": after.aga - before,
             }
 
-        self._add(f"correlation-{correlation}", seed, run)
+        self.measure(f"correlation-{correlation}", seed, run)
 
     def heads(self, seed: int, audits: int) -> None:
         """Repair a linear head on z, with noisy verdicts, and let the gate judge audits of it."""
@@ -279,10 +266,10 @@ class _Bench:
             case, pairs = make(seed), self._explained(self.case(seed), "oracle")
             return {**head_figures(case), **noise_figures(case, pairs, square_classes)}
 
-        self._add("heads", seed, run)
+        self.measure("heads", seed, run)
         first = 1000 * (seed + 1)  # draws of their own, not those of the students
         cases = (make(draw) for draw in range(first, first + audits))
-        self._add(f"audits-{audits}", seed, lambda: audit_figures(cases))
+        self.measure(f"audits-{audits}", seed, lambda: audit_figures(cases))
 
     def baselines(self, seed: int) -> None:
         """Repair with the methods that need group labels."""
@@ -300,7 +287,7 @@ class _Bench:
             "rrclarc": lambda: penalise_artifact(case.student, *data, PenaltyConfig(), seed),
         }
         for name, method in methods.items():
-            self._add(name, seed, lambda n=name, m=method: aga(n, m()))
+            self.measure(name, seed, lambda n=name, m=method: aga(n, m()))
 
     def resnet(self, seed: int) -> None:
         """Repair torchvision's ResNet-18, where torchvision is installed."""
@@ -308,29 +295,20 @@ class _Bench:
             importlib.import_module("torchvision")
         except (ImportError, RuntimeError):  # absent, or built for another torch
             return
-        self._add("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
+        self.measure("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
 
     def figures(self) -> Figures:
         """Give the mean over seeds of everything measured."""
-        figures = Figures()
+        figures = Figures(TARGETS)
         for key, values in self.rows.items():
             method = key.partition("_aga")[0].partition("_wga")[0]
-            bounds = TARGETS.get(key, (None, None))
-            figures.add(key, values, len(self.test), *bounds, NEEDS.get(method, ""))
+            figures.add(key, values, len(self.test), needs=NEEDS.get(method, ""))
         return figures
 
     def _with_judges(self, seed: int, dictionary: Dictionary) -> Components:
         """Give the components with the student of a seed, its probe and surrogates."""
-        place = self.folder / f"seed-{seed}" / "judges"
-        fit_judges(self.square, self.components.encoder, self.recipe, seed, place)
-        student, probe, surrogates = load_judges(place)
-        return replace(
-            self.components,
-            dictionary=dictionary,
-            student=student,
-            probe=probe,
-            surrogates=surrogates,
-        )
+        judges = dict(zip(("student", "probe", "surrogates"), self.judges(seed), strict=True))
+        return replace(self.components, dictionary=dictionary, **judges)
 
     def _explained(
         self, case: Case, name: str, dictionary: Dictionary | None = None
@@ -349,8 +327,3 @@ class _Bench:
         oracle = Oracle(square_classes)
         pairs = self._explained(case, name, dictionary)
         return tuple(p.direction for p in pairs if oracle.judge(p) == "spurious")
-
-    def _add(self, name: str, seed: int, run: Callable[[], Measurement]) -> None:
-        for key, value in self.ledger.measure(name, seed, run).items():
-            if key != "seconds":
-                self.rows.setdefault(key, []).append(value)

@@ -9,26 +9,19 @@ from torch import Tensor
 
 from didae.data.square import Square
 from didae.decoders.base import Decoder
-from didae.demo import (
-    SHIPPED,
-    SquareRecipe,
-    broad_images,
-    fit_judges,
-    load_components,
-    load_judges,
-    poisoned_split,
-)
+from didae.demo import SHIPPED, broad_images, poisoned_split
 from didae.metrics.groups import gain
 from didae.repair.base import accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd
-from didae.storage import fingerprint, load_tensors, save_tensors, write_text
-from didae.students import Probe, StudentNetwork
+from didae.storage import load_tensors, save_tensors, write_text
+from didae.students import StudentNetwork
 from didae.training import TrainingConfig
 from didae_bench.explainers.base import METHODS, Parts, list_methods
 from didae_bench.explainers.sce import SmoothingConfig, fit_smooth_student
-from didae_bench.figures import Figures, Ledger, Measurement, register
+from didae_bench.figures import Figures, Measurement, register
 from didae_bench.plots import speed_and_validity
 from didae_bench.rivals_table import (
+    TARGETS,
     Judged,
     Task,
     add_figures,
@@ -36,7 +29,7 @@ from didae_bench.rivals_table import (
     markdown,
     true_counterfactuals,
 )
-from didae_bench.students import TEST_IMAGES, TEST_SEED, labelled
+from didae_bench.students import TEST_IMAGES, TEST_SEED, SquareBench, labelled
 
 GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0.98)
 """Training of SCE's stand-in; its authors train theirs for 10 000 steps."""
@@ -65,7 +58,7 @@ def bench_rivals(quick: bool, folder: Path) -> Figures:
     for seed in seeds:
         for method in bench.taught:
             bench.gain(seed, method)
-    figures = Figures()
+    figures = Figures(TARGETS)
     everything = {method: [bench.judged(seed, method) for seed in seeds] for method in bench.plan}
     add_figures(figures, everything, {method: bench.other_batch(method) for method in bench.timed})
     write_text(folder / "rivals.md", markdown(figures))
@@ -80,41 +73,26 @@ def bench_rivals(quick: bool, folder: Path) -> Figures:
     return figures
 
 
-class _Bench:
+class _Bench(SquareBench):
     """Counterfactuals on disk, and what was measured on them, by method and seed."""
 
     def __init__(self, folder: Path, quick: bool) -> None:
-        self.folder, self.recipe = folder, SquareRecipe()
         # The cheap methods first.
-        names = sorted(list_methods(), key=lambda name: -METHODS[name].images)
+        names = sorted(list_methods(), key=lambda name: -METHODS[name].plan[0])
         methods = {name: METHODS[name] for name in names}
         self.plan = {
-            name: method.quick if quick else (method.images, method.attempts)
+            name: (method.quick or (80, method.plan[1])) if quick else method.plan
             for name, method in methods.items()
         }
         self.taught = [name for name, method in methods.items() if method.taught]
         self.timed = [name for name, method in methods.items() if method.timed]
-        self.shipped = load_components()
         self.denoiser = Decoder.load(SHIPPED / "denoiser")
-        self.square = Square(self.recipe.size, self.recipe.seed)
         self.test = labelled(Square(TEST_IMAGES, TEST_SEED), torch.arange(TEST_IMAGES))
-        identities = {**self.shipped.fingerprints(), "denoiser": self.denoiser.fingerprint}
         settings = [m.settings for name in list_methods() if (m := METHODS[name]).settings]
-        identity = fingerprint(
-            *(config.model_dump(mode="json") for config in (self.recipe, GUIDE, REPAIR, *settings)),
-            {key: str(value) for key, value in identities.items()},
-        )
-        self.ledger = Ledger(folder / "measured.json", identity)
-        self._judges: dict[int, tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]] = {}
+        before = [config.model_dump(mode="json") for config in (GUIDE, REPAIR, *settings)]
+        parts = {"denoiser": self.denoiser.fingerprint}
+        super().__init__(folder, "measured.json", before, parts=parts)
         self.few = min(self.plan[method][0] for method in self.taught)
-
-    def judges(self, seed: int) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
-        """Give the student, probe and surrogates of a seed; finished ones are read."""
-        if seed not in self._judges:
-            place = self.folder / f"seed-{seed}" / "judges"
-            fit_judges(self.square, self.shipped.encoder, self.recipe, seed, place)
-            self._judges[seed] = load_judges(place)
-        return self._judges[seed]
 
     def guide(self, seed: int) -> StudentNetwork:
         """Train SCE's stand-in for the student of a seed; a finished one is read."""
@@ -196,7 +174,7 @@ class _Bench:
             made, costs = true_counterfactuals(self.square, task.rows)[:, None], {}
         else:
             student, probe, _ = self.judges(seed)
-            parts = Parts(self.shipped, probe, self.denoiser, lambda: self.guide(seed))
+            parts = Parts(self.components, probe, self.denoiser, lambda: self.guide(seed))
             found = build(parts)(
                 task.images,
                 student,

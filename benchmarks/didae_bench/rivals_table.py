@@ -19,7 +19,7 @@ from didae.metrics.images import psnr
 from didae.repair.base import Labelled
 from didae.students import StudentLike, logits
 from didae_bench.explainers.base import METHODS, Explanation, list_methods
-from didae_bench.figures import Figure, Figures, Measurement
+from didae_bench.figures import Figure, Figures, Measurement, Targets
 from didae_bench.metrics import controls
 from didae_bench.metrics.controls import Control, verify
 from didae_bench.metrics.truth import class_kept, latent_diversity, latent_sparsity
@@ -175,7 +175,7 @@ QUALITY = (
     "aga",
 )
 
-TARGETS: dict[str, tuple[float | None, float | None]] = {
+TARGETS: Targets = {
     "speed_ratio_ace": (3200, None),
     "speed_ratio_dime": (3200, None),
     "nafr_didae_above_ace": (0, None),
@@ -238,7 +238,7 @@ def _add_comparison(figures: Figures, method: str, judged: Mapping[str, Sequence
     pairs = list(zip(ours, theirs, strict=True))
     above = mean(torch.cat([_confirmed(a)[:n].double() - _confirmed(b).double() for a, b in pairs]))
     key = f"nafr_didae_above_{method}"
-    figures.add(key, above.value, n * len(pairs), *TARGETS.get(key, (None, None)))
+    figures.add(key, above.value, n * len(pairs))
     figures.add(f"{key}_low", above.low, n * len(pairs))
     figures.add(f"{key}_high", above.high, n * len(pairs))
     cost = {
@@ -250,7 +250,7 @@ def _add_comparison(figures: Figures, method: str, judged: Mapping[str, Sequence
         figures.add(f"counted_ratio{name}_{method}", _counted(cost) / own, n)
         pairs = list(zip(_seconds(theirs), _seconds(judged[base]), strict=True))
         key = f"speed_ratio{name}_{method}"
-        figures.add(key, [b / a for b, a in pairs], n, *TARGETS.get(key, (None, None)))
+        figures.add(key, [b / a for b, a in pairs], n)
     # Seconds of all counterfactuals over those that the surrogates confirm, of all seeds.
     costs = [
         sum(_seconds(s)) / sum(float(_confirmed(j).double().mean()) for j in s)
@@ -297,9 +297,7 @@ def _add_controls(figures: Figures) -> None:
     }
     for key, source in asked.items():
         if source in figures:
-            figures.add(
-                key, figures[source].value, figures[source].n, *TARGETS.get(key, (None, None))
-            )
+            figures.add(key, figures[source].value, figures[source].n)
     for found in _verified(figures):
         # An attack is a flip: the flip rate alone is never to be believed.
         needed = None if found.metric == "flip_rate" else 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from didae import editing
 from didae.data.images import to_float, to_uint8
 from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, Square, read_factors
 from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
-from didae.demo import SquareRecipe, fit_judges, load_judges, poisoned_split
+from didae.demo import SquareRecipe, fit_judges, load_components, load_judges, poisoned_split
 from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
 from didae.explainer import Components, Counterfactuals, ExplainConfig
@@ -31,6 +32,7 @@ from didae.randomness import standard_normal
 from didae.repair.base import Labelled, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.runtime import AutoBatch
+from didae.storage import fingerprint
 from didae.students import (
     Probe,
     StudentConfig,
@@ -40,7 +42,7 @@ from didae.students import (
     margin,
     train_student,
 )
-from didae_bench.figures import Measurement
+from didae_bench.figures import Ledger, Measurement
 from didae_bench.metrics.truth import mean_change, realised, residue
 
 COPIES = 4
@@ -311,6 +313,9 @@ class StudentCase:
 
 OTHERS = np.arange(len(FACTORS)) != SPURIOUS
 
+Judges = tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]
+"""Student, probe and surrogates of one seed."""
+
 Look = Callable[[Tensor], tuple[Tensor, StochasticCode]]
 
 
@@ -382,3 +387,40 @@ def _judged(images: Tensor, cases: Sequence[StudentCase]) -> Measurement:
         for key, share in (("flip", rates.flip_rate), ("nafr", rates.nafr), ("na", rates.na)):
             measured[f"{key}/{case.seed}"] = share.value
     return measured
+
+
+class SquareBench:
+    """Measurements on one pool of Square with the shipped components, kept in a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        file: str,
+        before: Sequence[Any] = (),
+        after: Sequence[Any] = (),
+        parts: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.folder, self.components, self.recipe = folder, load_components(), SquareRecipe()
+        self.square = Square(self.recipe.size, self.recipe.seed)
+        own = {**self.components.fingerprints(), **parts}
+        identities = {key: str(value) for key, value in own.items()}
+        recipe = self.recipe.model_dump(mode="json")
+        self.ledger = Ledger(folder / file, fingerprint(recipe, *before, identities, *after))
+        self.rows: dict[str, list[float]] = {}
+        self._judges: dict[int, Judges] = {}
+
+    def judges(self, seed: int) -> Judges:
+        """Give the student, probe and surrogates of a seed; finished ones are read."""
+        if seed not in self._judges:
+            place = self.folder / f"seed-{seed}" / "judges"
+            fit_judges(self.square, self.components.encoder, self.recipe, seed, place)
+            self._judges[seed] = load_judges(place)
+        return self._judges[seed]
+
+    def measure(
+        self, name: str, seed: int, run: Callable[[], Measurement], words: str = "{}"
+    ) -> None:
+        """Measure once; `words` make a figure's key, and what follows a slash is left out."""
+        for key, value in self.ledger.measure(name, seed, run).items():
+            if key != "seconds":
+                self.rows.setdefault(words.format(key.partition("/")[0]), []).append(value)

@@ -19,7 +19,14 @@ from didae_bench.explainers.didae import ORDER, crossing, straying
 from didae_bench.explainers.diffusion import require_denoiser
 from didae_bench.figures import Figures
 from didae_bench.plots import speed_and_validity
-from didae_bench.rivals_table import Judged, Task, add_figures, markdown, true_counterfactuals
+from didae_bench.rivals_table import (
+    TARGETS,
+    Judged,
+    Task,
+    add_figures,
+    markdown,
+    true_counterfactuals,
+)
 from didae_bench.students import SPURIOUS
 from svg_text import written
 
@@ -160,7 +167,7 @@ def table(pgd_confirmed: float) -> Figures:
         rates = shares.get(name, (0.5, 0.5) if rival else (0.0, 0.0))
         costs = {} if name == "truth" else costs
         judged[name] = [verdicts(*rates, costs) for _ in range(2)]
-    figures = Figures()
+    figures = Figures(TARGETS)
     # Half as many evaluations in a quarter of the time; DiDAE is slower than before.
     other = {"seconds_per_cf": 0.5, "nfe": 150.0, "backward": 100.0}
     batches = {"didae": {"seconds_per_cf": 0.02, "nfe": 3.0, "backward": 0.0}, "ace": other}

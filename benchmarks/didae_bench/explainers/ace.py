@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from didae.decoders.base import Decoder
-from didae_bench.explainers.base import Explainer, Work, register
+from didae_bench.explainers.base import METHODS, Explainer, Method, Work
 from didae_bench.explainers.diffusion import (
     Chain,
     ChainConfig,
@@ -79,21 +79,13 @@ def attack_gradient(
 AUTHORS = ACEConfig(depth=15, iterations=100, dilation=17, threshold=0.7)
 """ACE as the DiDAE paper's authors run it."""
 
-register(
-    "ace",
-    "ACE",
-    "rival",
-    lambda parts: ACE(parts.denoiser),
-    (24, 2),
-    (8, 1),
-    ACEConfig(),
-    "taught timed",
+METHODS["ace"] = Method(
+    "ACE", "rival", lambda p: ACE(p.denoiser), (24, 2), (8, 1), ACEConfig(), True, True
 )
-register(
-    "ace_authors",
+METHODS["ace_authors"] = Method(
     "ACE, as the DiDAE authors run it",
     "rival",
-    lambda parts: ACE(parts.denoiser, AUTHORS),
+    lambda p: ACE(p.denoiser, AUTHORS),
     (16, 1),
     (1, 1),
     AUTHORS,

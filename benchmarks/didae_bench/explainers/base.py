@@ -277,41 +277,23 @@ Kind = Literal["didae", "rival", "other", "control"]
 class Method:
     """An explainer as `didae bench rivals` runs it."""
 
-    name: str
     title: str
     kind: Kind
     build: Callable[[Parts], Explainer] | None
-    images: int
-    """Of every seed."""
-    attempts: int
-    quick: tuple[int, int]
-    """Images and attempts of the quick form."""
-    taught: bool
-    """Whether a student learns from its counterfactuals."""
-    timed: bool
-    """Whether it is timed at a second batch size too."""
-    settings: Config | None
+    plan: tuple[int, int] = (200, 1)
+    """Images of every seed, and attempts."""
+    quick: tuple[int, int] | None = None
+    """The same of the quick form; by default 80 images."""
+    settings: Config | None = None
     """What an older measurement must agree with."""
+    taught: bool = False
+    """Whether a student learns from its counterfactuals."""
+    timed: bool = False
+    """Whether it is timed at a second batch size too."""
 
 
 METHODS: dict[str, Method] = {}
-"""Methods by name."""
-
-
-def register(
-    name: str,
-    title: str,
-    kind: Kind,
-    build: Callable[[Parts], Explainer] | None,
-    plan: tuple[int, int] = (200, 1),
-    quick: tuple[int, int] | None = None,
-    settings: Config | None = None,
-    uses: str = "",
-) -> None:
-    """Add a method to `didae bench rivals`; `uses` may hold "taught" and "timed"."""
-    taught, timed = "taught" in uses, "timed" in uses
-    few = quick or (80, plan[1])
-    METHODS[name] = Method(name, title, kind, build, *plan, few, taught, timed, settings)
+"""Methods by name; a module of explainers adds its own."""
 
 
 def list_methods(kind: Kind | None = None) -> list[str]:

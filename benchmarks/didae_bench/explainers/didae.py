@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -15,7 +14,7 @@ from didae.decoders.base import Decoder, SamplerConfig
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.students import Probe, margin
-from didae_bench.explainers.base import Explainer, Parts, Work, ask, register
+from didae_bench.explainers.base import METHODS, Explainer, Method, Parts, Work, ask
 from didae_bench.square import FAITHFUL
 from didae_bench.students import SPURIOUS, STRENGTH
 
@@ -117,20 +116,19 @@ def _still(z: Tensor, _: Tensor, __: Work) -> Tensor:
     return z[:, None]
 
 
-_add = partial(register, kind="didae")
-_add(
-    "didae",
-    "**DiDAE**, Algorithm 2",
-    build=_crossing(ORDER[:2]),
-    plan=(200, 2),
-    uses="taught timed",
+METHODS["didae"] = Method(
+    "**DiDAE**, Algorithm 2", "didae", _crossing(ORDER[:2]), (200, 2), taught=True, timed=True
 )
-_add("faithful", "DiDAE, Heun 5", build=_crossing(ORDER[:1], FAITHFUL))
-_add("diffusion", "DiDAE, Euler 20 there and 20 back", build=_crossing(ORDER[:1], DIFFUSION))
-_add(
-    "sweep", "DiDAE, all four directions", build=_crossing(ORDER, once=True), plan=(200, len(ORDER))
+METHODS["faithful"] = Method("DiDAE, Heun 5", "didae", _crossing(ORDER[:1], FAITHFUL))
+METHODS["diffusion"] = Method(
+    "DiDAE, Euler 20 there and 20 back", "didae", _crossing(ORDER[:1], DIFFUSION)
+)
+METHODS["sweep"] = Method(
+    "DiDAE, all four directions", "didae", _crossing(ORDER, once=True), (200, len(ORDER))
 )
 # The random direction gets all images that a seed has, as its limit is a few in a hundred.
-register("random", "control: random direction", "control", _controlled(_stray), (400, 1))
-register("noedit", "control: no edit", "control", _controlled(lambda _: _still), uses="taught")
-register("truth", "control: true counterfactual", "control", None, uses="taught")
+METHODS["random"] = Method("control: random direction", "control", _controlled(_stray), (400, 1))
+METHODS["noedit"] = Method(
+    "control: no edit", "control", _controlled(lambda _: _still), taught=True
+)
+METHODS["truth"] = Method("control: true counterfactual", "control", None, taught=True)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from didae.decoders.base import Decoder
-from didae_bench.explainers.base import Explainer, Work, register
+from didae_bench.explainers.base import METHODS, Explainer, Method, Work
 from didae_bench.explainers.diffusion import (
     Chain,
     ChainConfig,
@@ -185,23 +185,16 @@ class FastDiME(Explainer):
         return ((z + 1) / 2).clamp(0, 1)
 
 
-register(
-    "dime",
-    "DiME",
-    "rival",
-    lambda parts: DiME(parts.denoiser),
-    (16, 1),
-    (2, 1),
-    DiMEConfig(),
-    "taught timed",
+METHODS["dime"] = Method(
+    "DiME", "rival", lambda p: DiME(p.denoiser), (16, 1), (2, 1), DiMEConfig(), True, True
 )
-register(
-    "fastdime",
+METHODS["fastdime"] = Method(
     "FastDiME",
     "rival",
-    lambda parts: FastDiME(parts.denoiser),
+    lambda p: FastDiME(p.denoiser),
     (32, 2),
     (8, 1),
     FastDiMEConfig(),
-    "taught timed",
+    taught=True,
+    timed=True,
 )

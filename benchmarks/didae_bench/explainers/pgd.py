@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from didae.config import Config
-from didae_bench.explainers.base import Explainer, Work, register
+from didae_bench.explainers.base import METHODS, Explainer, Method, Work
 
 
 class PGDConfig(Config):
@@ -70,11 +70,10 @@ class PGD(Explainer):
 TO_FLIP = PGDConfig(radius=1, step=1 / 255, iterations=255, stop=True)
 """The least that fools: the usual radius of 8/255 flips one student in ten on Square."""
 
-register(
-    "pgd",
+METHODS["pgd"] = Method(
     "control: PGD, stopped where it flips",
     "control",
     lambda _: PGD(TO_FLIP),
     settings=TO_FLIP,
-    uses="taught",
+    taught=True,
 )

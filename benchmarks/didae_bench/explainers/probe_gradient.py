@@ -12,7 +12,7 @@ from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.students.probe import Probe
-from didae_bench.explainers.base import Explainer, Work, ask, register
+from didae_bench.explainers.base import METHODS, Explainer, Method, Work, ask
 
 
 class ProbeGradientConfig(Config):
@@ -78,9 +78,8 @@ def crossed(
     return z + change[:, None] * weight
 
 
-register(
-    "gradient",
+METHODS["gradient"] = Method(
     "probe gradient",
     "other",
-    lambda parts: ProbeGradient(parts.components.encoder, parts.components.decoder, parts.probe),
+    lambda p: ProbeGradient(p.components.encoder, p.components.decoder, p.probe),
 )

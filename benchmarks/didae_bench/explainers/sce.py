@@ -16,7 +16,7 @@ from didae.decoders.base import Decoder
 from didae.errors import DidaeError
 from didae.students import StudentConfig, StudentLike, StudentNetwork, build_student, logits
 from didae.training import Forward, TrainingConfig, train
-from didae_bench.explainers.base import Explainer, Work, register
+from didae_bench.explainers.base import METHODS, Explainer, Method, Work
 from didae_bench.explainers.diffusion import (
     Chain,
     ChainConfig,
@@ -254,13 +254,6 @@ class SCE(Explainer):
         return torch.where(keep, work.images, repainted).clamp(0, 1)
 
 
-register(
-    "sce",
-    "SCE",
-    "rival",
-    lambda parts: SCE(parts.denoiser, parts.guide()),
-    (16, 2),
-    (4, 1),
-    SCEConfig(),
-    "taught timed",
+METHODS["sce"] = Method(
+    "SCE", "rival", lambda p: SCE(p.denoiser, p.guide()), (16, 2), (4, 1), SCEConfig(), True, True
 )
