@@ -29,15 +29,7 @@ from didae.training import Forward, TrainingConfig, train
 from didae_bench.adversarial import Attacks
 from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.plots import Point, frontier
-from didae_bench.students import (
-    SPURIOUS,
-    Audit,
-    SquareBench,
-    StudentCase,
-    Variant,
-    decode,
-    reflect,
-)
+from didae_bench.students import SPURIOUS, Audit, SquareBench, StudentCase, Variant, decode, reflect
 
 
 class AutoencoderConfig(Config):
@@ -196,7 +188,7 @@ def bench_ablations(quick: bool, folder: Path) -> Figures:
     for seed in bench.seeds:
         for name in ("broad", "few", "poisoned"):
             bench.add(f"probe_{name}", lambda s=seed, n=name: bench.probe(s, n), seed)
-    figures = bench.figures()
+    figures = bench.figures(TARGETS, bench.n)
     write_text(folder / "frontier.svg", _frontier(figures))
     return figures
 
@@ -331,10 +323,3 @@ class _Bench(SquareBench):
     def add(self, name: str, run: Callable[[], Measurement], seed: int = 0) -> None:
         """Measure once; a key with a slash holds the value of one seed."""
         self.measure(name, seed, run, f"ablation_{{}}_{name}")
-
-    def figures(self) -> Figures:
-        """Give the mean over seeds of everything measured."""
-        figures = Figures(TARGETS)
-        for key, values in self.rows.items():
-            figures.add(key, values, self.n)
-        return figures

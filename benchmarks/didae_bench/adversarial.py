@@ -136,10 +136,7 @@ def bench_adversarial(quick: bool, folder: Path) -> Figures:
         for case in cases:
             run = partial(Attacks(case).measure, kind)
             bench.measure(kind, case.seed, run, f"adversarial_{{}}_{kind}")
-    figures = Figures(TARGETS)
-    for key, values in bench.rows.items():
-        figures.add(key, values, n)
-    return figures
+    return bench.figures(TARGETS, n)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,12 +40,7 @@ from didae.students import (
     train_surrogate,
 )
 from didae.training import TrainingConfig
-from didae_bench.data import (
-    ConfoundedSplit,
-    ConfoundingConfig,
-    binary_attribute,
-    confounded_split,
-)
+from didae_bench.data import ConfoundedSplit, ConfoundingConfig, binary_attribute, confounded_split
 from didae_bench.figures import Figures, Ledger, Measurement, Targets
 from didae_bench.metrics.truth import realised
 from didae_bench.students import decode, drawn, mean_psnr, reflected, round_trip_psnr

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from didae import randomness
 from didae.data.images import to_float
 from didae.data.known import fashion_mnist, installed_fashion
 from didae.data.sampling import complete
@@ -22,7 +23,6 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.lite import LiteEncoder
 from didae.metrics.groups import gain
-from didae.randomness import seeded
 from didae.repair.base import Labelled, accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
 from didae.students import (
@@ -53,7 +53,7 @@ from didae_bench.data import TAG, ConfoundingConfig, DecoderRecipe, Planted, Tag
 from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.heads import random_dictionary
 from didae_bench.metrics.truth import realised
-from didae_bench.students import drawn, mean_psnr, reflected
+from didae_bench.students import drawn, mean_psnr, reflected, seeded
 
 SHIPPED = Path(__file__).parent / "assets" / "fashion"
 CLASSES = ("Sneaker", "Ankle boot")
@@ -150,9 +150,7 @@ def tag_repair(case: FashionCase, n: int) -> Measurement:
 def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measurement:
     """Train the student on each of the lessons, and judge it before and after."""
     train, test = case.labelled(case.split.train), case.labelled(case.split.test[:n])
-    usual = CfkdConfig()
-    training = usual.training.model_copy(update={"seed": case.seed})
-    config = usual.model_copy(update={"training": training})
+    config = seeded(CfkdConfig(), case.seed)
     students = {key: cfkd(case.biased, train, data, config) for key, data in lessons.items()}
     result: Measurement = {"tested": len(test)}
     for key, student in {"before": case.biased, **students}.items():
@@ -268,7 +266,7 @@ STEPS = 2400
 
 def open_encoders(images: UInt8[Tensor, "n 3 h w"]) -> dict[str, Encoder]:
     """Open the encoders."""
-    with seeded(0):
+    with randomness.seeded(0):
         control = LiteEncoder(96, CONTROL)
     norms = [layer for layer in control.modules() if isinstance(layer, nn.BatchNorm2d)]
     for layer in norms:

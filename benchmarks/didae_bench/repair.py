@@ -74,12 +74,14 @@ def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
     train(student, loss, len(data), training, description="training a ResNet-18")
     config = CfkdConfig(training=REPAIR.model_copy(update={"seed": case.seed}))
     repaired = cfkd(student, data, case.counterfactuals(), config)
-    before, after = accuracies_of(student, test), accuracies_of(repaired, test)
-    return {
-        "resnet18_original_aga_098": before.aga,
-        "cfkd_resnet18_aga_098": after.aga,
-        "cfkd_resnet18_wga_098": after.wga,
-    }
+    before = accuracies_of(student, test).aga
+    return {"resnet18_original_aga_098": before, **shares("cfkd_resnet18", repaired, test)}
+
+
+def shares(name: str, student: nn.Module, test: Labelled, end: str = "098") -> Measurement:
+    """Give average and worst group accuracy of a student."""
+    found = accuracies_of(student, test)
+    return {f"{name}_aga_{end}": found.aga, f"{name}_wga_{end}": found.wga}
 
 
 CORRELATIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -139,7 +141,7 @@ def bench_repair(quick: bool, folder: Path) -> Figures:
         bench.baselines(seed)
         if not quick:
             bench.resnet(seed)
-    return bench.figures()
+    return bench.figures(TARGETS, len(bench.test), NEEDS)
 
 
 class _Bench(SquareBench):
@@ -170,23 +172,21 @@ class _Bench(SquareBench):
             repaired = case.repair(biased, made)
             seconds = time.perf_counter() - start
             require_disjoint(torch.cat([case.train.images, made.images]), self.test.images)
-            ceiling = accuracies_of(case.repair(biased, case.true_counterfactuals()), self.test)
-            original, now = accuracies_of(biased, self.test), accuracies_of(repaired, self.test)
+            ceiling = case.repair(biased, case.true_counterfactuals())
             found = self._spurious(case, "oracle")
             by_oracle = (
-                now
+                repaired
                 if found == (SPURIOUS,)
-                else accuracies_of(case.repair(biased, case.counterfactuals(found)), self.test)
+                else case.repair(biased, case.counterfactuals(found))
             )
+            students = {"original": biased, "ceiling": ceiling, "cfkd": repaired}
+            figures: Measurement = {}
+            for name, student in students.items():
+                figures |= shares(name, student, self.test)
             return {
-                "original_aga_098": original.aga,
-                "original_wga_098": original.wga,
-                "ceiling_aga_098": ceiling.aga,
-                "ceiling_wga_098": ceiling.wga,
-                "cfkd_aga_098": now.aga,
-                "cfkd_wga_098": now.wga,
-                "cfkd_below_ceiling_098": ceiling.aga - now.aga,
-                "cfkd_oracle_aga_098": by_oracle.aga,
+                **figures,
+                "cfkd_below_ceiling_098": figures["ceiling_aga_098"] - figures["cfkd_aga_098"],
+                "cfkd_oracle_aga_098": accuracies_of(by_oracle, self.test).aga,
                 "verdicts": len(FACTORS),
                 "repair_seconds": seconds,
             }
@@ -246,13 +246,10 @@ class _Bench(SquareBench):
         def run() -> Measurement:
             case, name = self.case(seed, correlation), f"{round(100 * correlation):03d}"
             before = accuracies_of(case.student, self.test).aga
-            after = accuracies_of(case.repair(case.student, case.counterfactuals()), self.test)
-            return {
-                f"original_aga_{name}": before,
-                f"cfkd_aga_{name}": after.aga,
-                f"cfkd_wga_{name}": after.wga,
-                f"cfkd_gain_{name}": after.aga - before,
-            }
+            repaired = case.repair(case.student, case.counterfactuals())
+            after = shares("cfkd", repaired, self.test, name)
+            gained = after[f"cfkd_aga_{name}"] - before
+            return {f"original_aga_{name}": before, **after, f"cfkd_gain_{name}": gained}
 
         self.measure(f"correlation-{correlation}", seed, run)
 
@@ -273,11 +270,6 @@ class _Bench(SquareBench):
 
     def baselines(self, seed: int) -> None:
         """Repair with the methods that need group labels."""
-
-        def aga(name: str, repaired: nn.Module) -> Measurement:
-            now = accuracies_of(repaired, self.test)
-            return {f"{name}_aga_098": now.aga, f"{name}_wga_098": now.wga}
-
         case = self.case(seed)
         data = case.train, case.held_out
         methods = {
@@ -287,7 +279,7 @@ class _Bench(SquareBench):
             "rrclarc": lambda: penalise_artifact(case.student, *data, PenaltyConfig(), seed),
         }
         for name, method in methods.items():
-            self.measure(name, seed, lambda n=name, m=method: aga(n, m()))
+            self.measure(name, seed, lambda n=name, m=method: shares(n, m(), self.test))
 
     def resnet(self, seed: int) -> None:
         """Repair torchvision's ResNet-18, where torchvision is installed."""
@@ -296,14 +288,6 @@ class _Bench(SquareBench):
         except (ImportError, RuntimeError):  # absent, or built for another torch
             return
         self.measure("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
-
-    def figures(self) -> Figures:
-        """Give the mean over seeds of everything measured."""
-        figures = Figures(TARGETS)
-        for key, values in self.rows.items():
-            method = key.partition("_aga")[0].partition("_wga")[0]
-            figures.add(key, values, len(self.test), needs=NEEDS.get(method, ""))
-        return figures
 
     def _with_judges(self, seed: int, dictionary: Dictionary) -> Components:
         """Give the components with the student of a seed, its probe and surrogates."""

@@ -20,16 +20,15 @@ from didae_bench.explainers.base import METHODS, Parts, list_methods
 from didae_bench.explainers.sce import SmoothingConfig, fit_smooth_student
 from didae_bench.figures import Figures, Measurement, register
 from didae_bench.plots import speed_and_validity
-from didae_bench.rivals_table import (
-    TARGETS,
-    Judged,
-    Task,
-    add_figures,
-    costs_of,
-    markdown,
+from didae_bench.rivals_table import TARGETS, Judged, Task, add_figures, costs_of, markdown
+from didae_bench.students import (
+    TEST_IMAGES,
+    TEST_SEED,
+    SquareBench,
+    labelled,
+    seeded,
     true_counterfactuals,
 )
-from didae_bench.students import TEST_IMAGES, TEST_SEED, SquareBench, labelled
 
 GUIDE = TrainingConfig(steps=300, batch_size=32, learning_rate=1e-3, ema_decay=0.98)
 """Training of SCE's stand-in; its authors train theirs for 10 000 steps."""
@@ -129,18 +128,10 @@ class _Bench(SquareBench):
             made = self._images(seed, method)[: self.few, 0]
             lessons = task.lessons(made)
             rows, _ = poisoned_split(self.square, self.recipe, seed)
-            training = REPAIR.training.model_copy(update={"seed": seed})
             student, *_ = self.judges(seed)
-            repaired = cfkd(
-                student,
-                labelled(self.square, torch.from_numpy(rows)),
-                lessons,
-                REPAIR.model_copy(update={"training": training}),
-            )
-            before, after = (
-                accuracies_of(student, self.test).aga,
-                accuracies_of(repaired, self.test).aga,
-            )
+            own = labelled(self.square, torch.from_numpy(rows))
+            repaired = cfkd(student, own, lessons, seeded(REPAIR, seed))
+            before, after = (accuracies_of(s, self.test).aga for s in (student, repaired))
             return {"gain": gain(before, after), "aga": after, "lessons": len(lessons)}
 
         return self.ledger.measure(f"gain-{self.few}-{self._name(method)}", seed, run)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.square import FACTOR_COUNT, FACTOR_MEAN, FACTOR_STD, Square, read_factors
+from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square, read_factors
 from didae.metrics.flips import feedback_accuracy, flags, flip_rates, mean, unbiasedness
 from didae.metrics.images import psnr
 from didae.repair.base import Labelled
@@ -23,7 +23,7 @@ from didae_bench.figures import Figure, Figures, Measurement, Targets
 from didae_bench.metrics import controls
 from didae_bench.metrics.controls import Control, verify
 from didae_bench.metrics.truth import class_kept, latent_diversity, latent_sparsity
-from didae_bench.students import SPURIOUS
+from didae_bench.students import SPURIOUS, true_counterfactuals
 
 BRIGHTEST = 99.0  # dB, of equal images
 
@@ -111,18 +111,6 @@ class Task:
             values["diversity"] = _mean(latent_diversity(changes)[confirmed])
         values = {key: value for key, value in values.items() if not math.isnan(value)}
         return Judged(values, asked, others, self.targets, self.ids)
-
-
-def true_counterfactuals(
-    square: Square,
-    rows: Int[NDArray[np.int64], " n"],
-    background: Float[NDArray[np.float64], " n"] | None = None,
-) -> UInt8[Tensor, "n 3 64 64"]:
-    """Render images with another background, and nothing else changed."""
-    factors, brightest = square.factors[rows].copy(), FACTOR_COUNT[SPURIOUS] - 1
-    wanted = brightest - factors[:, SPURIOUS] if background is None else background
-    factors[:, SPURIOUS] = np.rint(wanted).clip(0, brightest).astype(np.int64)
-    return square.render(rows, factors)
 
 
 def costs_of(found: Explanation) -> Measurement:
@@ -305,14 +293,11 @@ def _add_controls(figures: Figures) -> None:
 
 
 def _verified(figures: Figures) -> list[controls.Verification]:
+    def value(key: str) -> float:
+        return figures[key].value if key in figures else math.nan
+
     return [
-        verify(
-            metric,
-            {
-                control: _value(figures, f"{key}_{method}", float("nan"))
-                for control, method in CONTROL_OF.items()
-            },
-        )
+        verify(metric, {control: value(f"{key}_{name}") for control, name in CONTROL_OF.items()})
         for key, metric in RATES.items()
     ]
 
@@ -359,17 +344,11 @@ def _rate(figures: Figures, key: str, method: str, digits: int) -> str:
 
 
 def _costs(figures: Figures) -> list[str]:
-    columns = {
-        "seconds_per_cf": "s per counterfactual",
-        "nfe": "NFE",
-        "backward": "backward passes",
-        "student_nfe": "student",
-        "student_backward": "student, backward",
-    }
-    lines = [_row(["method", *columns.values()]), "|---" * (len(columns) + 1) + "|"]
+    names = ("s per counterfactual", "NFE", "backward passes", "student", "student, backward")
+    lines = [_row(["method", *names]), "|---" * (len(names) + 1) + "|"]
     for method in list_methods():
         if f"nfe_{method}" in figures:
-            cells = [_number(figures[f"{key}_{method}"].value) for key in columns]
+            cells = [_number(figures[f"{key}_{method}"].value) for key in COSTS]
             lines.append(_row([METHODS[method].title, *cells]))
     return lines
 
@@ -410,7 +389,3 @@ def _number(value: float) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _value(figures: Figures, key: str, default: float) -> float:
-    return figures[key].value if key in figures else default

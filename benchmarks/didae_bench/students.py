@@ -42,7 +42,7 @@ from didae.students import (
     margin,
     train_student,
 )
-from didae_bench.figures import Ledger, Measurement
+from didae_bench.figures import Figures, Ledger, Measurement, Targets
 from didae_bench.metrics.truth import mean_change, realised, residue
 
 COPIES = 4
@@ -99,22 +99,33 @@ class Case:
     def true_counterfactuals(self) -> Labelled:
         """Render what `counterfactuals` should give: the same exchanges, by Square itself."""
         rows, chosen = self.rows[0].numpy(), partners(self.train.labels, COPIES, self.seed)
-        factors = self.square.factors[rows]
-        images: list[Tensor] = []
-        for copy in chosen.numpy():
-            exchanged = factors.copy()
-            exchanged[:, SPURIOUS] = factors[copy, SPURIOUS]
-            images.append(self.square.render(rows, exchanged))
+        own = self.square.factors[rows, SPURIOUS]
+        images = [true_counterfactuals(self.square, rows, own[copy]) for copy in chosen.numpy()]
         return Labelled(
             torch.stack(images, 1).flatten(0, 1), self.train.labels.repeat_interleave(COPIES)
         )
 
     def repair(self, student: nn.Module, counterfactuals: Labelled) -> nn.Module:
         """Fine-tune a student."""
-        usual = CfkdConfig()
-        training = usual.training.model_copy(update={"seed": self.seed})
-        config = usual.model_copy(update={"training": training})
-        return cfkd(student, self.train, counterfactuals, config)
+        return cfkd(student, self.train, counterfactuals, seeded(CfkdConfig(), self.seed))
+
+
+def true_counterfactuals(
+    square: Square,
+    rows: Int[NDArray[np.int64], " n"],
+    background: Float[NDArray[np.float64], " n"] | None = None,
+) -> UInt8[Tensor, "n 3 64 64"]:
+    """Render images with another background, and nothing else changed."""
+    factors, brightest = square.factors[rows].copy(), FACTOR_COUNT[SPURIOUS] - 1
+    wanted = brightest - factors[:, SPURIOUS] if background is None else background
+    factors[:, SPURIOUS] = np.rint(wanted).clip(0, brightest).astype(np.int64)
+    return square.render(rows, factors)
+
+
+def seeded(config: CfkdConfig, seed: int) -> CfkdConfig:
+    """Give a repair the seed of a student."""
+    training = config.training.model_copy(update={"seed": seed})
+    return config.model_copy(update={"training": training})
 
 
 def labelled(square: Square, rows: Int[Tensor, " n"]) -> Labelled:
@@ -268,10 +279,9 @@ class StudentCase:
         codes = dictionary.encode(audit.z)[:, SPURIOUS].double().numpy()
         sign = np.sign(np.corrcoef(codes, audit.factors[:, SPURIOUS])[0, 1])
         asked = (self.change / dictionary.code_std[SPURIOUS]).double().numpy()
-        wanted = audit.square.factors[audit.indices].copy()
-        moved = wanted[:, SPURIOUS] + sign * asked * FACTOR_STD[SPURIOUS]
-        wanted[:, SPURIOUS] = np.rint(moved).clip(0, FACTOR_COUNT[SPURIOUS] - 1)
-        return audit.square.render(audit.indices, wanted)
+        own = audit.square.factors[audit.indices, SPURIOUS]
+        moved = own + sign * asked * FACTOR_STD[SPURIOUS]
+        return true_counterfactuals(audit.square, audit.indices, moved)
 
     def judge(self, images: UInt8[Tensor, "n 3 64 64"], z: Float[Tensor, "n d"]) -> Measurement:
         """Apply metrics and funnel."""
@@ -344,9 +354,7 @@ def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.
     change = editing.clamp(codes, editing.reflect(codes), low, high)[:, k]
     images = variant.draw(z + change[:, None] * dictionary.atoms[k], code, fidelity)
     seconds += time.process_time() - start
-    wanted = audit.square.factors[audit.indices].copy()
-    wanted[:, SPURIOUS] = FACTOR_COUNT[SPURIOUS] - 1 - wanted[:, SPURIOUS]
-    truth, after = audit.square.render(audit.indices, wanted), read_factors(images)
+    truth, after = true_counterfactuals(audit.square, audit.indices), read_factors(images)
     asked = (change / dictionary.code_std[k]).double().numpy() * np.sign(correlation)
     moved = (after - audit.factors)[:, SPURIOUS] / FACTOR_STD[SPURIOUS]
     follow = realised(asked, moved)
@@ -424,3 +432,11 @@ class SquareBench:
         for key, value in self.ledger.measure(name, seed, run).items():
             if key != "seconds":
                 self.rows.setdefault(words.format(key.partition("/")[0]), []).append(value)
+
+    def figures(self, targets: Targets, n: int, needs: Mapping[str, str] | None = None) -> Figures:
+        """Give the mean over seeds of everything measured; `needs` is by method."""
+        figures = Figures(targets)
+        for key, values in self.rows.items():
+            method = key.partition("_aga")[0].partition("_wga")[0]
+            figures.add(key, values, n, needs=(needs or {}).get(method, ""))
+        return figures

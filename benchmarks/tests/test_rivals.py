@@ -19,15 +19,8 @@ from didae_bench.explainers.didae import ORDER, crossing, straying
 from didae_bench.explainers.diffusion import require_denoiser
 from didae_bench.figures import Figures
 from didae_bench.plots import speed_and_validity
-from didae_bench.rivals_table import (
-    TARGETS,
-    Judged,
-    Task,
-    add_figures,
-    markdown,
-    true_counterfactuals,
-)
-from didae_bench.students import SPURIOUS
+from didae_bench.rivals_table import TARGETS, Judged, Task, add_figures, markdown
+from didae_bench.students import SPURIOUS, true_counterfactuals
 from svg_text import written
 
 SQUARE = Square(64)

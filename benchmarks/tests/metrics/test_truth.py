@@ -8,13 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from didae_bench.metrics.truth import (
-    class_kept,
-    explained,
-    mean_change,
-    realised,
-    residue,
-)
+from didae_bench.metrics.truth import class_kept, explained, mean_change, realised, residue
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 1.2])
