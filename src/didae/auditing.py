@@ -20,9 +20,9 @@ from didae.data.sampling import FEWEST, complete, draw
 from didae.data.table import ImageSource, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
-from didae.encoders.base import Encoder, cached_embed, open_encoder
-from didae.errors import ImageReadError
-from didae.explainer.didae import COMPONENTS, SIDE
+from didae.encoders.base import Encoder, cached_embed
+from didae.errors import DidaeError, ImageReadError
+from didae.explainer.didae import COMPONENTS, SIDE, opened
 from didae.explainer.didae import complete as complete_folder
 from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
 from didae.explainer.parts import SURROGATES
@@ -33,7 +33,14 @@ from didae.report import write_report
 from didae.report.figures import SAMPLES, SampleSheets
 from didae.runtime import watched
 from didae.storage import write_json
-from didae.students import StudentConfig, StudentLike, logits, train_surrogate
+from didae.students import (
+    StudentConfig,
+    StudentLike,
+    check_student,
+    logits,
+    read_student,
+    train_surrogate,
+)
 from didae.students.names import open_student
 
 _FEW = 16
@@ -88,6 +95,8 @@ def audit(
         If the images are too few or cannot be understood, the classifier gives no logits or calls
         all images the same, or the folder holds another run.
     """
+    if explained < 1:
+        raise DidaeError(f"explained is {explained}: give how many images to explain, at least 1.")
     source = open_images(images, SIDE if isinstance(images, (str, Path)) else None, labels)
     if source.splits or len(source) >= FEWEST:
         splits = complete(source.splits, source.ids, 0, source.labels)
@@ -96,7 +105,7 @@ def audit(
     learnt = draw(source, source.splits.get("train", every), _MOST)
     chosen = draw(source, source.splits.get("test", every), explained)
     student = open_student(str(student)) if isinstance(student, (str, Path)) else student
-    encoder = open_encoder(encoder) if isinstance(encoder, str) else encoder
+    encoder = opened(encoder)
     summary = run_audit(source, learnt, chosen, encoder, student, config or AuditConfig(), home)
     write_report(home, summary)
     return summary
@@ -114,7 +123,8 @@ def run_audit(
 ) -> Summary:
     """Learn from some images, explain others; `begin` is called before anything is written."""
     sample = Sample.read(source, learnt)
-    classes = logits(student, sample.images[:1]).shape[1]
+    student = read_student(student, sample.images)
+    classes = check_student(student, sample.images)
     explained = config.explain.resolve(source.label_names, classes)
     known, home = attributes_of(source, sample.rows), folder / COMPONENTS
     begin()

@@ -193,6 +193,80 @@ def test_a_damaged_or_newer_explainer_is_refused(tmp_path: Path) -> None:
     assert "upgrade didae" in one_line(lambda: DiDAE.from_pretrained(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"surrogates": 5}, {"fingerprints": "x"}, {"fingerprints": None}, {"reading": "foo"}],
+)
+def test_an_index_of_odd_values_is_refused_by_name(tmp_path: Path, changed: dict[str, Any]) -> None:
+    DiDAE.from_pretrained("square").save_pretrained(tmp_path)
+    index = read_json(tmp_path / "explainer.json")
+    index["fingerprints"] = {}
+    (tmp_path / "explainer.json").write_text(json.dumps({**index, **changed}))
+    said = one_line(lambda: DiDAE.from_pretrained(tmp_path))
+    assert "explainer.json" in said
+    assert next(iter(changed)) in said
+
+
+def test_a_folder_without_an_explainer_is_refused(tmp_path: Path, components: DiDAE) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("", str(tmp_path / "empty")):
+        assert "no explainer" in one_line(lambda name=name: DiDAE.from_pretrained(name))
+    components.explain(Images(3), range(3), tmp_path / "run", REFLECT)
+    said = one_line(lambda: DiDAE.from_pretrained(tmp_path / "run", Brightness()))
+    assert "no explainer" in said
+
+
+def test_what_is_no_encoder_is_one_line() -> None:
+    for given in (nn.Linear(2, 2), None):
+        said = one_line(lambda given=given: DiDAE.fit(Images(60), Brightness(), encoder=given))
+        assert "ModuleEncoder" in said
+    wrong: Any = nn.Linear(2, 2)
+    assert "ModuleEncoder" in one_line(lambda: DiDAE.from_pretrained("square", encoder=wrong))
+
+
+@pytest.mark.parametrize("error", [AssertionError("too small"), KeyError("x"), AttributeError("y")])
+def test_whatever_an_own_classifier_raises_is_one_line(error: Exception, tmp_path: Path) -> None:
+    def broken(_: Tensor) -> Tensor:
+        raise error
+
+    components = didae.load_components()
+    given: dict[str, Any] = {"encoder": components.encoder, "config": TINY}
+    assert "broken fails" in one_line(lambda: DiDAE.fit(Images(60), broken, **given))
+    assert "broken fails" in one_line(
+        lambda: didae.audit(broken, Images(60).pixels, folder=tmp_path, **given)
+    )
+
+
+def test_an_audit_of_no_image_ends_before_anything_is_learnt(tmp_path: Path) -> None:
+    pixels = Images(60).pixels
+    said = one_line(lambda: didae.audit(Brightness(), pixels, folder=tmp_path, explained=0))
+    assert "explained is 0" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_own_encoder_is_asked_for_by_its_name(tmp_path: Path, components: DiDAE) -> None:
+    own: dict[str, Any] = {"encoder": resizing(components), "surrogates": ()}
+    DiDAE(**{**vars(components), **own}).save_pretrained(tmp_path)
+    said = one_line(lambda: DiDAE.from_pretrained(tmp_path, Brightness()))
+    assert "'small'" in said
+    assert "encoder=" in said
+
+
+@pytest.mark.parametrize("size", [17.5, "32", 0])
+def test_a_size_that_is_no_number_of_pixels_is_one_line(size: Any) -> None:
+    pixels = Images(60).pixels
+    assert "whole number" in one_line(lambda: DiDAE.fit(pixels, Brightness(), size=size))
+
+
+@pytest.mark.parametrize("rows", [5, [0.5], [True, False], np.arange(3) < 2, [[0]]])
+def test_rows_that_are_no_numbers_of_images_are_one_line(
+    rows: Any, tmp_path: Path, components: DiDAE
+) -> None:
+    said = one_line(lambda: components.explain(Images(3), rows, tmp_path / "run"))
+    assert "numbers" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_name_that_is_nothing_is_one_line() -> None:
     assert "no such folder" in one_line(lambda: DiDAE.from_pretrained("./nothing"))
     assert "from the Hub" in one_line(lambda: DiDAE.from_pretrained("no/thing"))

@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 from numpy.typing import NDArray
 
 from didae import __version__
+from didae.config import Config, from_mapping
 from didae.data.opening import open_images
 from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
@@ -28,7 +30,7 @@ from didae.explainer.summary import RUN_FILE, Summary, read_manifest, require_co
 from didae.explainer.sweep import Sweep
 from didae.storage import read_json, write_json
 from didae.students import Probe, StudentLike, load_student
-from didae.students.base import Read, student_name
+from didae.students.base import Read, Reading, student_name
 from didae.students.names import open_student
 
 _INDEX_FILE, _SHIPPED_NAME, COMPONENTS = "explainer.json", "square", "components"
@@ -114,7 +116,7 @@ class DiDAE(Parts):
         source = open_source(images, side)
         rows = source.splits.get("train", np.arange(len(source)))
         student = open_student(str(student)) if isinstance(student, (str, Path)) else student
-        encoder = open_encoder(encoder) if isinstance(encoder, str) else encoder
+        encoder = opened(encoder)
         config = config or AuditConfig()
         with ExitStack() as stack:
             place = folder or stack.enter_context(TemporaryDirectory(prefix="didae-"))
@@ -281,14 +283,13 @@ class DiDAE(Parts):
             If a part is missing, broken or another one than it was saved with.
         """
         home = SHIPPED if str(name) == _SHIPPED_NAME else Path(name)
-        home = home if home.is_dir() else _downloaded(str(name))
+        home = home if str(name) and home.is_dir() else _downloaded(str(name))
         run = home if (home / RUN_FILE).exists() else None
         if run is not None and not (home / _INDEX_FILE).exists():
             home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
-        # Folders of earlier versions, and the shipped one, have no index.
-        index = read_json(home / _INDEX_FILE) if (home / _INDEX_FILE).exists() else {}
-        if index.get("schema", _SCHEMA) != _SCHEMA:
-            raise DidaeError(f"{home / _INDEX_FILE} was written by a newer didae: upgrade didae.")
+        if not (home / "dictionary").is_dir():
+            raise DidaeError(f"{home} holds no explainer: name a folder of save_pretrained.")
+        index = _read_index(home / _INDEX_FILE)
         made = cls(
             encoder=_encoder(home, index, encoder),
             dictionary=Dictionary.load(home / "dictionary"),
@@ -299,8 +300,14 @@ class DiDAE(Parts):
         )
         own = made.fingerprints()
         if run is not None:
-            require_components(run, read_manifest(run), own)
-        known: dict[str, Any] = index.get("fingerprints", {})
+            manifest = read_manifest(run)
+            if home == SHIPPED and manifest.settings.components.dictionary != own["dictionary"]:
+                raise DidaeError(
+                    f"{run} holds counterfactuals and no explainer: load the explainer that made "
+                    "them, from where it was saved."
+                )
+            require_components(run, manifest, own)
+        known = index.fingerprints
         other = [part for part in known if own.get(part) != known[part]]
         if other:
             raise DidaeError(
@@ -325,6 +332,19 @@ class DiDAE(Parts):
 def open_source(images: Any, size: int | None) -> ImageTable:
     """Give a table as it is; whatever else holds images becomes one."""
     return images if hasattr(images, "ids") else open_images(images, size)
+
+
+def opened(encoder: Encoder | str | Path) -> Encoder:
+    """Give an encoder as it is, or open its name."""
+    given: object = encoder
+    if isinstance(given, (str, Path)):
+        return open_encoder(str(given))
+    if not isinstance(given, Encoder):
+        raise DidaeError(
+            f"encoder: {type(given).__name__} is no Encoder and no name of one; wrap a network of "
+            "your own in didae.ModuleEncoder(network, dim, name)."
+        )
+    return given
 
 
 def complete(made: Parts, home: Path) -> None:
@@ -373,34 +393,59 @@ def _downloaded(name: str) -> Path:
     # What goes wrong on the way comes in exceptions of several libraries.
     except Exception as error:
         raise DidaeError(
-            f"there is no folder {name}, and no explainer of this name came from the Hub: "
-            f"{reason(error)}"
+            f"there is no folder {name}, and no explainer of this name came from the Hub: check "
+            f"the name and the network ({reason(error)})"
         ) from error
 
 
-def _encoder(home: Path, index: dict[str, Any], given: Encoder | str | None) -> Encoder:
-    if given is not None and not isinstance(given, str):
-        return given
-    own = str(home / "encoder") if (home / "encoder").is_dir() else index.get("encoder")
-    name = given or own
-    if not name:
+class _Index(Config):
+    """What ``explainer.json`` says, as far as it is needed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    encoder: str | None = None
+    reading: Reading | None = None
+    surrogates: list[str] = Field(default=[])
+    fingerprints: dict[str, str | list[str] | None] = Field(default={})
+
+
+def _read_index(path: Path) -> _Index:
+    # Folders of earlier versions, and the shipped one, have no index.
+    index = read_json(path) if path.exists() else {}
+    if index.get("schema", _SCHEMA) != _SCHEMA:
+        raise DidaeError(f"{path} was written by a newer didae: upgrade didae.")
+    return from_mapping(_Index, index, path)
+
+
+def _encoder(home: Path, index: _Index, given: Encoder | str | None) -> Encoder:
+    if given is not None:
+        return opened(given)
+    if (home / "encoder").is_dir():
+        return open_encoder(str(home / "encoder"))
+    if not index.encoder:
         raise DidaeError(f"{home} does not say which encoder it belongs to: give encoder=...")
-    return open_encoder(str(name))
+    try:
+        return open_encoder(index.encoder)
+    except DidaeError as error:
+        raise DidaeError(
+            f"{home} was saved with the encoder {index.encoder!r}, which cannot be opened by its "
+            f"name: give it with encoder=... ({reason(error)})"
+        ) from error
 
 
-def _student(home: Path, index: dict[str, Any], given: StudentLike | str | Path | None) -> Any:
+def _student(home: Path, index: _Index, given: StudentLike | str | Path | None) -> Any:
     if given is None and not (home / "student").is_dir():
         raise DidaeError(f"{home} holds no classifier: give it with student=...")
     student = home / "student" if given is None else given
     found = open_student(str(student)) if isinstance(student, (str, Path)) else student
-    reading = index.get("reading")
+    reading = index.reading
     return Read(found, reading) if reading and not isinstance(found, Read) else found
 
 
-def _surrogates(home: Path, index: dict[str, Any]) -> list[str]:
+def _surrogates(home: Path, index: _Index) -> list[str]:
     there = sorted(path.name for path in home.glob("surrogate_*"))
     first = [f"surrogate_{kind}" for kind in SURROGATES]
-    names: list[str] = index.get("surrogates") or sorted(there, key=lambda n: n not in first[:1])
+    names = index.surrogates or sorted(there, key=lambda n: n not in first[:1])
     lost = [name for name in names if name not in there]
     if lost:
         raise DidaeError(f"{home} has no {lost[0]}: save the explainer again.")

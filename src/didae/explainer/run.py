@@ -328,7 +328,14 @@ def _named(
 
 
 def _indices(source: ImageSource, indices: Sequence[int] | NDArray[Any]) -> list[int]:
-    chosen = [int(index) for index in indices]
+    # A mask of booleans would be read as rows 0 and 1, a fraction as the row below it.
+    found = np.asarray(indices)
+    if found.size and (found.ndim != 1 or found.dtype.kind not in "iu"):
+        raise DidaeError(
+            f"explain: the images are chosen by {found.dtype} of shape {found.shape}; give a list "
+            "of their numbers, such as range(100)."
+        )
+    chosen: list[int] = found.tolist()
     if not chosen:
         raise DidaeError("explain: no image was chosen; give at least one index.")
     outside = [index for index in chosen if not 0 <= index < len(source)]

@@ -241,7 +241,7 @@ def _tried(
 ) -> Tensor:
     what = f"{student_name(student)} fails on images of shape {tuple(images.shape)}"
     advice = "it must take float images in [0, 1] and return logits."
-    with told(what, advice, RuntimeError, ValueError, TypeError, IndexError):
+    with told(what, advice):  # What a model of anyone raises may be anything.
         return ask(student, images)
 
 
