@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, Field
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from didae import __version__
 from didae.config import Config, from_mapping
