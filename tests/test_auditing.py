@@ -65,13 +65,15 @@ def test_every_part_of_a_forecast_is_one_that_the_progress_of_an_audit_names(
     classes(tmp_path / "data")
     network(tmp_path / "plain.onnx")
     plans = []
-    close = runtime.Plan.close
+    with runtime.planned({}) as plan:
+        kind = type(plan)
+    close = kind.close
 
     def seen(plan, part, seconds):
         plans.append((plan, part))
         close(plan, part, seconds)
 
-    monkeypatch.setattr(runtime.Plan, "close", seen)
+    monkeypatch.setattr(kind, "close", seen)
     monkeypatch.setenv("DIDAE_PROGRESS", "1")
     student, folder = str(tmp_path / "plain.onnx"), str(tmp_path / "run")
     data = str(tmp_path / "data")
@@ -85,10 +87,10 @@ def test_every_part_of_a_forecast_is_one_that_the_progress_of_an_audit_names(
 
 @pytest.mark.parametrize("taken", [10.0, 40.0])
 def test_a_slow_machine_corrects_the_plan(taken: float):
-    plan = runtime.Plan({"read": 20.0, "train": 100.0})
-    plan.close("read", taken)
-    assert plan.after("read") == pytest.approx(100 * taken / 20)
-    assert plan.after("train") == 0
+    with runtime.planned({"read": 20.0, "train": 100.0}) as plan:
+        plan.close("read", taken)
+        assert plan.after("read") == pytest.approx(100 * taken / 20)
+        assert plan.after("train") == 0
 
 
 def test_an_audit_in_python_gives_a_run_a_report_and_an_explainer(tmp_path: Path) -> None:
