@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import combinations
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -129,7 +128,7 @@ class Reading:
         if self.on_error not in (None, "raise", "skip", "late"):
             raise DidaeError(f'on_error must be "raise", "skip" or "late", got {self.on_error!r}')
         size: Any = self.size
-        if size is not None and not (isinstance(size, Integral) and size >= 1):
+        if size is not None and not (isinstance(size, (int, np.integer)) and size >= 1):
             raise DidaeError(f"size must be a whole number, at least 1 pixel, got {size!r}")
 
 

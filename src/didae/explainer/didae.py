@@ -334,17 +334,16 @@ def open_source(images: Any, size: int | None) -> ImageTable:
     return images if hasattr(images, "ids") else open_images(images, size)
 
 
-def opened(encoder: Encoder | str | Path) -> Encoder:
+def opened(encoder: object) -> Encoder:
     """Give an encoder as it is, or open its name."""
-    given: object = encoder
-    if isinstance(given, (str, Path)):
-        return open_encoder(str(given))
-    if not isinstance(given, Encoder):
+    if isinstance(encoder, (str, Path)):
+        return open_encoder(str(encoder))
+    if not isinstance(encoder, Encoder):
         raise DidaeError(
-            f"encoder: {type(given).__name__} is no Encoder and no name of one; wrap a network of "
+            f"encoder: {type(encoder).__name__} is no Encoder and no name of one; wrap a network of "
             "your own in didae.ModuleEncoder(network, dim, name)."
         )
-    return given
+    return encoder
 
 
 def complete(made: Parts, home: Path) -> None:
