@@ -340,8 +340,8 @@ def opened(encoder: object) -> Encoder:
         return open_encoder(str(encoder))
     if not isinstance(encoder, Encoder):
         raise DidaeError(
-            f"encoder: {type(encoder).__name__} is no Encoder and no name of one; wrap a network of "
-            "your own in didae.ModuleEncoder(network, dim, name)."
+            f"encoder: {type(encoder).__name__} is no Encoder and no name of one; wrap a network "
+            "of your own in didae.ModuleEncoder(network, dim, name)."
         )
     return encoder
 
