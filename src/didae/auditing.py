@@ -20,9 +20,9 @@ from didae.data.sampling import FEWEST, complete, draw
 from didae.data.table import ImageSource, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
-from didae.encoders.base import Encoder, cached_embed
+from didae.encoders.base import Encoder, cached_embed, opened
 from didae.errors import DidaeError, ImageReadError
-from didae.explainer.didae import COMPONENTS, SIDE, opened
+from didae.explainer.didae import COMPONENTS, SIDE
 from didae.explainer.didae import complete as complete_folder
 from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
 from didae.explainer.parts import SURROGATES

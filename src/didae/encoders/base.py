@@ -414,3 +414,15 @@ class _Shards:
 
 def _check(keys: Tensor, z: Tensor) -> Tensor:
     return torch.tensor(list(bytes.fromhex(fingerprint(keys, z))), dtype=torch.uint8)
+
+
+def opened(encoder: object) -> Encoder:
+    """Give an encoder as it is, or open its name."""
+    if isinstance(encoder, (str, Path)):
+        return open_encoder(str(encoder))
+    if not isinstance(encoder, Encoder):
+        raise DidaeError(
+            f"encoder: {type(encoder).__name__} is no Encoder and no name of one; wrap a network "
+            "of your own in didae.ModuleEncoder(network, dim, name)."
+        )
+    return encoder

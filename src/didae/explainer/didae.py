@@ -20,7 +20,7 @@ from didae.data.opening import open_images
 from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
-from didae.encoders.base import Encoder, open_encoder
+from didae.encoders.base import Encoder, open_encoder, opened
 from didae.errors import DidaeError, reason
 from didae.explainer.counterfactuals import Counterfactuals, place_of
 from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
@@ -334,18 +334,6 @@ def open_source(images: Any, size: int | None) -> ImageTable:
     return images if hasattr(images, "ids") else open_images(images, size)
 
 
-def opened(encoder: object) -> Encoder:
-    """Give an encoder as it is, or open its name."""
-    if isinstance(encoder, (str, Path)):
-        return open_encoder(str(encoder))
-    if not isinstance(encoder, Encoder):
-        raise DidaeError(
-            f"encoder: {type(encoder).__name__} is no Encoder and no name of one; wrap a network "
-            "of your own in didae.ModuleEncoder(network, dim, name)."
-        )
-    return encoder
-
-
 def complete(made: Parts, home: Path) -> None:
     """Write ``explainer.json`` beside saved parts, and those that are small and not there yet."""
     parts = _savable(made)
@@ -452,33 +440,3 @@ def _surrogates(home: Path, index: _Index) -> list[str]:
 
 
 Components = DiDAE
-
-
-def explain(
-    source: ImageTable,
-    indices: Sequence[int] | NDArray[Any],
-    components: Parts,
-    config: ExplainConfig,
-    folder: str | Path,
-) -> Summary:
-    """Stream counterfactuals to a folder: `DiDAE.explain` as a function.
-
-    Parameters
-    ----------
-    source : ImageTable
-        Where the images come from.
-    indices : sequence of int, length n
-        Which ones, none of them twice.
-    components : DiDAE
-        Encoder, dictionary, decoder, student, probe and surrogates.
-    config : ExplainConfig
-        How.
-    folder : str or Path
-        A new folder, or that of an interrupted run.
-
-    Returns
-    -------
-    Summary
-        What the run counted.
-    """
-    return stream(components, source, indices, config, folder)

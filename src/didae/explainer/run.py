@@ -96,6 +96,36 @@ def stream(
         return run.close()
 
 
+def explain(
+    source: ImageSource,
+    indices: Sequence[int] | NDArray[Any],
+    components: Parts,
+    config: ExplainConfig,
+    folder: str | Path,
+) -> Summary:
+    """Stream counterfactuals to a folder: `DiDAE.explain` as a function.
+
+    Parameters
+    ----------
+    source : ImageTable
+        Where the images come from.
+    indices : sequence of int, length n
+        Which ones, none of them twice.
+    components : DiDAE
+        Encoder, dictionary, decoder, student, probe and surrogates.
+    config : ExplainConfig
+        How.
+    folder : str or Path
+        A new folder, or that of an interrupted run.
+
+    Returns
+    -------
+    Summary
+        What the run counted.
+    """
+    return stream(components, source, indices, config, folder)
+
+
 @dataclass(eq=False)
 class _Run:
     source: ImageSource
