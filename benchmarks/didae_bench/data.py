@@ -113,30 +113,18 @@ class Planted(ImageTable):
 
 
 class ConfoundingConfig(Config):
-    """How to confound a data set.
+    """How to confound a data set."""
 
-    Attributes
-    ----------
-    attribute : str
-        The confounder, an attribute with two values; the higher one counts as 1.
-    size : int
-        Images that a student is trained and validated on.
-    correlation : float
-        Share of them in which label and confounder are equal, in [0, 1].
-    held_out : float
-        Share of them, of every group alike, that is kept for validation.
-    test : int
-        Images of the balanced test, a multiple of 4; None for as many as there are.
-    values : tuple of float
-        What counts as 0 and as 1 where the attribute has more values, such as two of five
-        hospitals; other images are left out.
-    """
-
-    attribute: str
-    size: int = Field(ge=1)
+    attribute: str  # The confounder, an attribute with two values; the higher one counts as 1
+    size: int = Field(ge=1)  # Images that a student is trained and validated on
+    # Share of them in which label and confounder are equal
     correlation: float = Field(default=0.98, ge=0, le=1)
+    # Share of them, of every group alike, that is kept for validation
     held_out: float = Field(default=0.2, gt=0, lt=1)
+    # Images of the balanced test; None for as many as there are
     test: int | None = Field(default=None, ge=4, multiple_of=4)
+    # What counts as 0 and as 1 where the attribute has more values, such as two of five hospitals;
+    # other images are left out
     values: tuple[float, float] | None = None
 
 

@@ -35,11 +35,21 @@ class Edit(Explainer):
     needs_gradients = False
 
     def __init__(
-        self, encoder: Encoder, decoder: Decoder, probe: Probe, edits: Edits, once: bool = False
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        probe: Probe,
+        edits: Edits,
+        once: bool = False,
+        fidelity: float = 1.0,
     ) -> None:
         super().__init__(decoder)
         self.encoder, self.draws, self.probe = encoder, decoder, probe
-        self.edits, self.once = edits, once
+        self.edits, self.once, self.fidelity = edits, once, fidelity
+
+    def standing(self, z: Tensor, work: Work) -> Tensor:
+        """Say how far from the boundary images stand: ask the student, once."""
+        return self.probe.standing(z, margin(work.logits(work.images)))
 
     def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
         """Edit z and decode."""
@@ -54,12 +64,11 @@ class Edit(Explainer):
         counting = self.draws.network.register_forward_hook(evaluated)
         try:
             z = ask(self.encoder, work.images)
-            asked = margin(work.logits(work.images))
-            edited = self.edits(z, self.probe.standing(z, asked), work)
+            edited = self.edits(z, self.standing(z, work), work)
             edited = edited if self.once else edited[:, [attempt]]
             image = torch.arange(len(z)).repeat_interleave(edited.shape[1])
             code = self.draws.invert(work.images, z)[image]
-            drawn = self.draws.decode(edited.flatten(0, 1), code)
+            drawn = self.draws.decode(edited.flatten(0, 1), code, self.fidelity)
             self.drawn = drawn.unflatten(0, edited.shape[:2])
         finally:
             counting.remove()

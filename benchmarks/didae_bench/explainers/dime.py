@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -64,19 +65,36 @@ def log_odds(logits: Float[Tensor, "b classes"], targets: Int[Tensor, " b"]) -> 
     return own[:, 0] - others.logsumexp(1)
 
 
-def until_flipped(
-    work: Work, scales: tuple[float, ...], attempt: Callable[[Work, float], Tensor]
-) -> Float[Tensor, "b c h w"]:
-    """Try scales in order, each on the images that have not flipped yet."""
-    made, left = torch.empty_like(work.images), torch.arange(len(work))
-    for scale in scales:
-        part = work[left]
-        images = attempt(part, scale)
-        made[left] = images
-        left = left[~part.flipped(images).cpu()]
-        if not len(left):
-            break
-    return made
+class Guided(Explainer):
+    """Walks the guided chain with every scale until the student flips."""
+
+    usual: GuidanceConfig
+
+    def __init__(
+        self,
+        denoiser: Decoder,
+        config: GuidanceConfig | None = None,
+        features: Features | None = None,
+    ) -> None:
+        super().__init__(require_denoiser(denoiser))
+        self.denoiser, self.config, self.features = denoiser, config or self.usual, features
+
+    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
+        """Try scales in order, each on the images that have not flipped yet."""
+        chain = Chain(self.denoiser, self.config)
+        made, left = torch.empty_like(work.images), torch.arange(len(work))
+        for scale in self.config.scales:
+            part = work[left]
+            images = self.walk(part, chain, scale)
+            made[left] = images
+            left = left[~part.flipped(images).cpu()]
+            if not len(left):
+                break
+        return made
+
+    @abstractmethod
+    def walk(self, work: Work, chain: Chain, scale: float) -> Tensor:
+        """Walk the chain once."""
 
 
 class DiMEConfig(GuidanceConfig):
@@ -87,30 +105,17 @@ class DiMEConfig(GuidanceConfig):
     """
 
 
-class DiME(Explainer):
+class DiME(Guided):
     """Guide the reverse chain by the student's gradient at an image denoised from every state.
 
     With τ = ``depth``, every scale that is tried costs τ (τ + 1) / 2 evaluations of the denoiser
     and no backward pass through it, τ + 1 evaluations and τ backward passes of the student.
     """
 
-    def __init__(
-        self,
-        denoiser: Decoder,
-        config: DiMEConfig | None = None,
-        features: Features | None = None,
-    ) -> None:
-        super().__init__(require_denoiser(denoiser))
-        self.denoiser, self.config, self.features = denoiser, config or DiMEConfig(), features
+    usual = DiMEConfig()
 
-    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
-        """Walk the guided chain with every scale until the student flips."""
-        chain = Chain(self.denoiser, self.config)
-        return until_flipped(
-            work, self.config.scales, lambda part, scale: self._walk(part, chain, scale)
-        )
-
-    def _walk(self, work: Work, chain: Chain, scale: float) -> Tensor:
+    def walk(self, work: Work, chain: Chain, scale: float) -> Tensor:
+        """Walk the chain once."""
         config, schedule, clean = self.config, chain.schedule, work.x
         z = chain.noised(work, clean, config.depth - 1)
         for i in reversed(range(config.depth)):
@@ -128,48 +133,27 @@ class FastDiMEConfig(GuidanceConfig):
     """Fast Diffusion-Based Counterfactuals (Weng, Pegios et al., ECCV 2024, section 3).
 
     The defaults are those of the authors' CelebA script; guidance as in DiME.
-
-    Attributes
-    ----------
-    respacing, depth, scales, distance, perceptual
-        As in `GuidanceConfig`.
-    warmup : int
-        Steps before the mask is used.
-    dilation : int
-        Side of the neighbourhood that a change spreads to in the mask, odd (equation 6).
-    threshold : float
-        Relative change below which the factual is put back (equations 6 to 8).
     """
 
-    warmup: int = Field(default=30, ge=0)
+    warmup: int = Field(default=30, ge=0)  # Steps before the mask is used
+    # Side of the neighbourhood that a change spreads to in the mask, odd (equation 6)
     dilation: Side = 5
+    # Relative change below which the factual is put back (equations 6 to 8)
     threshold: float = Field(default=0.15, ge=0, le=1)
 
 
-class FastDiME(Explainer):
+class FastDiME(Guided):
     """Guide the reverse chain by the student's gradient at the image estimated in every step.
 
     With τ = ``depth``, every scale that is tried costs τ evaluations of the denoiser and no
     backward pass through it, τ + 1 evaluations and τ backward passes of the student.
     """
 
-    def __init__(
-        self,
-        denoiser: Decoder,
-        config: FastDiMEConfig | None = None,
-        features: Features | None = None,
-    ) -> None:
-        super().__init__(require_denoiser(denoiser))
-        self.denoiser, self.config, self.features = denoiser, config or FastDiMEConfig(), features
+    config: FastDiMEConfig
+    usual = FastDiMEConfig()
 
-    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
-        """Walk the guided chain with every scale until the student flips."""
-        chain = Chain(self.denoiser, self.config)
-        return until_flipped(
-            work, self.config.scales, lambda part, scale: self._walk(part, chain, scale)
-        )
-
-    def _walk(self, work: Work, chain: Chain, scale: float) -> Tensor:
+    def walk(self, work: Work, chain: Chain, scale: float) -> Tensor:
+        """Walk the chain once."""
         config, factual = self.config, work.x
         clean, z = factual, chain.noised(work, factual, config.depth - 1)
         for i in reversed(range(config.depth)):

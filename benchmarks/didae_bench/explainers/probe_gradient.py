@@ -12,7 +12,8 @@ from didae.decoders.base import Decoder
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.students.probe import Probe
-from didae_bench.explainers.base import METHODS, Explainer, Method, Work, ask
+from didae_bench.explainers.base import METHODS, Method, Work
+from didae_bench.explainers.didae import Edit
 
 
 class ProbeGradientConfig(Config):
@@ -24,16 +25,13 @@ class ProbeGradientConfig(Config):
     fidelity: float = Field(default=1.0, ge=0, le=1)
 
 
-class ProbeGradient(Explainer):
+class ProbeGradient(Edit):
     """Cross the probe's boundary along its own weight, z' = z - f m(z) w / ‖w‖², and decode.
 
     With a sampler of N evaluations each way it costs 3 N evaluations of the decoder (invert, round
     trip, decode; 2 with a single step, which inverts nothing), and neither student nor gradient. A
     factual that the probe takes for the target already is left as it is.
     """
-
-    decoder: Decoder
-    needs_gradients = False
 
     def __init__(
         self,
@@ -42,30 +40,23 @@ class ProbeGradient(Explainer):
         probe: Probe,
         config: ProbeGradientConfig | None = None,
     ) -> None:
-        super().__init__(decoder)
         decoder.require_encoder(encoder.fingerprint)
         if probe.encoder_fingerprint not in ("", encoder.fingerprint):
             raise DidaeError(
                 f"probe: it belongs to encoder {probe.encoder_fingerprint}, not to "
                 f"{encoder.fingerprint}; fit it with this encoder."
             )
-        self.encoder, self.decoder, self.probe = encoder, decoder, probe
         self.config = config or ProbeGradientConfig()
+        super().__init__(encoder, decoder, probe, self._crossed, fidelity=self.config.fidelity)
 
-    def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
-        """Edit z and decode."""
+    def _crossed(self, z: Tensor, _: Tensor, work: Work) -> Tensor:
+        edited = crossed(z, self.probe, work.targets, self.config.strength)
+        return edited[:, None].expand(-1, len(work.previous) + 1, -1)
 
-        def evaluated(_: object, __: object, output: Tensor) -> None:
-            work.drawing.count(output, work.rows)
-
-        counting = self.decoder.network.register_forward_hook(evaluated)
-        try:
-            z = ask(self.encoder, work.images)
-            code = self.decoder.invert(work.images, z)
-            edited = crossed(z, self.probe, work.targets, self.config.strength)
-            return self.decoder.decode(edited, code, self.config.fidelity)
-        finally:
-            counting.remove()
+    def standing(self, z: Tensor, work: Work) -> Tensor:
+        """Ask the probe alone."""
+        del work
+        return self.probe.margin(z)
 
 
 def crossed(
