@@ -65,6 +65,21 @@ def log_odds(logits: Float[Tensor, "b classes"], targets: Int[Tensor, " b"]) -> 
     return own[:, 0] - others.logsumexp(1)
 
 
+def until_flipped(
+    work: Work, scales: tuple[float, ...], attempt: Callable[[Work, float], Tensor]
+) -> Float[Tensor, "b c h w"]:
+    """Try scales in order, each on the images that have not flipped yet."""
+    made, left = torch.empty_like(work.images), torch.arange(len(work))
+    for scale in scales:
+        part = work[left]
+        images = attempt(part, scale)
+        made[left] = images
+        left = left[~part.flipped(images).cpu()]
+        if not len(left):
+            break
+    return made
+
+
 class Guided(Explainer):
     """Walks the guided chain with every scale until the student flips."""
 
@@ -80,17 +95,9 @@ class Guided(Explainer):
         self.denoiser, self.config, self.features = denoiser, config or self.usual, features
 
     def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
-        """Try scales in order, each on the images that have not flipped yet."""
+        """Try scales in order until the student flips."""
         chain = Chain(self.denoiser, self.config)
-        made, left = torch.empty_like(work.images), torch.arange(len(work))
-        for scale in self.config.scales:
-            part = work[left]
-            images = self.walk(part, chain, scale)
-            made[left] = images
-            left = left[~part.flipped(images).cpu()]
-            if not len(left):
-                break
-        return made
+        return until_flipped(work, self.config.scales, lambda w, scale: self.walk(w, chain, scale))
 
     @abstractmethod
     def walk(self, work: Work, chain: Chain, scale: float) -> Tensor:
