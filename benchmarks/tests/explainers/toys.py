@@ -23,7 +23,7 @@ TARGETS = [int(toy_logits(image, WEIGHTS).argmin()) for image in IMAGES]
 
 
 class ToyNetwork(nn.Module):
-    def draw(self, z):
+    def condition(self, z):
         return z
 
     def forward(self, x, t, _):

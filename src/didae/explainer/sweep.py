@@ -135,7 +135,7 @@ class Sweep:
         self.atoms, self.std = dictionary.atoms.cpu(), dictionary.code_std.cpu()
         self.low, self.high = dictionary.code_low.cpu(), dictionary.code_high.cpu()
         chosen = range(len(self.atoms)) if directions is None else directions
-        self.directions = torch.tensor([*chosen])
+        self.directions = torch.tensor([*chosen], dtype=torch.long)
 
     def over(
         self, source: ImageSource, rows: Sequence[int], words: str | None = None
@@ -152,7 +152,9 @@ class Sweep:
         values, reasons = self._blank(len(part))
         for row, reason in unreadable.items():
             reasons[row] = f"{UNREADABLE}: {reason}"
-        rows = torch.tensor([row for row in range(len(part)) if row not in unreadable])
+        rows = torch.tensor(
+            [row for row in range(len(part)) if row not in unreadable], dtype=torch.long
+        )
         made = _Made(values, reasons)
         if images is not None:
             made = self._explain(images)
