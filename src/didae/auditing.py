@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,10 @@ def forecast(
     few = few[logits(student, few).isfinite().all(1)]
     if not len(few):
         return {}
-    with watched(_unseen):
+    with watched(lambda _share, _words: None):
         pixels = to_float(few)
-        asking = _seconds(lambda: _encode(encoder, pixels)) + _seconds(lambda: logits(student, few))
+        encode = torch.no_grad()(partial(encoder, pixels))
+        asking = _seconds(encode) + _seconds(lambda: logits(student, few))
         asking /= len(few)
         surrogates = {
             f"training a {kind} network": config.surrogate.steps
@@ -224,15 +226,6 @@ def _surrogate_step(few: Tensor, student: StudentLike, kind: str, config: AuditC
     steps(1)  # the first training of a process imports for seconds
     once = steps(1)
     return max(steps(1 + _STEPS) - once, once / _STEPS) / _STEPS
-
-
-def _unseen(share: float | None, words: str) -> None:
-    """Show nothing of the progress of what is timed."""
-
-
-@torch.no_grad()
-def _encode(encoder: Encoder, pixels: Tensor) -> Tensor:
-    return encoder(pixels)
 
 
 def _readable(source: ImageSource, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Tensor]:

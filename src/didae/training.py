@@ -24,7 +24,7 @@ from didae.runtime import progress, resolve_device
 from didae.storage import fingerprint, load_tensors, save_tensors
 
 Forward = Callable[..., Tensor]
-Loss = Callable[[Forward, Tensor, torch.Generator], Tensor]
+_Loss = Callable[[Forward, Tensor, torch.Generator], Tensor]
 _Model = TypeVar("_Model", bound=nn.Module)
 
 _CHECKPOINT = "checkpoint.safetensors"
@@ -72,7 +72,7 @@ class TrainingConfig(Config):
 
 def train(
     model: _Model,
-    loss: Loss,
+    loss: _Loss,
     examples: int,
     config: TrainingConfig,
     folder: Path | None = None,

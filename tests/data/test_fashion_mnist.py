@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.downloads import idx, make_fashion
 from didae.data import known
-from didae.data.known import CLASSES, idx_place
+from didae.data.known import _CLASSES, idx_place
 from didae.data.table import Reading
 from didae.errors import DidaeError
 
@@ -36,7 +36,7 @@ def test_images_are_padded_with_black(tmp_path, place, packed):
     assert source.ids[:2] == ("train/00000", "train/00001")
     assert source.ids[30] == "test/00000"
     assert source.labels.tolist() == [row % 10 for row in range(40)]
-    assert source.label_names == CLASSES
+    assert source.label_names == _CLASSES
     assert source.license == "MIT"
     assert source.attributes == {}
     assert source.splits["train"].tolist() == list(range(30))

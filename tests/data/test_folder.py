@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 
-from didae.data.folder import _left_out, identifier, walk
+from didae.data.folder import _identifier, _left_out, _walk
 
 
 def write(folder, *names):
@@ -13,7 +13,7 @@ def write(folder, *names):
 
 
 def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in walk(folder))
+    return sorted(path.relative_to(folder).as_posix() for path in _walk(folder))
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
@@ -72,7 +72,7 @@ def test_identifiers_are_unique_printable_and_mostly_the_name():
         "a\x1b[31m",
         "\u202egnp.a",
     ]
-    made = [identifier(name) for name in given]
+    made = [_identifier(name) for name in given]
     assert made[0] == given[0]
     assert len({*made}) == len(given)
     assert all(name.isprintable() and name.encode() for name in made)

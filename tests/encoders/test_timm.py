@@ -17,7 +17,7 @@ from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, embed, open_encoder
 from didae.encoders.lite import _open_lite
-from didae.encoders.pretrained import open_timm, timm_encoder
+from didae.encoders.pretrained import _open_timm, timm_encoder
 from didae.randomness import seeded
 from encoders.test_lite import VARIANTS, Variant, published
 from failures import one_line
@@ -136,16 +136,16 @@ def test_weights_from_a_file(file: Path, tmp_path: Path):
     assert encoder.fingerprint != timm_encoder(build(TINY), f"timm:{TINY}").fingerprint
     # As timm's own training script writes it.
     torch.save({"state_dict": tiny_weights(), "epoch": 3}, tmp_path / "own.pth")
-    assert open_timm(f"{TINY}@{tmp_path / 'own.pth'}").fingerprint == encoder.fingerprint
+    assert _open_timm(f"{TINY}@{tmp_path / 'own.pth'}").fingerprint == encoder.fingerprint
 
 
 def test_another_side(file: Path):
-    encoder = open_timm(f"{TINY}@64@{file}")
+    encoder = _open_timm(f"{TINY}@64@{file}")
     assert encoder.name == f"timm:{TINY}@64"
     assert encoder.preprocessing.side == 64
     assert embed(encoder, SQUARE, range(2)).shape == (2, 64)
-    assert encoder.fingerprint != open_timm(f"{TINY}@{file}").fingerprint
-    assert "65 x 65 pixels" in one_line(lambda: open_timm(f"{TINY}@65@{file}"))
+    assert encoder.fingerprint != _open_timm(f"{TINY}@{file}").fingerprint
+    assert "65 x 65 pixels" in one_line(lambda: _open_timm(f"{TINY}@65@{file}"))
     windowed = build("swin_tiny_patch4_window7_224.ms_in1k")
     assert "images of side 1 " in one_line(lambda: timm_encoder(windowed, "timm:swin", 1))
     convolutional = timm_encoder(build("test_resnet.r160_in1k"), "timm:test_resnet", 96)
@@ -163,19 +163,19 @@ def test_files_that_are_no_weights_of_the_network(tmp_path: Path, file: Path):
     (tmp_path / "text.pth").write_text("no weights")
     save_file({**tiny_weights(), "more": torch.zeros(1)}, tmp_path / "more.safetensors")
     for name in ("payload.pth", "cut.safetensors", "text.pth", "more.safetensors"):
-        message = one_line(lambda name=name: open_timm(f"{TINY}@{tmp_path / name}"))
+        message = one_line(lambda name=name: _open_timm(f"{TINY}@{tmp_path / name}"))
         assert name in message
         assert "does not give its weights" in message
     assert not (tmp_path / "executed").exists()
-    message = one_line(lambda: open_timm(f"test_resnet.r160_in1k@{file}"))
+    message = one_line(lambda: _open_timm(f"test_resnet.r160_in1k@{file}"))
     assert "does not give its weights" in message
-    assert "there is no file" in one_line(lambda: open_timm(f"{TINY}@{tmp_path / 'none.pth'}"))
+    assert "there is no file" in one_line(lambda: _open_timm(f"{TINY}@{tmp_path / 'none.pth'}"))
 
 
 def test_weights_that_cannot_be_fetched(tmp_path, monkeypatch, caplog: pytest.LogCaptureFixture):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     for spec in (TINY, "hf-hub:nobody/nothing", "local-dir:/nowhere"):
-        message = one_line(lambda spec=spec: open_timm(spec))
+        message = one_line(lambda spec=spec: _open_timm(spec))
         assert f"timm:{spec}" in message
         assert "could not be loaded" in message
         assert "@FILE" in message
@@ -189,17 +189,17 @@ def test_weights_in_the_cache_of_the_hub(tmp_path, monkeypatch):
     (cached / "snapshots" / ("0" * 40)).mkdir(parents=True)
     save_file(tiny_weights(), cached / "snapshots" / ("0" * 40) / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    encoder = open_timm(TINY)
+    encoder = _open_timm(TINY)
     assert encoder.license == timm.get_pretrained_cfg(TINY).license == "apache-2.0"
     save_file(tiny_weights(), tmp_path / "same.safetensors")
-    same = open_timm(f"{TINY}@{tmp_path / 'same.safetensors'}")
+    same = _open_timm(f"{TINY}@{tmp_path / 'same.safetensors'}")
     assert encoder.fingerprint == same.fingerprint
 
 
 def test_names_that_timm_does_not_know():
-    assert "did you mean 'resnet18'" in one_line(lambda: open_timm("resent18"))
-    assert "timm.list_models()" in one_line(lambda: open_timm("???"))
-    assert "Invalid pretrained tag" in one_line(lambda: open_timm("resnet18.nothing"))
+    assert "did you mean 'resnet18'" in one_line(lambda: _open_timm("resent18"))
+    assert "timm.list_models()" in one_line(lambda: _open_timm("???"))
+    assert "Invalid pretrained tag" in one_line(lambda: _open_timm("resnet18.nothing"))
 
 
 def test_preprocessing_that_is_not_supported():

@@ -15,7 +15,7 @@ from didae.teachers import (
     Undo,
     square_classes,
 )
-from didae.teachers.judges import contact_sheet
+from didae.teachers.judges import _contact_sheet
 
 NAMES = ("foreground", "background")
 
@@ -134,7 +134,7 @@ def test_the_end_of_the_input_is_a_pause(tmp_path):
 
 def test_a_sheet_has_every_image_in_its_place():
     pairs = flipped(1, n=3)
-    sheet = contact_sheet(pairs, gap=2)
+    sheet = _contact_sheet(pairs, gap=2)
     assert sheet.shape == (3, 130, 3 * 66 - 2)
     for number in range(3):
         columns = slice(number * 66, number * 66 + 64)

@@ -46,7 +46,7 @@ with _settings():
     import gradio as gr
     from gradio.themes import Base
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 
@@ -230,7 +230,7 @@ class _Page:
                 raise gr.Error(escape(str(error)), print_exception=False) from error
             # A request that no click of this page sends; whoever looks must learn of a true fault.
             except Exception as error:
-                logger.exception("the page failed")
+                _logger.exception("the page failed")
                 words = f"This did not work ({type(error).__name__}): reload the page."
                 raise gr.Error(words, print_exception=False) from error
 

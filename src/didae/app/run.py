@@ -16,7 +16,7 @@ from didae.report.figures import delivered_rows, drawn_pairs, read_rows, varied
 from didae.storage import read_json
 from didae.teachers import VERDICTS_FILE, Verdicts
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _PAIRS = 12
 """Counterfactual pairs on a screen."""
@@ -142,7 +142,7 @@ class Jobs:
             error = "it was stopped; started again, it goes on."
         except Exception as problem:
             # The thread has no caller: who looks at the page must learn of it.
-            logger.exception("the work of the page failed")
+            _logger.exception("the work of the page failed")
             error = f"unexpected {type(problem).__name__}: {problem}"
         seconds = time.monotonic() - self._started
         self._change(running=False, share=None, words="", seconds=seconds, error=error)

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from didae.errors import DidaeError
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
 _UPLOAD: Final = "/gradio_api/upload"
@@ -105,7 +105,7 @@ class Guard:
             else:
                 await self.app(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - a request that is not understood ends alone
-            logger.info("the page could not answer %s: %s", scope["path"], error)
+            _logger.info("the page could not answer %s: %s", scope["path"], error)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take files one after the other, and keep no more of them than can be waiting."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from didae.data.table import Reading, Splits
 from didae.errors import DidaeError, nearest, reason
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # Words that count as 0 and 1, in any case.
 _TRUTH: Final = {"false": False, "no": False, "true": True, "yes": True}
@@ -181,7 +181,9 @@ def choose_label(frame: Frame, reading: Reading) -> str | None:
             f"with {flag}, such as {option}{repr(found[0]) if '=' in option else found[0]}"
         )
     if found and not frame.class_names:
-        logger.warning("%s: the class is column %r (%s chooses another)", frame.where, *found, flag)
+        _logger.warning(
+            "%s: the class is column %r (%s chooses another)", frame.where, *found, flag
+        )
     return found[0] if found else None
 
 
@@ -217,7 +219,7 @@ def read_labels(
             what = "fill it in" if empty else "count classes 0, 1, 2, ..."
             raise frame.error(label, int(holes[0]), f"is no class; {what} or remove the row")
         if len(holes):
-            logger.warning(
+            _logger.warning(
                 "%s: %d of %d images have no class in column %r and stay unlabelled",
                 *(where, len(holes), len(rows), label),
             )
@@ -248,7 +250,7 @@ def _read_attributes(
             reasons.append(str(error))
     if reasons:
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        logger.warning(
+        _logger.warning(
             "columns that are left out, for they do not have a number in every row: %s%s",
             *("; ".join(reasons[:3]), more),
         )

@@ -19,7 +19,7 @@ from didae.data.images import FOREIGN, IMAGE_SUFFIXES, check_image, read_image, 
 from didae.data.table import ImageTable, Reading, sift
 from didae.errors import DidaeError, ImageReadError, visible
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # What systems leave in folders, of which no user knows.
 _HIDDEN: Final = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"}
@@ -56,7 +56,7 @@ def _leads_back(folder: Path) -> bool:
     return folder.is_symlink() and Path(os.path.realpath(folder)) in (home, *home.parents)
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Go through all files below a folder but hidden ones, in no certain order.
 
     Links are followed wherever they lead, but no folder is gone through twice, nor one that the
@@ -83,7 +83,7 @@ def _left_out(folder: Path) -> str:
     """Count the files below a folder that are no images, by ending and with advice."""
     counts = Counter(
         visible(path.suffix.lower()) or "without ending"
-        for path in walk(folder)
+        for path in _walk(folder)
         if not is_image(path.name)
     )
     advice = {
@@ -94,7 +94,7 @@ def _left_out(folder: Path) -> str:
     )
 
 
-def identifier(name: str) -> str:
+def _identifier(name: str) -> str:
     """Give a name that UTF-8, tables and terminals can hold, another one for every other name."""
     return visible(name.replace("\\", "\\\\")).replace("\n", "\\n")
 
@@ -172,7 +172,7 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
             kinds = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
             other = [p for p in paths if p.suffix.lower() in kinds and not is_hidden(p.name)]
             if other:
-                logger.warning(
+                _logger.warning(
                     "%s is not read, and the images have no labels: a table is read if it is "
                     "called %s and has a column %s",
                     *(other[0], " or ".join(_TABLES), _FILE_NAME),
@@ -181,12 +181,12 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
     rest = _left_out(folder)
     if rest:
-        logger.warning("%s: left out %s", folder, rest)
+        _logger.warning("%s: left out %s", folder, rest)
     label_names = sorted({entry.label for entry in entries if entry.label is not None})
     number = {name: place for place, name in enumerate(label_names)}
     labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
     if len(label_names) == 1:
-        logger.warning("%s: all images are of one class, %r", folder, label_names[0])
+        _logger.warning("%s: all images are of one class, %r", folder, label_names[0])
     return table_of_files(
         folder,
         [entry.name for entry in entries],
@@ -210,7 +210,7 @@ def table_of_files(
     `late` is whether broken files are left for later if `reading` does not say, and `place` says
     where a file is listed. What UTF-8 cannot hold of a name is an escape in its id.
     """
-    ids = tuple(identifier(name) for name in names)
+    ids = tuple(_identifier(name) for name in names)
 
     def read(rows: list[int]) -> Tensor:
         paths = [folder / names[row] for row in rows]
@@ -254,7 +254,7 @@ def _from_tables(
         paths = [_split_of_path(name) for name in names]
         splits = splits or ({} if None in paths else rows_of_splits(paths))
     if label is None and reading.label_option:
-        logger.warning(
+        _logger.warning(
             "%s has no column label: the images have no classes (%s chooses a column)",
             *(frame.where, reading.label_option.strip(" =")),
         )
@@ -343,11 +343,11 @@ def _list_splits(
                 f"{_words(known)}; every split needs the same"
             )
         if known and not found:
-            logger.warning(
+            _logger.warning(
                 "%s: the images lie in no class folders and stay unlabelled", homes[name]
             )
         elif known - found:
-            logger.warning("%s: no images of %s", homes[name], _words(known - found))
+            _logger.warning("%s: no images of %s", homes[name], _words(known - found))
     return [entry._replace(split=splits[name]) for name, part in parts.items() for entry in part]
 
 
@@ -385,12 +385,12 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
         raise DidaeError(f"{folder} holds neither {_TABLES[0]}, class folders nor images{but}")
     if images and folders:
         empty = ", ".join(folders)
-        logger.warning("%s: folders without images are passed over: %s", folder, empty)
+        _logger.warning("%s: folders without images are passed over: %s", folder, empty)
     if images:
         return [_Entry((Path(part) / name).as_posix(), None) for name in images]
     entries: list[_Entry] = []
     for name in folders:
-        paths = (path for path in walk(folder / name) if is_image(path.name))
+        paths = (path for path in _walk(folder / name) if is_image(path.name))
         found = sorted(path.relative_to(home).as_posix() for path in paths)
         if not found:
             rest = _left_out(folder / name)
@@ -398,7 +398,7 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
             raise DidaeError(
                 f"class folder {folder / name} {holds}; put images into it, or move it out of here"
             )
-        entries += [_Entry(file, identifier(name)) for file in found]
+        entries += [_Entry(file, _identifier(name)) for file in found]
     return entries
 
 
@@ -421,4 +421,4 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _has_image(folder: Path) -> bool:
-    return any(is_image(path.name) for path in walk(folder))
+    return any(is_image(path.name) for path in _walk(folder))

@@ -34,7 +34,7 @@ _ENDINGS: Final = {
     "WEBP": (".webp",),
 }
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 IMAGE_SUFFIXES: Final = frozenset(ending for group in _ENDINGS.values() for ending in group)
 """Endings (lower case) by which a folder's image files are known."""
@@ -280,8 +280,8 @@ def _to_tensor(image: Image.Image, size: int | None = None) -> UInt8[Tensor, "3 
 
 
 def _opened(
-    file: Path | io.BytesIO, name: str, max_pixels: int, work: Callable[[ImageFile.ImageFile], T]
-) -> T:
+    file: Path | io.BytesIO, name: str, max_pixels: int, work: Callable[[ImageFile.ImageFile], _T]
+) -> _T:
     """Do something with an image whose header passes; whatever goes wrong is the file's fault."""
     try:
         try:

@@ -40,7 +40,7 @@ _Opener = Callable[[Path, Reading], ImageTable]
 _DEBIAN: Final = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` has the files."""
 
-CLASSES: Final = (
+_CLASSES: Final = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
@@ -93,7 +93,7 @@ def recognise(folder: Path) -> list[str]:
 
 
 @register("celeba", lambda folder: _first(folder, *_CELEBA_TABLES) is not None)
-def celeba(folder: Path, reading: Reading) -> ImageTable:
+def _celeba(folder: Path, reading: Reading) -> ImageTable:
     """Open CelebA: the folder around ``img_align_celeba`` or ``Img``; the label is Blond_Hair."""
     attributes = _celeba_table(folder, "Anno", "list_attr_celeba")
     partition = _celeba_table(folder, "Eval", "list_eval_partition")
@@ -158,7 +158,7 @@ def _is_waterbirds(folder: Path) -> bool:
 
 
 @register("waterbirds", _is_waterbirds)
-def waterbirds(folder: Path, reading: Reading) -> ImageTable:
+def _waterbirds(folder: Path, reading: Reading) -> ImageTable:
     """Open Waterbirds: the archive's folder or the one around it."""
     place = _first(folder, *_WATERBIRD_TABLES)
     if place is None:
@@ -178,7 +178,7 @@ def waterbirds(folder: Path, reading: Reading) -> ImageTable:
 
 
 @register("camelyon17", lambda f: _header(f / "metadata.csv") >= _PATCH_COLUMNS)
-def camelyon17(folder: Path, reading: Reading) -> ImageTable:
+def _camelyon17(folder: Path, reading: Reading) -> ImageTable:
     """Open Camelyon17-WILDS: the archive's folder; `slide` and `node` are attributes on demand."""
     table = read_frame(folder / "metadata.csv")
     columns = {name: table.integers(name, most) for name, most in _PATCH_NUMBERS.items()}
@@ -224,7 +224,7 @@ def _is_elpv(folder: Path) -> bool:
 
 
 @register("elpv", _is_elpv, installed_elpv)
-def elpv(folder: Path, reading: Reading) -> ImageTable:
+def _elpv(folder: Path, reading: Reading) -> ImageTable:
     """Open ELPV: the folder of the package's data, or a copy of the repository."""
     place = _first(folder, *_ELPV_TABLES)
     if place is None:
@@ -283,7 +283,7 @@ def fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
                 f"{path} has {len(found)} labels, {files[split].name} has {counted} images; "
                 "download it again"
             )
-        if found.size and found.max() >= len(CLASSES):
+        if found.size and found.max() >= len(_CLASSES):
             raise DidaeError(f"{path} has a label {found.max()}, not 0 to 9; download it again")
         labels[split] = found
     ids = tuple(f"{split}/{row:05d}" for split, part in labels.items() for row in range(len(part)))
@@ -301,7 +301,7 @@ def fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
         ids,
         read,
         np.concatenate([*labels.values()]).astype(np.int64),
-        CLASSES,
+        _CLASSES,
         splits={"train": np.arange(train), "test": np.arange(train, len(ids))},
         license="MIT",
     )

@@ -32,7 +32,7 @@ NOISE_STD = 20.0
 FRAME = 12
 _INNER, _INSET, _FRAME_VALUE = 8, 2, 127.0
 
-Factors = NDArray[np.int64]
+_Factors = NDArray[np.int64]
 
 
 class Square(ImageTable):
@@ -61,7 +61,7 @@ class Square(ImageTable):
     labels: NDArray[np.int64]
     size: int
     seed: int
-    factors: Factors
+    factors: _Factors
     classes: NDArray[np.int64]
 
     def __init__(self, size: int = 16_000, seed: int = 0) -> None:

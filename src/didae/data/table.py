@@ -21,7 +21,7 @@ from didae.data.images import MAX_PIXELS
 from didae.errors import DidaeError, ImageReadError, nearest
 from didae.runtime import progress
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 # A class loses far more where its share is so much larger, and it loses more images than this.
 _UNEVEN_SHARE, _UNEVEN_IMAGES = 0.1, 3
@@ -395,7 +395,7 @@ def sift(table: ImageTable, look: Callable[[int], object], strict: bool) -> Imag
     unread = Unread.of(reasons, table.ids, labels, table.label_names)
     if len(reasons) == len(table):
         raise DidaeError(f"no image is left: {unread}")
-    logger.warning("%s", unread)
+    _logger.warning("%s", unread)
     ids = {row: table.ids[row] for row in reasons}
     skipped = (Skipped(name, reasons[row].rpartition(f"{name}: ")[2]) for row, name in ids.items())
     kept = [row for row in range(len(table)) if row not in reasons]
@@ -442,6 +442,6 @@ def read_all(
         labels = () if source.labels is None else source.labels[wanted]
         ids = [source.ids[row] for row in wanted]
         unread = Unread.of(reasons, ids, labels, source.label_names)
-        logger.warning("%s", unread)
+        _logger.warning("%s", unread)
     images = torch.cat(parts) if parts else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     return images, np.asarray(kept, np.int64), unread

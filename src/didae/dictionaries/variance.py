@@ -17,7 +17,7 @@ from didae.errors import DidaeError
 _TIE = 1e-6
 _ITERATIONS, _TOLERANCE = 1000, 1e-12
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class _Leading(Dictionary):
@@ -101,7 +101,7 @@ class ICA(_Leading):
         deviation = sizes[:, None] / np.sqrt(len(centred))
         rotation, converged = _independent_rotation(centred @ (rows / deviation).T)
         if not converged:
-            logger.warning(
+            _logger.warning(
                 "ICA: %d independent directions cannot be told apart in these embeddings; "
                 "fewer may do better",
                 self.directions,

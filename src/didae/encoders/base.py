@@ -23,9 +23,9 @@ from didae.errors import DidaeError
 from didae.runtime import AutoBatch, progress, weights_like
 from didae.storage import fingerprint, load_tensors, save_tensors
 
-T = TypeVar("T")
-Opener = TypeVar("Opener", bound="Callable[[str], Encoder]")
-Indices = Sequence[int] | NDArray[Any]
+_T = TypeVar("_T")
+_Opener = TypeVar("_Opener", bound="Callable[[str], Encoder]")
+_Indices = Sequence[int] | NDArray[Any]
 
 _ENCODERS: dict[str, Callable[[str], Encoder]] = {}
 """What a name may look like, KIND:REST or KIND[@REST] -> what opens it, which is given the rest."""
@@ -35,7 +35,7 @@ _SAVED = "the folder of a saved encoder"
 _LIMIT = 4 << 30
 """Bytes that kept embeddings take at most; what was used longest ago goes first."""
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
@@ -183,10 +183,10 @@ def shape_of(output: object) -> str:
     return f"a {type(output).__name__}"
 
 
-def register(*forms: str) -> Callable[[Opener], Opener]:
+def register(*forms: str) -> Callable[[_Opener], _Opener]:
     """Make a kind of encoder known by what its names look like, such as ``timm:NAME[@FILE]``."""
 
-    def add(opener: Opener) -> Opener:
+    def add(opener: _Opener) -> _Opener:
         _ENCODERS.update(dict.fromkeys(forms, opener))
         return opener
 
@@ -243,7 +243,7 @@ def import_all(package: str) -> None:
         importlib.import_module(f"{package}.{module.name}")
 
 
-def open_kind(name: str, kinds: Mapping[str, Callable[[str], T]]) -> T | None:
+def open_kind(name: str, kinds: Mapping[str, Callable[[str], _T]]) -> _T | None:
     """Open what a name calls for by the first form that it has; None if it has none."""
     for form, opener in kinds.items():
         kind, colon, _ = form.partition(":")
@@ -264,7 +264,9 @@ def as_rows(values: Tensor, count: int) -> Tensor | None:
     return flat if flat.shape[1] == max(values.shape[1:], default=1) else None
 
 
-def embed(encoder: Encoder, source: ImageSource, indices: Indices, batch_size: int = 256) -> Tensor:
+def embed(
+    encoder: Encoder, source: ImageSource, indices: _Indices, batch_size: int = 256
+) -> Tensor:
     """Encode images of a source.
 
     Parameters
@@ -294,7 +296,7 @@ def embed(encoder: Encoder, source: ImageSource, indices: Indices, batch_size: i
 def cached_embed(
     encoder: Encoder,
     source: ImageSource,
-    indices: Indices,
+    indices: _Indices,
     folder: Path | None = None,
     batch_size: int = 256,
     limit: int = _LIMIT,
@@ -311,7 +313,7 @@ def cached_embed(
 
 @torch.no_grad()
 def _embed(
-    encoder: Encoder, source: ImageSource, indices: Indices, batch_size: int, kept: _Shards | None
+    encoder: Encoder, source: ImageSource, indices: _Indices, batch_size: int, kept: _Shards | None
 ) -> Tensor:
     chosen = [int(index) for index in indices]
     batches = AutoBatch(batch_size)
@@ -375,7 +377,7 @@ class _Shards:
         try:
             save_tensors(self.folder / f"{fingerprint(packed)}.safetensors", tensors)
         except DidaeError as error:
-            logger.warning("embeddings are not kept: %s", error)
+            _logger.warning("embeddings are not kept: %s", error)
             self.writable = False
             return
         self._make_room()
@@ -387,7 +389,7 @@ class _Shards:
             if tensors["check"].tolist() != _check(keys, z).tolist():
                 raise DidaeError(f"{path} is not what was written")
         except (DidaeError, KeyError) as error:
-            logger.warning("kept embeddings are damaged and computed again: %s", error)
+            _logger.warning("kept embeddings are damaged and computed again: %s", error)
             with contextlib.suppress(OSError):
                 path.unlink()
             return

@@ -74,7 +74,7 @@ def _read_by(node: NodeProto) -> Iterator[str]:
             yield from (value.name for value in graph.output)
 
 
-def cut(model: ModelProto, value: str) -> ModelProto:
+def _cut(model: ModelProto, value: str) -> ModelProto:
     """Make the smallest model that gives one value, the same for files that differ elsewhere.
 
     `onnx.utils.Extractor` would lose what branches and loops read from outside, and sparse weights.
@@ -114,7 +114,7 @@ def constant(model: ModelProto, value: str) -> NDArray[Any] | None:
     names = needed(model.graph, value) - {weight.name for weight in model.graph.initializer}
     if any(item.name in names for item in model.graph.input):
         return None
-    found: Any = start(serialised(cut(model, value), value), value, 1).run(None, {})[0]
+    found: Any = start(serialised(_cut(model, value), value), value, 1).run(None, {})[0]
     return found
 
 
@@ -245,7 +245,7 @@ class OnnxEncoder(Encoder):
         super().__init__(f"onnx:{spec}", 0, None, self.settings.licence)
         self.freeze()
         self._value = resolve(model, value, path)
-        content = serialised(cut(model, self._value), self.name)
+        content = serialised(_cut(model, self._value), self.name)
         self._fingerprint = fingerprint(content, self.settings.model_dump(exclude={"licence"}))
         self._session = start(content, self.name, torch.get_num_threads())
         output = self._session.get_outputs()[0]

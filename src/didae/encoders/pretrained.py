@@ -117,7 +117,7 @@ class _PretrainedEncoder(Encoder):
 
 
 @register("timm:NAME[@SIDE][@FILE]")
-def open_timm(spec: str) -> _PretrainedEncoder:
+def _open_timm(spec: str) -> _PretrainedEncoder:
     """Load a network of timm, without its classifier and with its own preprocessing."""
     name, _, rest = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
     first, _, second = rest.partition("@")

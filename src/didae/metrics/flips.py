@@ -35,7 +35,7 @@ class Estimate:
         return {key: None if math.isnan(value) else value for key, value in vars(self).items()}
 
 
-def ratio(
+def _ratio(
     numerator: Shaped[Tensor, " m"],
     denominator: Shaped[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
@@ -56,7 +56,11 @@ def ratio(
             f"interval: rows of lengths {sorted(lengths)}, or values that are not finite; "
             "give one finite number per counterfactual."
         )
-    sums = columns if images is None else _per_image(columns, images)
+    sums = columns
+    if images is not None:
+        place = {image: i for i, image in enumerate(dict.fromkeys(images))}
+        index = torch.tensor([place[image] for image in images])
+        sums = columns.new_zeros(len(place), 2).index_add_(0, index, columns)
     n = int((sums[:, 1] > 0).sum())
     if not n:
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -80,14 +84,7 @@ def mean(
     The mean of the differences of two methods on the same rows gives their paired comparison.
     """
     defined = ~values.isnan()
-    return ratio(values.where(defined, torch.zeros_like(values)), defined, images, seed)
-
-
-def _per_image(columns: Tensor, images: Sequence[Hashable]) -> Tensor:
-    """Sum the rows of each image; images in order of first appearance."""
-    place = {image: i for i, image in enumerate(dict.fromkeys(images))}
-    index = torch.tensor([place[image] for image in images])
-    return columns.new_zeros(len(place), 2).index_add_(0, index, columns)
+    return _ratio(values.where(defined, torch.zeros_like(values)), defined, images, seed)
 
 
 def _resample(sums: Tensor, seed: int) -> Tensor:
@@ -171,9 +168,9 @@ def flip_rates(
     flips, confirmed = flags(student, surrogates, target, agree, rule)
     everything = torch.ones_like(flips)
     return FlipRates(
-        flip_rate=ratio(flips, everything, images, seed),
-        nafr=ratio(confirmed, everything, images, seed),
-        na=ratio(confirmed, flips, images, seed),
+        flip_rate=_ratio(flips, everything, images, seed),
+        nafr=_ratio(confirmed, everything, images, seed),
+        na=_ratio(confirmed, flips, images, seed),
         m=len(flips),
         surrogates=len(surrogates),
         agree=agree,
@@ -214,7 +211,7 @@ def feedback_accuracy(
     A counterfactual is true where the teacher, too, sees the target class in it. Only images that
     the student classified rightly are counted.
     """
-    return ratio(called_true & right_before, right_before, images, seed)
+    return _ratio(called_true & right_before, right_before, images, seed)
 
 
 def unbiasedness(

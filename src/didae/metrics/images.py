@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from didae.runtime import AutoBatch, weights_like
 
-Network = Callable[[Tensor], Tensor]
+_Network = Callable[[Tensor], Tensor]
 """Takes float images in [0, 1] of shape (b, 3, h, w), gives one row per image."""
 
 _BATCH = 256
@@ -38,7 +38,7 @@ def leftover(
     return (error * change).sum(1) / change.pow(2).sum(1).clamp_min(1e-12)
 
 
-def outputs(network: Network, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n ..."]:
+def outputs(network: _Network, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n ..."]:
     """Apply a network to 8-bit images, in batches, without gradients and in evaluation mode."""
     return AutoBatch(_BATCH).map(partial(_apply, network), images).cpu().double()
 

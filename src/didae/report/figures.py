@@ -51,7 +51,7 @@ _ROWS = ("image", "drawn from its z_sem and fresh noise", "round trip without re
 _CELL, _GAP, _LABEL = 96, 4, 16
 
 Row = Mapping[str, Any]
-Pixels = NDArray[np.uint8]
+_Pixels = NDArray[np.uint8]
 """An image, (h, w, 3)."""
 
 
@@ -131,18 +131,18 @@ def drawn_rows(folder: Path, rows: Sequence[Row], column: str) -> tuple[int, lis
     return gain, [dict(zip(names, map(data_uri, three), strict=True)) for three in shown]
 
 
-def read_picture(folder: Path, name: str) -> Pixels:
+def read_picture(folder: Path, name: str) -> _Pixels:
     """Read an image that a run names; one that leads out of its folder is refused."""
     return read_run_image(folder, name).permute(1, 2, 0).numpy()
 
 
-def _difference_map(factual: Pixels, counterfactual: Pixels, gain: float = 1.0) -> Pixels:
+def _difference_map(factual: _Pixels, counterfactual: _Pixels, gain: float = 1.0) -> _Pixels:
     """Show a signed difference around grey: 128 + gain · (after - before) / 2, cut off."""
     change = counterfactual.astype(np.float64) - factual.astype(np.float64)
     return np.rint(128 + gain * change / 2).clip(0, 255).astype(np.uint8)
 
 
-def _common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
+def _common_gain(pairs: Sequence[tuple[_Pixels, _Pixels]]) -> int:
     """Choose one gain for several pairs, so that their maps can be compared.
 
     It is the largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
@@ -152,7 +152,7 @@ def _common_gain(pairs: Sequence[tuple[Pixels, Pixels]]) -> int:
     return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
 
 
-def _thumbnail(image: Pixels, side: int = _THUMBNAIL) -> Pixels:
+def _thumbnail(image: _Pixels, side: int = _THUMBNAIL) -> _Pixels:
     """Reduce an image so that its longest side is at most `side`; smaller ones stay as they are."""
     height, width = image.shape[:2]
     if max(height, width) <= side:
@@ -162,7 +162,7 @@ def _thumbnail(image: Pixels, side: int = _THUMBNAIL) -> Pixels:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
 
 
-def data_uri(image: Pixels, side: int = _THUMBNAIL) -> str:
+def data_uri(image: _Pixels, side: int = _THUMBNAIL) -> str:
     """Write an image, reduced to what a page shows, as a PNG inside a `data:` address."""
     buffer = io.BytesIO()
     Image.fromarray(_thumbnail(image, side)).save(buffer, format="PNG", optimize=True)

@@ -28,7 +28,7 @@ _MEANS = {
 }
 
 
-class Change(Config):
+class _Change(Config):
     """Accuracies on n images, before and after, None without any; and the least of their gain."""
 
     before: float | None
@@ -48,8 +48,8 @@ class _Gate(Config):
 
     outcome: Outcome
     reason: str
-    pairs: Change
-    held_out: Change
+    pairs: _Change
+    held_out: _Change
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +108,7 @@ def _pairs(value: object) -> object:
 _Measured = Annotated[GroupAccuracies, BeforeValidator(_pairs)]
 
 
-class Measurement(Config):
+class _Measurement(Config):
     """Group accuracies on images that nothing was trained on; the same where the gate refused."""
 
     original: _Measured
@@ -134,7 +134,7 @@ class RepairDocument(Config):
     seconds: float
     labels: tuple[str, ...]
     attributes: tuple[str, ...]
-    groups: Measurement | None
+    groups: _Measurement | None
     classes: tuple[Figure, ...] = ()
     looked: _Looked | None = None
     unread: tuple[str, ...] = ()

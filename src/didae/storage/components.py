@@ -28,7 +28,7 @@ _SCHEMA = 1
 _MAX_HEADER = 1 << 19
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class _Saveable(Protocol):
@@ -164,7 +164,7 @@ def keep_or_make(
     except DidaeError as error:
         why = str(error)
     if why:
-        logger.warning("%s is made again: %s", folder, why)
+        _logger.warning("%s is made again: %s", folder, why)
     training = folder.parent / "training"
     make(training / f"{folder.name}-{fingerprint(dict(made_from))}").save(folder)
     header = read_json(folder / CONFIG_FILE)

@@ -20,7 +20,7 @@ from didae.randomness import generator
 from didae.runtime import AutoBatch, weights_like
 from didae.storage import fingerprint, load_component, save_component
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 HEAD = "head"
 """Kind of component that a saved `LinearHead` is."""
@@ -30,7 +30,7 @@ StudentLike = Callable[[Tensor], Any]
 logit an image for two classes, (b,) or (b, 1); as a tensor, under ``logits``, or first in a tuple.
 """
 
-Opener = TypeVar("Opener", bound=Callable[[str], StudentLike])
+_Opener = TypeVar("_Opener", bound=Callable[[str], StudentLike])
 
 STUDENTS: dict[str, Callable[[str], StudentLike]] = {}
 """What a name may look like, KIND:REST -> what opens it, which is given the rest."""
@@ -122,7 +122,7 @@ def read_student(student: StudentLike, images: Tensor) -> StudentLike:
     how = "their logarithms are taken as logits"
     if reading == "probability":
         how = "each number is taken as the probability of class 1"
-    logger.warning("%s gives probabilities: %s", student_name(student), how)
+    _logger.warning("%s gives probabilities: %s", student_name(student), how)
     return Read(student, reading)
 
 
@@ -220,7 +220,7 @@ def finite_rows(student: StudentLike, judged: Tensor, names: Sequence[str]) -> T
         raise DidaeError(f"{name}: none of {len(judged)} images gets finite logits; check it.")
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        logger.warning(
+        _logger.warning(
             "%s: the logits of %d of %d images are not finite, which are left out: %s%s",
             *(name, len(lost), len(judged)),
             ", ".join(lost[:3]),
@@ -300,7 +300,7 @@ def warn_of_constant(predictions: Iterable[int], known: Sequence[str]) -> None:
     found = Counter(int(prediction) for prediction in predictions)
     if len(found) == 1 and found.total() > 1:
         (only,) = found
-        logger.warning(
+        _logger.warning(
             "the classifier gives all %d images the same class, %s: check that its input is what "
             "it was trained on (range, channels, size)",
             found.total(),
@@ -313,7 +313,7 @@ def accuracy_above_chance(judged: Tensor, labels: Tensor) -> float:
     known = labels >= 0
     right = float((judged.argmax(1) == labels)[known].double().mean())
     if right < 1 / judged.shape[1]:
-        logger.warning(
+        _logger.warning(
             "the student gives %.0f %% of the images their label, less than chance: if it "
             "numbers its classes otherwise, name them in its order with --classes",
             100 * right,
@@ -321,10 +321,10 @@ def accuracy_above_chance(judged: Tensor, labels: Tensor) -> float:
     return right
 
 
-def register(*forms: str) -> Callable[[Opener], Opener]:
+def register(*forms: str) -> Callable[[_Opener], _Opener]:
     """Make a kind of student known by what its names look like, such as ``onnx:FILE[#LOGITS]``."""
 
-    def add(opener: Opener) -> Opener:
+    def add(opener: _Opener) -> _Opener:
         STUDENTS.update(dict.fromkeys(forms, opener))
         return opener
 

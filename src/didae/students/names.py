@@ -104,7 +104,7 @@ class TimmStudent(nn.Module):
 
 @register("timm:NAME[@FILE]")
 def _open_timm_student(spec: str) -> TimmStudent:
-    """Load a classifier of timm; its name is that of `open_timm`, but for the side."""
+    """Load a classifier of timm; its name is that of `_open_timm`, but for the side."""
     name, _, file = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
     who = f"student timm:{spec}"
     network = create_timm(who, name, file, _load)

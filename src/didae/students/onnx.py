@@ -44,7 +44,7 @@ _SHAPED = (
 _PASSED = "Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout LogSoftmax"
 _JOINED = "Add Sub Mul Div Max Min Sum Mean Concat"
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @register("onnx:FILE[#LOGITS]")
@@ -101,19 +101,19 @@ def _find_logits(model: ModelProto, value: str, path: Path) -> _End:
     if ends and (pure or within):
         end = _invert(model, rows, images, ends, path)
         if end is not None:
-            logger.warning(
+            _logger.warning(
                 "%s: %r holds probabilities, made by %s; the logits before it, %r, are used",
                 *(path, value, ends[0].op_type, end.value),
             )
             return end
     if within and rows.shape[1] > 1 and torch.allclose(rows.sum(1), rows.new_ones(()), atol=2e-3):
-        logger.warning("%s: %r holds probabilities; their logarithms are used", path, value)
+        _logger.warning("%s: %r holds probabilities; their logarithms are used", path, value)
         return _End(whole, value, "probabilities")
     if not ends or not (pure or within):
         return _End(whole, value)
     kinds = " and ".join(sorted({node.op_type for node in ends}))
     if within and rows.shape[1] == 1 and "Softmax" not in kinds:
-        logger.warning("%s: %r, made by %s, is used as the probability", path, value, kinds)
+        _logger.warning("%s: %r, made by %s, is used as the probability", path, value, kinds)
         return _End(whole, value, "probability")
     raise DidaeError(
         f"{path}: {value!r} holds probabilities or other numbers made by {kinds}, not logits of "

@@ -234,7 +234,7 @@ class Terminal:
         if len(pairs.factuals):
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{pairs.direction:04d}.png"
-            write_png(contact_sheet(pairs), path)
+            write_png(_contact_sheet(pairs), path)
             seen = f"{len(pairs.factuals)} flips, {path}"
         else:
             seen = "no image flips the student"
@@ -263,7 +263,7 @@ class Terminal:
         return answer
 
 
-def contact_sheet(pairs: Pairs, gap: int = 4) -> UInt8[Tensor, "3 h w"]:
+def _contact_sheet(pairs: Pairs, gap: int = 4) -> UInt8[Tensor, "3 h w"]:
     """Lay factual images above their counterfactuals, with white gaps between all images."""
     images = torch.stack([pairs.factuals, pairs.counterfactuals])
     rows, n, channels, height, width = images.shape
