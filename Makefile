@@ -33,6 +33,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/docstrings.py
+	$(BIN)/python .ci/counts.py --check
 
 types: $(VENV)/installed-dev
 	$(BIN)/pyright

@@ -1,4 +1,4 @@
-"""Count the shape of the code; `--check` fails where a limit is passed.
+"""Count the shape of the code; `--check` fails where it got worse than its limit or what is held.
 
 Code is every line but docstrings, comments and blank ones. Modules leave out package faces.
 """
@@ -22,6 +22,19 @@ ROOT = Path(__file__).parents[1]
 WHEEL = ROOT / "src" / "didae"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 RECORDS = {"NamedTuple", "TypedDict", "Protocol", "Config", "BaseModel", "Command"}
+HELD = {
+    "wheel: lines": 20_100,
+    "wheel: modules": 76,
+    "benchmarks: lines": 6_200,
+    "imports, % of code": 12.2,
+    "public names of modules": 530,
+    "record classes": 98,
+    "private functions with one caller": 143,
+    "functions that decode, outside decoders": 4,
+    "largest function, lines of code": 60,
+}
+"""What is still beyond its limit, and must not grow."""
+
 _SILENT = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
@@ -203,20 +216,21 @@ def table() -> list[tuple[str, float, float, bool]]:
         ("docs: mean words of a sentence", words, 16, False),
         ("docs: sentences over 40 words", long, 0, False),
         ("docs: lines over 120 columns", wide, 0, False),
-        ("import didae, s more than Python", start - plain, 0.1, False),
-        ("didae --help, s", help_page, 0.5, False),
+        ("import didae, more than Python, in s", start - plain, 0.1, False),
+        ("didae --help, in s", help_page, 0.5, False),
     ]  # fmt: skip
 
 
 def main() -> int:
-    """Print the table; with ``--check`` fail where a limit is passed."""
-    passed = 0
+    """Print the table; with ``--check`` count the rows that are worse than what is held."""
+    worse = 0
     print(f"{'what':<42}{'is':>10}{'limit':>10}")
     for name, value, limit, more in table():
         good = value >= limit if more else value <= limit
-        passed += not good
-        print(f"{name:<42}{value:>10.4g}{limit:>10.4g}{'' if good else '  *'}")
-    return passed if "--check" in sys.argv else 0
+        # Seconds depend on what else the machine does.
+        worse += not good and not name.endswith("in s") and value > HELD.get(name, -1)
+        print(f"{name:<42}{value:>10.5g}{limit:>10.5g}{'' if good else '  *'}")
+    return worse if "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":
