@@ -44,7 +44,7 @@ def cut_off(inputs, tmp_path_factory) -> Path:
     folder = shutil.copytree(inputs, tmp_path_factory.mktemp("cut") / "off")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("didae.cli.study.explain", end)
+        patch.setattr("didae.auditing.stream", end)
         assert audit() == 130
     assert not (folder / "run" / "run.json").exists()
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ import didae
 from cli.parts import explain_flags, make_parts
 from didae.cli import COMMANDS, main
 from didae.cli import make as make_module
-from didae.cli.runs import load_run_components
 from didae.data.square import Square
 from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
@@ -160,27 +158,6 @@ def test_explain_and_report(tmp_path, capsys) -> None:
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     assert (run / "report.html").read_bytes() == page
-    capsys.readouterr()
-
-
-def test_a_run_can_be_used_from_another_folder(tmp_path, capsys, monkeypatch) -> None:
-    make_parts(tmp_path / "parts")
-    for name in ("here", "elsewhere"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    command = explain_flags(Path("../parts"), tmp_path / "run")
-    assert main(command) == 0
-    # A run of before says where its parts were, seen from where it was started.
-    saved = tmp_path / "run" / "run.yaml"
-    kept = saved.read_text()
-    saved.write_text(kept.replace(str(tmp_path / "parts"), "../parts"))
-    assert main(command) == 0
-    saved.write_text(kept)
-    assert main(command) == 0
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "square").mkdir()
-    assert load_run_components(tmp_path / "run").encoder.dim == 8
-    assert main(["explain", "--config", str(saved), "--folder", str(tmp_path / "again")]) == 0
     capsys.readouterr()
 
 

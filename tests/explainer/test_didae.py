@@ -117,6 +117,12 @@ def test_an_unknown_direction_is_one_line(
         assert f"there is no direction {wrong!r}" in one_line(call)
 
 
+def test_no_direction_gives_no_counterfactual(components: DiDAE) -> None:
+    made = components(torch.rand(2, 3, 64, 64), [])
+    assert len(made) == 0
+    assert made.to_table().num_rows == 0
+
+
 def test_what_cannot_be_read_or_is_not_finite_has_a_reason(made: Counterfactuals) -> None:
     assert all(reason.startswith("unreadable: ") for reason in made.reasons[4])
     assert 4 not in made.factual

@@ -81,10 +81,6 @@ class Command(Config):
             advice = "--on-error skip leaves out what cannot be read, and counts it"
             raise DidaeError(f"{error}; {advice}") from error
 
-    def located(self) -> Self:
-        """Give the command as its run folder keeps it, which may be used from another folder."""
-        return self
-
     def execute(self) -> int:
         """Run, and let go of the folders that were locked for it; give the exit code."""
         with self._locks:
@@ -192,7 +188,7 @@ def open_run(command: Command, folder: Path) -> None:
     command.lock(folder)
     require_own(command, folder)
     if not (folder / RUN_FILE).exists():
-        save_yaml(command.located(), folder / RUN_FILE)
+        save_yaml(command, folder / RUN_FILE)
 
 
 def _folded(config: type[Any], essential: Sequence[str] = ()) -> type[Any]:
@@ -263,12 +259,12 @@ def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
 def _require_same(command: Command, folder: Path) -> None:
     earlier = folder / RUN_FILE
     try:
-        old = load_yaml(type(command), earlier).located().model_dump(exclude={"folder"})
+        old = load_yaml(type(command), earlier).model_dump(exclude={"folder"})
     except DidaeError as error:
         raise DidaeError(
             f"{folder} holds the run of another command ({error}): choose an empty folder."
         ) from error
-    new = command.located().model_dump(exclude={"folder"})
+    new = command.model_dump(exclude={"folder"})
     different = sorted(_differences(old, new))
     if different:
         raise DidaeError(

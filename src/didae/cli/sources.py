@@ -173,15 +173,6 @@ def place(data: str) -> tuple[str | None, Path | None]:
 SHIPPED_NAME = "square"
 
 
-def located(name: str) -> str:
-    """Name the file or folder that a name speaks of as it is named from every folder."""
-    for kind, rest in (("", name), tuple(name.split(":", 1)) if ":" in name else ("", "")):
-        path, mark, output = rest.partition("#")
-        if path and name != SHIPPED_NAME and Path(path).exists():
-            return f"{kind}:{Path(path).resolve()}{mark}{output}".removeprefix(":")
-    return name
-
-
 def load_encoder(name: str) -> Encoder:
     """Load an encoder."""
     _try_onnx(name)

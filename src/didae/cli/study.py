@@ -11,7 +11,6 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 from rich.table import Table
-from typing_extensions import Self, override
 
 from didae.auditing import forecast, run_audit
 from didae.cli.command import RUN_FILE, Command, open_run, require_own
@@ -23,7 +22,6 @@ from didae.cli.sources import (
     load_dictionary,
     load_encoder,
     load_judges,
-    located,
     rows,
 )
 from didae.data.sampling import draw
@@ -259,14 +257,6 @@ class Explain(Command):
     student: str = SHIPPED_NAME
     device: str = "auto"
     explain: tyro.conf.OmitArgPrefixes[ExplainConfig] = ExplainConfig()
-
-    @override
-    def located(self) -> Self:
-        """Name the files of its parts as they are named from every folder."""
-        parts = ("encoder", "dictionary", "decoder", "student")
-        source = self.source.model_copy(update={"data": located(self.source.data)})
-        found = {part: located(getattr(self, part)) for part in parts}
-        return self.model_copy(update={**found, "source": source})
 
     def run(self) -> None:
         """Explain."""
