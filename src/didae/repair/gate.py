@@ -419,7 +419,7 @@ def _logistic(
         return present.expand(len(ask))
     # Of two classes scikit-learn fits the difference, on which the penalty weighs half.
     strength = (2 if len(present) == 2 else 1) / penalty
-    model = LogisticRegression(C=strength, tol=1e-6)
+    model = LogisticRegression(C=strength, tol=1e-6, max_iter=1000)
     model.fit(features.numpy(), labels.numpy(), (share / share.sum()).numpy())
     return torch.from_numpy(model.predict(ask.numpy()))
 
