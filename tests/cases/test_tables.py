@@ -126,7 +126,9 @@ def test_a_text_column_is_left_out_with_a_word(case, capsys):
 def test_attributes_none_and_a_text_column_that_is_asked_for(case, caplog):
     assert opened(case / "data", attributes=("none",)).attributes == {}
     assert caplog.text == ""
-    assert "leave the column out of --attributes" in refusal(case / "data", attributes=("caption",))
+    assert "leave the column out of the attributes (--attributes)" in refusal(
+        case / "data", attributes=("caption",)
+    )
 
 
 def test_columns_with_holes_and_words_for_truth(tmp_path, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -165,3 +166,16 @@ def test_names_and_purposes_of_commands_stand_apart(capsys):
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"  {name}  " in shown for name in COMMANDS)
+
+
+def test_a_notice_is_shown_once_a_command(monkeypatch, capsys) -> None:
+    def talk(_: list[str]) -> int:
+        for words in ("the same", "the same", "another"):
+            logging.getLogger("didae.students").warning(words)
+        return 0
+
+    monkeypatch.setattr("didae.cli._dispatch", talk)
+    for _ in range(2):
+        assert main(["demo"]) == 0
+        shown = capsys.readouterr().err
+        assert shown.count("the same") == shown.count("another") == 1

@@ -99,7 +99,7 @@ def test_fashion_mnist_by_name_folder_and_classes(tmp_path, monkeypatch):
     assert "no columns" in message(SourceConfig(data="fashion-mnist", label="class"))
     # MNIST lies in files of the same names.
     text = message(SourceConfig(data=str(tmp_path)))
-    assert f"--data fashion-mnist:{tmp_path}" in text
+    assert f"name it fashion-mnist:{tmp_path}" in text
 
 
 def test_a_saved_hugging_face_data_set(tmp_path):

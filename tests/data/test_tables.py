@@ -324,7 +324,7 @@ def test_a_column_with_a_cell_that_is_no_number_is_left_out_with_a_word(
     assert list(table.attributes) == ["old"]
     assert part in caplog.text
     found = message(listed, text, attributes=["age"])
-    assert found.endswith(f"{part}; leave the column out of --attributes")
+    assert found.endswith(f"{part}; leave the column out of the attributes (--attributes)")
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])

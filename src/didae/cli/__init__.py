@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     notices = logging.StreamHandler()
     notices.setFormatter(_Notice())
+    notices.addFilter(_Once())
     logging.getLogger("didae").addHandler(notices)
     try:
         with _ended_like_ctrl_c():
@@ -86,6 +87,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Notice(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return f"didae: {record.levelname.lower()}: {visible(super().format(record))}"
+
+
+class _Once(logging.Filter):
+    """Lets a notice through once, for a command may open the same file several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a notice is new."""
+        new = record.getMessage() not in self.said
+        self.said.add(record.getMessage())
+        return new
 
 
 @contextlib.contextmanager

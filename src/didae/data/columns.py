@@ -246,7 +246,9 @@ def _read_attributes(
             found[name] = frame.numbers(name)
         except DidaeError as error:
             if wanted is not None:
-                raise DidaeError(f"{error}; leave the column out of --attributes") from error
+                raise DidaeError(
+                    f"{error}; leave the column out of the attributes (--attributes)"
+                ) from error
             reasons.append(str(error))
     if reasons:
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""

@@ -236,7 +236,7 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
     if folder.suffix.lower() == ".onnx":
         raise DidaeError(
             f"{folder} is a classifier or encoder, and no folder of images: name the folder that "
-            "holds the images here, and the classifier with --student"
+            "holds the images here, and the classifier as the student (--student)"
         )
     if not folder.is_dir():
         raise DidaeError(f"{folder} is not a folder: name the folder that holds the images")
@@ -257,6 +257,6 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
     if not names and idx_place(home):
         raise DidaeError(
             f"{home} may be MNIST or Fashion-MNIST, whose files look alike: if it is the latter, "
-            f"--data fashion-mnist:{home}."
+            f"name it fashion-mnist:{home}."
         )
     return DATASETS[names[0]].open(home, reading) if names else open_own(home, reading)

@@ -40,7 +40,7 @@ def suited_config(
     if height != side or side % SIDE_STEP:
         raise DidaeError(
             f"decoder: images are {height} x {side} pixels; read them as squares whose side is a "
-            "multiple of 4, for instance with --image-size 64."
+            "multiple of 4 (size=64, or --image-size 64 at the command line)."
         )
     wide = z.shape[1] > components
     directions = _principal(z - z.mean(0))[0] if wide else z[0]

@@ -126,8 +126,8 @@ def attributes_of(
     same = [name for name, values in columns.items() if values.std() == 0]
     if len(same) == len(columns):
         raise DidaeError(
-            f"the attributes ({', '.join(same)}) are the same on all images: go without, with "
-            "--attributes none"
+            f"the attributes ({', '.join(same)}) are the same on all images: go without; at the "
+            "command line with --attributes none"
         )
     if same:
         logger.warning("attributes that are the same on all images are left out: %s", same)
@@ -289,7 +289,7 @@ def _decoder_config(images: Tensor, z: Tensor, config: AuditConfig) -> DecoderCo
     if shape.network.dim < min(config.components, z.shape[1]):
         logger.warning(
             "z_sem of these images varies in %d directions: the decoder gets as many components, "
-            "not the %d of --audit.components",
+            "not the %d of the setting components (--audit.components)",
             shape.network.dim,
             config.components,
         )

@@ -315,7 +315,8 @@ def accuracy_above_chance(judged: Tensor, labels: Tensor) -> float:
     if right < 1 / judged.shape[1]:
         _logger.warning(
             "the student gives %.0f %% of the images their label, less than chance: if it "
-            "numbers its classes otherwise, name them in its order with --classes",
+            "numbers its classes otherwise, give labels in its order (at the command line, name "
+            "the classes in its order with --classes)",
             100 * right,
         )
     return right
