@@ -203,7 +203,7 @@ def test_a_decoder_gets_as_many_components_as_there_are(case, data, capsys):
     arguments = ["audit", str(case / data), "--student", str(case / "plain.onnx"), *AUDIT]
     assert main([*arguments, "--folder", str(run)]) == 0
     said = capsys.readouterr().err
-    words = r"varies in (\d+) directions: the decoder gets as many .* not the 128 of .*--audit\.comp"
+    words = r"varies in (\d+) directions: the decoder gets as many .* not the 128 of .*--audit\.c"
     found = re.search(words, said)
     assert found is not None
     assert "network.dim" not in said
