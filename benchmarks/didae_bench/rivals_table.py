@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square, read_factors
-from didae.metrics.flips import feedback_accuracy, flags, flip_rates, mean, unbiasedness
+from didae.metrics.flips import flags, flip_rates, mean
 from didae.metrics.images import psnr
 from didae.repair.base import Labelled
 from didae.students import StudentLike, logits
@@ -22,7 +22,13 @@ from didae_bench.explainers.base import METHODS, Explanation, list_methods
 from didae_bench.figures import Figure, Figures, Measurement, Targets
 from didae_bench.metrics import controls
 from didae_bench.metrics.controls import Control, verify
-from didae_bench.metrics.truth import class_kept, latent_diversity, latent_sparsity
+from didae_bench.metrics.truth import (
+    class_kept,
+    feedback_accuracy,
+    latent_diversity,
+    latent_sparsity,
+    unbiasedness,
+)
 from didae_bench.students import SPURIOUS, true_counterfactuals
 
 BRIGHTEST = 99.0  # dB, of equal images
@@ -92,7 +98,7 @@ class Task:
         before, after = read_factors(self.images), read_factors(first)
         true = torch.from_numpy(after[:, 0] >= FACTOR_MEAN[0]) == (self.targets == 1)
         right = torch.from_numpy(self.square.labels[self.rows]) != self.targets
-        feedback = feedback_accuracy(true[confirmed], right[confirmed]).value
+        feedback = feedback_accuracy(true[confirmed], right[confirmed])
         truth = true_counterfactuals(self.square, self.rows)
         reached = true_counterfactuals(self.square, self.rows, after[:, SPURIOUS])
         change = _change(before, after)

@@ -31,11 +31,10 @@ from didae.demo import SHIPPED, SquareRecipe, load_components
 from didae.dictionaries import SVD, Procrustes
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig, explain
-from didae.metrics.images import leftover
 from didae.runtime import progress
 from didae.students import agreement, logits
 from didae_bench.figures import Figures, Measurement, Targets, register
-from didae_bench.metrics.truth import class_kept, explained, mean_change, realised
+from didae_bench.metrics.truth import class_kept, explained, leftover, mean_change, realised
 from didae_bench.students import (
     Audit,
     StudentCase,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from didae.explainer.summary import LEARNT, SUMMARY_FILE, Summary
 from didae.randomness import generator
 from didae.report import write_report
 from didae.report.figures import SAMPLES, SampleSheets
-from didae.runtime import watched
+from didae.runtime import seconds_of
 from didae.storage import write_json
 from didae.students import (
     StudentConfig,
@@ -43,6 +42,7 @@ from didae.students import (
     train_surrogate,
 )
 from didae.students.names import open_student
+from didae.training import TrainingConfig
 
 _FEW = 16
 """Images that are timed."""
@@ -50,7 +50,6 @@ _FEW = 16
 _MOST = 20_000
 
 _STEPS = 4
-_ENOUGH, _LONG = 0.3, 3.0
 
 
 def audit(
@@ -155,8 +154,12 @@ def forecast(
     `rows` are the images to learn from, `explained` counts those to explain. What is cached, or
     kept from an interrupted audit, takes less.
     """
-    start = time.perf_counter()
-    read = list(islice(_readable(source, rows), _FEW))
+    start, read = time.perf_counter(), list[Tensor]()
+    for row in rows:
+        with suppress(ImageReadError):
+            read.append(source.images([int(row)]))
+        if len(read) == _FEW:
+            break
     if not read:
         return {}
     reading, n, few = (time.perf_counter() - start) / len(read), len(rows), torch.cat(read)
@@ -164,22 +167,19 @@ def forecast(
     few = few[logits(student, few).isfinite().all(1)]
     if not len(few):
         return {}
-    with watched(lambda _share, _words: None):
-        pixels = to_float(few)
-        encode = torch.no_grad()(partial(encoder, pixels))
-        asking = _seconds(encode) + _seconds(lambda: logits(student, few))
-        asking /= len(few)
-        surrogates = {
-            f"training a {kind} network": config.surrogate.steps
-            * _surrogate_step(few, student, kind, config)
-            for kind in SURROGATES
-        }
-        return {
-            "reading images": n * reading,
-            f"encoding with {encoder.name}": n * asking,
-            **surrogates,
-            **_drawing(few, explained, asking, encoder, config),
-        }
+    pixels = to_float(few)
+    encode = torch.no_grad()(partial(encoder, pixels))
+    asking = (seconds_of(encode) + seconds_of(lambda: logits(student, few))) / len(few)
+    learning = {
+        f"training a {kind} network": _surrogate_seconds(few, student, kind, config.surrogate)
+        for kind in SURROGATES
+    }
+    return {
+        "reading images": n * reading,
+        f"encoding with {encoder.name}": n * asking,
+        **learning,
+        **_drawing(few, explained, asking, encoder, config),
+    }
 
 
 def _drawing(
@@ -197,50 +197,30 @@ def _drawing(
     def learn() -> None:
         flow_loss(decoder, decoder.pixels(batch), z, random).backward()
 
-    step = _seconds(learn)
     there, back = decoder.sampler.inversion_evaluations, decoder.sampler.evaluations
-    trip = _seconds(lambda: decoder.decode(z, decoder.invert(batch, z))) / size
+    # An inversion draws too, for the residual.
+    evaluation = seconds_of(lambda: decoder.invert(batch, z)) / (size * (there + back))
     drawn = 1 + (1 + config.explain.closed_loop) * config.directions
-    evaluations = (there + drawn * back) / (there + 2 * back)
     return {
-        "training the decoder": config.decoder.steps * step,
-        "counterfactuals": explained * (evaluations * trip + drawn * asking),
+        "training the decoder": config.decoder.steps * seconds_of(learn),
+        "counterfactuals": explained * ((there + drawn * back) * evaluation + drawn * asking),
     }
 
 
-def _surrogate_step(few: Tensor, student: StudentLike, kind: str, config: AuditConfig) -> float:
+def _surrogate_seconds(
+    few: Tensor, student: StudentLike, kind: str, training: TrainingConfig
+) -> float:
+    """Forecast the training of a surrogate from one step and a few more."""
+    classes = logits(student, few[:1]).shape[1]
     shape = StudentConfig.model_validate(
-        {
-            "architecture": kind,
-            "image_size": few.shape[-1],
-            "classes": logits(student, few[:1]).shape[1],
-        }
+        {"architecture": kind, "image_size": few.shape[-1], "classes": classes}
     )
-
-    def steps(count: int) -> float:
-        training = config.surrogate.model_copy(update={"steps": count})
-        start = time.perf_counter()
-        train_surrogate(student, few, shape, training)
-        return time.perf_counter() - start
-
-    steps(1)  # the first training of a process imports for seconds
-    once = steps(1)
-    return max(steps(1 + _STEPS) - once, once / _STEPS) / _STEPS
-
-
-def _readable(source: ImageSource, rows: Sequence[int] | NDArray[np.int64]) -> Iterator[Tensor]:
-    for row in rows:
-        with suppress(ImageReadError):
-            yield source.images([int(row)])
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Time work: the best of several times, for the first warms up; of two where one takes long."""
-    times: list[float] = []
-    while len(times) < 2 or (len(times) < 4 and sum(times) < _ENOUGH):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-        if times[0] > _LONG:
-            break
-    return min(times)
+    once, more = (
+        seconds_of(
+            lambda steps=steps: train_surrogate(
+                student, few, shape, training.model_copy(update={"steps": steps})
+            )
+        )
+        for steps in (1, 1 + _STEPS)
+    )
+    return training.steps * max(more - once, once / _STEPS) / _STEPS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from didae.errors import DidaeError
-from didae.metrics.flips import Estimate, _ratio, mean
+from didae.metrics.flips import Estimate, mean, ratio
 from didae.metrics.groups import wilson
 
 
@@ -20,7 +20,7 @@ def test_the_interval_is_that_of_scipy() -> None:
     rng = np.random.default_rng(0)
     below = rng.random(120) < 0.6
     above = below & (rng.random(120) < 0.7)
-    found = _ratio(torch.from_numpy(above), torch.from_numpy(below))
+    found = ratio(torch.from_numpy(above), torch.from_numpy(below))
 
     def share(rows: np.ndarray, axis: int) -> np.ndarray:
         return above[rows].sum(axis) / below[rows].sum(axis)
@@ -43,7 +43,7 @@ def test_it_is_the_written_out_share_and_lies_in_its_interval(
 ) -> None:
     below = [b for _, b in rows]
     above = [a and b for a, b in rows]
-    found = _ratio(torch.tensor(above), torch.tensor(below))
+    found = ratio(torch.tensor(above), torch.tensor(below))
     if not any(below):
         assert math.isnan(found.value)
         assert found.to_json() == {"value": None, "low": None, "high": None, "n": 0}
@@ -68,11 +68,11 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
 
 def test_attempts_at_one_image_are_drawn_together() -> None:
     flips = torch.arange(20) % 2 == 0
-    once = _ratio(flips, torch.ones_like(flips))
+    once = ratio(flips, torch.ones_like(flips))
     four = flips.repeat_interleave(4)
     images = [f"image {i // 4}" for i in range(80)]
-    together = _ratio(four, torch.ones_like(four), images)
-    apart = _ratio(four, torch.ones_like(four))
+    together = ratio(four, torch.ones_like(four), images)
+    apart = ratio(four, torch.ones_like(four))
     assert together.n == once.n == 20
     assert (together.low, together.high) == (once.low, once.high)
     # Rows taken as independent would claim twice the certainty.
@@ -81,7 +81,7 @@ def test_attempts_at_one_image_are_drawn_together() -> None:
 
 def test_a_share_without_exceptions_is_not_certain() -> None:
     flips = torch.ones(30, dtype=torch.bool)
-    found = _ratio(flips, flips)
+    found = ratio(flips, flips)
     assert (found.low, found.high) == wilson(1.0, 30)
     assert found.low < 0.9
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_averaged_is_refused(values: list[float]) -> None:
 
 def test_lengths_have_to_agree() -> None:
     with pytest.raises(DidaeError, match=r"lengths \[2, 3\]"):
-        _ratio(torch.ones(3), torch.ones(2))
+        ratio(torch.ones(3), torch.ones(2))
     with pytest.raises(DidaeError, match=r"lengths \[1, 3\]"):
         mean(torch.ones(3), images=["one"])
 

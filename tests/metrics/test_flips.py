@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from didae.errors import DidaeError
-from didae.metrics.flips import (
-    _DEFINITIONS,
-    feedback_accuracy,
-    flags,
-    flip_rates,
-    unbiasedness,
-)
+from didae.metrics.flips import _DEFINITIONS, flags, flip_rates
 
 
 def random_logits(seed: int, m: int, classes: int, surrogates: int) -> tuple[Tensor, ...]:
@@ -174,39 +168,3 @@ def test_attempts_at_one_image_count_as_one_image() -> None:
 def test_what_cannot_be_counted_is_refused(student, surrogates, target, words) -> None:
     with pytest.raises(DidaeError, match=words):
         flip_rates(student, surrogates, target)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))
-@settings(max_examples=20)
-def test_feedback_accuracy_counts_what_the_student_knew(rows: list[tuple[bool, bool]]) -> None:
-    true, right = (torch.tensor(column) for column in zip(*rows, strict=True))
-    counted = [t for t, r in rows if r]
-    found = feedback_accuracy(true, right)
-    expected = sum(counted) / len(counted) if counted else math.nan
-    assert found.value == pytest.approx(expected, nan_ok=True)
-
-
-@given(
-    st.lists(st.floats(0, 0.99), min_size=2, max_size=6),
-    st.floats(0, 0.99),
-)
-def test_unbiasedness_is_its_formula_by_both_rules(groups: list[float], feedback: float) -> None:
-    lowest = sorted(groups)
-    actual, dominant = 1 - feedback, 1 - (lowest[0] + lowest[1]) / 2
-    expected = math.exp(-abs(math.log(actual / dominant)))
-    found = unbiasedness(groups, feedback)
-    assert found == pytest.approx(expected)
-    assert 0 <= found <= 1
-    assert unbiasedness(groups[::-1], feedback) == found
-    assert unbiasedness(groups, feedback, "ratio") == pytest.approx(actual / dominant)
-
-
-def test_unbiasedness_at_its_edges() -> None:
-    assert unbiasedness([1, 1, 1], 1.0) == unbiasedness([1, 1], 1.0, "ratio") == 1
-    assert unbiasedness([1, 1], 0.5) == 0
-    assert unbiasedness([1, 1], 0.5, "ratio") == math.inf
-    assert unbiasedness([0.5, 0.5], 1.0) == 0
-    assert unbiasedness([0.9, 0.5, 0.5], 0.46, "ratio") == pytest.approx(1.08)
-    assert math.isnan(unbiasedness([0.5, 0.5], math.nan))
-    with pytest.raises(DidaeError, match="two group accuracies"):
-        unbiasedness([0.5], 0.5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from didae.metrics import images as module
-from didae.metrics.images import leftover, outputs, psnr
+from didae.metrics.images import outputs, psnr
 
 
 def _images(seed: int, count: int = 3) -> torch.Tensor:
@@ -28,20 +28,6 @@ def test_psnr_equals_its_definition_image_by_image():
 
 def test_equal_images_are_infinitely_near():
     assert psnr(_images(0), _images(0)).isinf().all()
-
-
-@given(st.floats(0, 1))
-def test_leftover_is_the_share_of_the_factual_that_shines_through(share: float):
-    truth, factual = _images(2).double(), _images(3).double()
-    delivered = share * factual + (1 - share) * truth
-    assert torch.allclose(leftover(delivered, truth, factual), torch.full((3,), share).double())
-
-
-def test_leftover_ignores_errors_that_look_nothing_like_the_factual():
-    truth = torch.zeros(1, 1, 2, 2)
-    factual, delivered = truth.clone(), truth.clone()
-    factual[..., 0, 0], delivered[..., 1, 1] = 100, 100
-    assert leftover(delivered, truth, factual).item() == 0
 
 
 def _pictures(seed: int, count: int = 3, side: int = 14) -> torch.Tensor:

@@ -11,9 +11,9 @@ import torch
 from didae.data.images import read_image, to_float, to_uint8
 from didae.decoders.base import Decoder, DecoderConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
-from didae.decoders.training import fit_decoder
+from didae.decoders.training import draw_samples, fit_decoder
 from didae.randomness import generator, standard_normal
-from didae.report.figures import _SHEETS, SampleSheets, _draw_samples
+from didae.report.figures import _SHEETS, SampleSheets
 from didae.training import TrainingConfig
 
 RANDOM = generator(0, "samples")
@@ -64,7 +64,7 @@ def test_the_rows_are_the_image_the_drawing_and_the_round_trip(channels: int):
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=RANDOM))
-    image, fresh, trip = _draw_samples(decoder, IMAGES, Z)
+    image, fresh, trip = draw_samples(decoder, IMAGES, Z)
     assert torch.equal(image, IMAGES)
     noise = standard_normal((channels, 16, 16), 0, [str(row) for row in range(9)])
     drawn = decoder.decode(Z, StochasticCode(noise, torch.zeros(9, 3, 16, 16)))
@@ -73,7 +73,7 @@ def test_the_rows_are_the_image_the_drawing_and_the_round_trip(channels: int):
     there_and_back = to_uint8(decoder.decode(Z, code, fidelity=0))
     assert (trip.int() - there_and_back.int()).abs().max() <= 1
     assert not torch.equal(fresh, trip)
-    assert not torch.equal(_draw_samples(decoder, IMAGES, Z.roll(1, 0))[1], fresh)
+    assert not torch.equal(draw_samples(decoder, IMAGES, Z.roll(1, 0))[1], fresh)
 
 
 def test_the_sheet_shows_every_pixel(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_the_sheet_shows_every_pixel(tmp_path: Path):
     SampleSheets(tmp_path, IMAGES[:2], Z[:2], training)(1, decoder)
     sheet = read_image(tmp_path / "samples" / "step-000001.png")
     assert sheet.shape == (3, 3 * (16 + 96 + 4) + 4, 2 * (96 + 4) + 4)
-    shown = _draw_samples(decoder, IMAGES[:2], Z[:2])
+    shown = draw_samples(decoder, IMAGES[:2], Z[:2])
     for row in range(3):
         for column in range(2):
             y, x = 116 * row + 16, 4 + 100 * column

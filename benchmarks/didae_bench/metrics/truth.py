@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.errors import DidaeError
+from didae.metrics.flips import ratio
 
 Array = NDArray[np.float64]
 
@@ -102,3 +105,48 @@ def latent_diversity(changes: Float[Tensor, "a m k"]) -> Float[Tensor, " m"]:
     pairs = [(first * second).sum(1).abs() for first, second in combinations(unit, 2)]
     # Rounding may carry a cosine an ulp above 1.
     return (1 - torch.stack(pairs).mean(0)).clamp(0, 1)
+
+
+def leftover(
+    delivered: UInt8[Tensor, "b c h w"],
+    truth: UInt8[Tensor, "b c h w"],
+    factual: UInt8[Tensor, "b c h w"],
+) -> Float[Tensor, " b"]:
+    """Share of the factual that still shines through a counterfactual: its ghost.
+
+    The error of the delivered image is projected on the change that should have happened.
+    """
+    error, change = _difference(delivered, truth), _difference(factual, truth)
+    return (error * change).sum(1) / change.pow(2).sum(1).clamp_min(1e-12)
+
+
+def feedback_accuracy(called_true: Bool[Tensor, " m"], right_before: Bool[Tensor, " m"]) -> float:
+    """Share of the counterfactuals that the teacher calls true (CFKD, arXiv 2510.17524).
+
+    A counterfactual is true where the teacher, too, sees the target class in it. Only images that
+    the student classified rightly are counted.
+    """
+    return ratio(called_true & right_before, right_before).value
+
+
+def unbiasedness(
+    group_accuracies: Sequence[float],
+    feedback: float,
+    rule: Literal["symmetric", "ratio"] = "symmetric",
+) -> float:
+    """Compare how often explanations show the bias with how biased the student is.
+
+    With r_actual = 1 - feedback accuracy of the surrogate-confirmed counterfactuals and
+    r_dominant = 1 - mean of the two lowest group accuracies, the DiDAE authors' later code computes
+    ``exp(-abs(log(r_actual / r_dominant)))`` and their earlier code, behind the figures of the SCE
+    paper, the plain ratio, which may exceed 1.
+    """
+    if len(group_accuracies) < 2:
+        raise DidaeError("unbiasedness: it compares groups; give at least two group accuracies.")
+    if math.isnan(feedback):
+        return math.nan
+    actual, dominant = 1 - feedback, 1 - sum(sorted(group_accuracies)[:2]) / 2
+    if rule == "ratio":
+        return actual / dominant if dominant else (1.0 if actual == 0 else math.inf)
+    larger = max(actual, dominant)
+    return min(actual, dominant) / larger if larger else 1.0

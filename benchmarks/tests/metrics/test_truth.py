@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from didae_bench.metrics.truth import class_kept, explained, mean_change, realised, residue
+from didae.errors import DidaeError
+from didae_bench.metrics.truth import (
+    class_kept,
+    explained,
+    feedback_accuracy,
+    leftover,
+    mean_change,
+    realised,
+    residue,
+    unbiasedness,
+)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 1.2])
@@ -80,3 +92,53 @@ def test_extreme_cases_of_residue() -> None:
 def test_the_class_is_kept_on_its_side_of_the_boundary() -> None:
     before, after = np.array([1.0, 1.0, 6.0, 6.0]), np.array([4.9, 5.0, 5.0, 4.9])
     assert class_kept(before, after, 5.0).tolist() == [True, False, True, False]
+
+
+@given(st.floats(0, 1))
+def test_leftover_is_the_share_of_the_factual_that_shines_through(share: float):
+    truth, factual = torch.rand(2, 3, 3, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    delivered = share * factual + (1 - share) * truth
+    assert torch.allclose(leftover(delivered, truth, factual), torch.full((3,), share).double())
+
+
+def test_leftover_ignores_errors_that_look_nothing_like_the_factual():
+    truth = torch.zeros(1, 1, 2, 2)
+    factual, delivered = truth.clone(), truth.clone()
+    factual[..., 0, 0], delivered[..., 1, 1] = 100, 100
+    assert leftover(delivered, truth, factual).item() == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))
+@settings(max_examples=20)
+def test_feedback_accuracy_counts_what_the_student_knew(rows: list[tuple[bool, bool]]) -> None:
+    true, right = (torch.tensor(column) for column in zip(*rows, strict=True))
+    counted = [t for t, r in rows if r]
+    found = feedback_accuracy(true, right)
+    expected = sum(counted) / len(counted) if counted else math.nan
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+@given(
+    st.lists(st.floats(0, 0.99), min_size=2, max_size=6),
+    st.floats(0, 0.99),
+)
+def test_unbiasedness_is_its_formula_by_both_rules(groups: list[float], feedback: float) -> None:
+    lowest = sorted(groups)
+    actual, dominant = 1 - feedback, 1 - (lowest[0] + lowest[1]) / 2
+    expected = math.exp(-abs(math.log(actual / dominant)))
+    found = unbiasedness(groups, feedback)
+    assert found == pytest.approx(expected)
+    assert 0 <= found <= 1
+    assert unbiasedness(groups[::-1], feedback) == found
+    assert unbiasedness(groups, feedback, "ratio") == pytest.approx(actual / dominant)
+
+
+def test_unbiasedness_at_its_edges() -> None:
+    assert unbiasedness([1, 1, 1], 1.0) == unbiasedness([1, 1], 1.0, "ratio") == 1
+    assert unbiasedness([1, 1], 0.5) == 0
+    assert unbiasedness([1, 1], 0.5, "ratio") == math.inf
+    assert unbiasedness([0.5, 0.5], 1.0) == 0
+    assert unbiasedness([0.9, 0.5, 0.5], 0.46, "ratio") == pytest.approx(1.08)
+    assert math.isnan(unbiasedness([0.5, 0.5], math.nan))
+    with pytest.raises(DidaeError, match="two group accuracies"):
+        unbiasedness([0.5], 0.5)

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from didae.data.images import to_float
-from didae.decoders.base import EXACT, Decoder, DecoderConfig
+from didae.data.images import to_float, to_uint8
+from didae.decoders.base import EXACT, Decoder, DecoderConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
 from didae.decoders.sampling import DIFFUSION_STEPS, signal_level
 from didae.errors import DidaeError
-from didae.randomness import seeded
+from didae.randomness import seeded, standard_normal
 from didae.storage import fingerprint
 from didae.training import Forward, TrainingConfig, train
 
@@ -158,3 +158,18 @@ def noise_loss(
     level = signal_level(t)[:, None, None, None]
     noisy = level.sqrt() * x + (1 - level).sqrt() * noise
     return nn.functional.mse_loss(forward(noisy, t, z), noise)
+
+
+def draw_samples(
+    decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
+) -> UInt8[Tensor, "3 n 3 h w"]:
+    """Give images, drawn anew from z_sem and noise that is always the same, and taken round."""
+    device = decoder.device
+    pixels, z = to_float(images).to(device), z.to(device)
+    shape = (decoder.config.network.channels, *images.shape[2:])
+    noise = standard_normal(shape, 0, [str(row) for row in range(len(images))]).to(device)
+    fresh = decoder.decode(z, StochasticCode(noise, torch.zeros_like(pixels)), fidelity=0)
+    trip = pixels - decoder.invert(pixels, z).residual / 2
+    # A decoder that has hardly begun may draw anything.
+    drawn = torch.stack([pixels, fresh, trip]).nan_to_num()
+    return to_uint8(drawn).cpu()

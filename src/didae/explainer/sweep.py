@@ -319,9 +319,7 @@ class Sweep:
 
         def decode(wanted: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
             code_of = code[rows.to(device)]
-            decoded = self.decoder.decode(wanted.to(device), code_of, self.config.fidelity)
-            finite = decoded.isfinite().all(3).all(2).all(1).cpu()
-            saved = to_uint8(decoded.nan_to_num()).cpu()
+            saved, finite = self._decode(wanted.to(device), code_of)
             return saved, finite, wanted if blind else self.encode(to_float(saved))
 
         def draw(edits: Tensor, change: Tensor) -> tuple[Tensor, ...]:
@@ -336,6 +334,12 @@ class Sweep:
         loop = closed_loop(asked[:, None], draw, self.config.closed_loop)
         _, images, finite, seen = loop.drawn
         return Drawn(images, finite, seen, loop.drawings)
+
+    def _decode(self, z: Tensor, code: StochasticCode) -> tuple[Tensor, Tensor]:
+        """Decode edited codes: 8-bit images, and which of the drawings are finite."""
+        decoded = self.decoder.decode(z, code, self.config.fidelity)
+        finite = decoded.isfinite().all(3).all(2).all(1).cpu()
+        return to_uint8(decoded.nan_to_num()).cpu(), finite
 
     def _check(
         self, look: _Look, image: Tensor, own: Tensor, requested: Tensor, drawn: Drawn

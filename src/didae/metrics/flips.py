@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from didae.errors import DidaeError
@@ -35,7 +35,7 @@ class Estimate:
         return {key: None if math.isnan(value) else value for key, value in vars(self).items()}
 
 
-def _ratio(
+def ratio(
     numerator: Shaped[Tensor, " m"],
     denominator: Shaped[Tensor, " m"],
     images: Sequence[Hashable] | None = None,
@@ -84,7 +84,7 @@ def mean(
     The mean of the differences of two methods on the same rows gives their paired comparison.
     """
     defined = ~values.isnan()
-    return _ratio(values.where(defined, torch.zeros_like(values)), defined, images, seed)
+    return ratio(values.where(defined, torch.zeros_like(values)), defined, images, seed)
 
 
 def _resample(sums: Tensor, seed: int) -> Tensor:
@@ -168,9 +168,9 @@ def flip_rates(
     flips, confirmed = flags(student, surrogates, target, agree, rule)
     everything = torch.ones_like(flips)
     return FlipRates(
-        flip_rate=_ratio(flips, everything, images, seed),
-        nafr=_ratio(confirmed, everything, images, seed),
-        na=_ratio(confirmed, flips, images, seed),
+        flip_rate=ratio(flips, everything, images, seed),
+        nafr=ratio(confirmed, everything, images, seed),
+        na=ratio(confirmed, flips, images, seed),
         m=len(flips),
         surrogates=len(surrogates),
         agree=agree,
@@ -198,43 +198,6 @@ def flags(
     votes = votes.gather(2, of_target.expand(len(surrogates), -1, -1))[..., 0] > 0.5
     confirmed = votes.all(0) if agree == "every" else 2 * votes.sum(0) > len(votes)
     return flips, confirmed & flips if rule == "both" else confirmed
-
-
-def feedback_accuracy(
-    called_true: Bool[Tensor, " m"],
-    right_before: Bool[Tensor, " m"],
-    images: Sequence[Hashable] | None = None,
-    seed: int = 0,
-) -> Estimate:
-    """Share of the counterfactuals that the teacher calls true (CFKD, arXiv 2510.17524).
-
-    A counterfactual is true where the teacher, too, sees the target class in it. Only images that
-    the student classified rightly are counted.
-    """
-    return _ratio(called_true & right_before, right_before, images, seed)
-
-
-def unbiasedness(
-    group_accuracies: Sequence[float],
-    feedback: float,
-    rule: Literal["symmetric", "ratio"] = "symmetric",
-) -> float:
-    """Compare how often explanations show the bias with how biased the student is.
-
-    With r_actual = 1 - feedback accuracy of the surrogate-confirmed counterfactuals and
-    r_dominant = 1 - mean of the two lowest group accuracies, the DiDAE authors' later code computes
-    ``exp(-abs(log(r_actual / r_dominant)))`` and their earlier code, behind the figures of the SCE
-    paper, the plain ratio, which may exceed 1.
-    """
-    if len(group_accuracies) < 2:
-        raise DidaeError("unbiasedness: it compares groups; give at least two group accuracies.")
-    if math.isnan(feedback):
-        return math.nan
-    actual, dominant = 1 - feedback, 1 - sum(sorted(group_accuracies)[:2]) / 2
-    if rule == "ratio":
-        return actual / dominant if dominant else (1.0 if actual == 0 else math.inf)
-    larger = max(actual, dominant)
-    return min(actual, dominant) / larger if larger else 1.0
 
 
 def _check(student: Tensor, surrogates: Tensor, target: Tensor) -> None:

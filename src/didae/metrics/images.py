@@ -24,20 +24,6 @@ def psnr(first: UInt8[Tensor, "b c h w"], second: UInt8[Tensor, "b c h w"]) -> F
     return 10 * torch.log10(255**2 / error)
 
 
-def leftover(
-    delivered: UInt8[Tensor, "b c h w"],
-    truth: UInt8[Tensor, "b c h w"],
-    factual: UInt8[Tensor, "b c h w"],
-) -> Float[Tensor, " b"]:
-    """Share of the factual that still shines through a counterfactual: its ghost.
-
-    The error of the delivered image is projected on the change that should have happened.
-    """
-    error = (delivered.double() - truth.double()).flatten(1)
-    change = (factual.double() - truth.double()).flatten(1)
-    return (error * change).sum(1) / change.pow(2).sum(1).clamp_min(1e-12)
-
-
 def outputs(network: _Network, images: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n ..."]:
     """Apply a network to 8-bit images, in batches, without gradients and in evaluation mode."""
     return AutoBatch(_BATCH).map(partial(_apply, network), images).cpu().double()

@@ -24,7 +24,7 @@ from didae.repair.base import Labelled, accuracies_of, finite, predictions
 from didae.repair.cfkd import cfkd, exchange
 from didae.repair.gate import FEWEST_EXAMPLES, Cause, Ceiling, ceiling
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable
-from didae.runtime import planned, watched
+from didae.runtime import planned, seconds_of
 from didae.storage import write_json
 from didae.students import (
     LinearHead,
@@ -159,8 +159,7 @@ class Outlook:
         more = held_out[torch.arange(0 if held_out is test else len(held_out))]
         best = ceiling(student, test, more)
         whole = not isinstance(student, LinearHead) and config.cfkd.scope == "all"
-        with watched(_unseen):
-            return cls(best, whole, _forecast(components, student, data, spurious, config))
+        return cls(best, whole, _forecast(components, student, data, spurious, config))
 
 
 def repair_and_measure(
@@ -302,7 +301,7 @@ def _forecast(
         return {}
     labels = train_data.labels
     part = train_data[torch.cat([(labels == k).nonzero()[:_FEW, 0] for k in labels.unique()])]
-    drawn = _seconds(lambda: exchange(components, part, spurious[:1], 1, 0)) / len(part)
+    drawn = seconds_of(lambda: exchange(components, part, spurious[:1], 1, 0)) / len(part)
     drawn *= len(spurious)
     own = isinstance(student, LinearHead) and (
         student.encoder.fingerprint == components.encoder.fingerprint
@@ -314,23 +313,9 @@ def _forecast(
     if not isinstance(student, LinearHead):
         short = config.cfkd.training.model_copy(update={"steps": _STEPS})
         brief = config.cfkd.model_copy(update={"training": short})
-        step = _seconds(lambda: cfkd(student, part, part, brief)) / _STEPS
+        step = seconds_of(lambda: cfkd(student, part, part, brief)) / _STEPS
         found[_TRAINING] = times * config.cfkd.training.steps * step
     return found
-
-
-def _unseen(share: float | None, words: str) -> None:
-    """Show nothing of the progress of what is timed."""
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Time work, the second of two times: the first warms up."""
-    times: list[float] = []
-    for _ in range(2):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return times[-1]
 
 
 def read_labelled(

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from didae.data.images import read_run_image, to_float, to_uint8, write_png
-from didae.decoders.base import Decoder, StochasticCode
+from didae.data.images import read_run_image, write_png
+from didae.decoders.base import Decoder
+from didae.decoders.training import draw_samples
 from didae.explainer.summary import read_run_table
-from didae.randomness import standard_normal
 from didae.report.words import class_name
 from didae.training import TrainingConfig
 
@@ -188,23 +188,8 @@ class SampleSheets:
         """Write a sheet if it is time for one after so many steps."""
         if step % self.every and step != self.last:
             return
-        rows = _draw_samples(decoder, self.images, self.z)
+        rows = draw_samples(decoder, self.images, self.z)
         write_png(torch.from_numpy(_lay_out(rows)), self.folder / f"step-{step:06d}.png")
-
-
-def _draw_samples(
-    decoder: Decoder, images: UInt8[Tensor, "n 3 h w"], z: Float[Tensor, "n d"]
-) -> UInt8[Tensor, "3 n 3 h w"]:
-    """Give images, drawn anew from z_sem and noise that is always the same, and taken round."""
-    device = decoder.device
-    pixels, z = to_float(images).to(device), z.to(device)
-    shape = (decoder.config.network.channels, *images.shape[2:])
-    noise = standard_normal(shape, 0, [str(row) for row in range(len(images))]).to(device)
-    fresh = decoder.decode(z, StochasticCode(noise, torch.zeros_like(pixels)), fidelity=0)
-    trip = pixels - decoder.invert(pixels, z).residual / 2
-    # A decoder that has hardly begun may draw anything.
-    drawn = torch.stack([pixels, fresh, trip]).nan_to_num()
-    return to_uint8(drawn).cpu()
 
 
 def _lay_out(rows: UInt8[Tensor, "r n 3 h w"]) -> NDArray[np.uint8]:
