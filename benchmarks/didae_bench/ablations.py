@@ -23,7 +23,7 @@ from didae.explainer.sweep import Sweep
 from didae.metrics.images import outputs
 from didae.randomness import seeded
 from didae.runtime import AutoBatch, progress
-from didae.storage import load_component, load_module, save_component, write_text
+from didae.storage import fill, load_component, save_component, write_text
 from didae.students import Probe, agreement, fit_probe, logits, margin
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.adversarial import Attacks
@@ -127,7 +127,7 @@ def fit_autoencoder(
     """Train an autoencoder, or load it where it was trained before."""
     if (folder / "config.json").exists():
         tensors = load_component(folder, "autoencoder")[1]
-        return load_module(lambda: Autoencoder(config), tensors, folder).eval()
+        return fill(lambda: Autoencoder(config), tensors).eval()
     with seeded(training.seed):
         network = Autoencoder(config)
 

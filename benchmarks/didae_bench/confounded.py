@@ -34,7 +34,6 @@ from didae.students import (
     StudentConfig,
     StudentNetwork,
     agreement,
-    load_student,
     logits,
     margin,
     train_surrogate,
@@ -152,7 +151,7 @@ class ConfoundedCase(ABC):
                 shape = StudentConfig(image_size=images.shape[-1], architecture=kind)
                 training = self.surrogate.model_copy(update={"seed": seed})
                 train_surrogate(self.biased, images, shape, training).save(place)
-            surrogates.append(load_student(place))
+            surrogates.append(StudentNetwork.load(place))
         return Components(
             self.encoder,
             self.dictionary,

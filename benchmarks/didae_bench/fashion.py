@@ -30,7 +30,6 @@ from didae.students import (
     StudentConfig,
     StudentNetwork,
     fit_probe,
-    load_student,
     logits,
     margin,
     train_student,
@@ -104,7 +103,7 @@ class FashionCase(ConfoundedCase):
             data = self.labelled(self.split.train)
             shape = StudentConfig(image_size=data.images.shape[-1])
             train_student(data.images, data.labels, shape, training).save(place)
-        return load_student(place)
+        return StudentNetwork.load(place)
 
     @cached_property
     def margins(self) -> Tensor:

@@ -37,7 +37,6 @@ from didae.students import (
     Probe,
     StudentConfig,
     StudentNetwork,
-    load_student,
     logits,
     margin,
     train_student,
@@ -85,7 +84,7 @@ class Case:
             training = self.recipe.student.model_copy(update={"seed": self.seed})
             data = self.train
             train_student(data.images, data.labels, StudentConfig(), training).save(self.folder)
-        return load_student(self.folder)
+        return StudentNetwork.load(self.folder)
 
     def counterfactuals(
         self, directions: Sequence[int] = (SPURIOUS,), dictionary: Dictionary | None = None

@@ -26,7 +26,6 @@ from didae.students import (
     StudentConfig,
     StudentNetwork,
     fit_probe,
-    load_student,
     logits,
     margin,
     train_student,
@@ -97,8 +96,8 @@ def load_components(folder: Path | None = None) -> DiDAE:
 
 def load_judges(folder: Path) -> tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]:
     """Load what `fit_judges` made."""
-    surrogates = tuple(load_student(folder / f"surrogate_{kind}") for kind in SURROGATES)
-    return load_student(folder / "student"), Probe.load(folder / "probe"), surrogates
+    surrogates = tuple(StudentNetwork.load(folder / f"surrogate_{kind}") for kind in SURROGATES)
+    return StudentNetwork.load(folder / "student"), Probe.load(folder / "probe"), surrogates
 
 
 def train_components(folder: Path, recipe: SquareRecipe) -> DiDAE:
@@ -150,7 +149,7 @@ def fit_judges(
             recipe.student.model_copy(update={"seed": seed}),
         )
         student.save(folder / "student")
-    student = load_student(folder / "student")
+    student = StudentNetwork.load(folder / "student")
     broad = broad_images(square, recipe, seed)
     images = square.images(broad)
     if not _exists(folder / "probe"):

@@ -24,7 +24,7 @@ from didae.errors import DidaeError
 from didae.repair.cfkd import CfkdConfig
 from didae.repair.run import RepairConfig
 from didae.report.repair import REPAIR_FOLDER
-from didae.students import StudentNetwork, load_student
+from didae.students import StudentNetwork
 from didae.teachers import Verdicts
 from didae.training import TrainingConfig
 
@@ -85,7 +85,7 @@ def test_a_run_of_the_demo_is_repaired_with_its_own_images(run, steps, accepted)
     assert "n = 25" in result.figures()[1].detail
     # The weights of the poisoned images make the shortcut look good.
     assert result.figures()[3].before > result.figures()[0].before + 0.3
-    student = load_student(run / REPAIR_FOLDER / "student")
+    student = StudentNetwork.load(run / REPAIR_FOLDER / "student")
     original = load_components().student
     assert isinstance(original, StudentNetwork)
     same = [torch.equal(student.state_dict()[k], v) for k, v in original.state_dict().items()]

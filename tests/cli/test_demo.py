@@ -12,7 +12,7 @@ import torch
 from didae.app.run import Run
 from didae.cli import main
 from didae.report.repair import REPAIR_FOLDER, read_repair
-from didae.students import load_student
+from didae.students import StudentNetwork
 from didae.teachers import Verdicts
 
 TINY = ["--recipe.size=1000", "--recipe.poisoned=400", "--device=cpu"]
@@ -55,7 +55,7 @@ def test_the_oracle_judges_and_the_report_ends_with_the_repair(run) -> None:
     assert f"didae app {run}" in page
     for aga in (document.groups.original.aga, document.groups.now.aga):
         assert f">{100 * aga:.1f}\u202f%</td>" in page
-    load_student(run / "oracle" / "student")
+    StudentNetwork.load(run / "oracle" / "student")
 
 
 def test_what_belongs_to_a_person_is_left_alone(run) -> None:
@@ -86,7 +86,9 @@ def test_an_interrupted_demo_goes_on(run, tmp_path, capsys) -> None:
     assert main(demo(cut)) == 0
     assert timeless(cut / "oracle") == timeless(run / "oracle")
     assert len(Verdicts.load(cut / "oracle" / "verdicts.json").events) == 4
-    now, before = (load_student(home / "oracle" / "student").state_dict() for home in (cut, run))
+    now, before = (
+        StudentNetwork.load(home / "oracle" / "student").state_dict() for home in (cut, run)
+    )
     assert all(torch.equal(now[name], value) for name, value in before.items())
     assert (cut / "report.html").exists()
     capsys.readouterr()

@@ -12,7 +12,7 @@ from didae.data.images import write_png
 from didae.data.square import Square
 from didae.demo import SquareRecipe
 from didae.report.repair import read_repair
-from didae.students import load_student
+from didae.students import StudentNetwork
 from didae.teachers import Verdicts
 
 STEPS = ["--repair.cfkd.training.steps", "60", "--repair.cfkd.training.learning-rate", "2e-3"]
@@ -59,7 +59,7 @@ def test_a_run_is_repaired(judged, tmp_path, capsys):
     assert str(folder / "report.html") in said
     assert "After the repair the classifier is right" in (folder / "report.html").read_text()
     assert (judged / "report.html").read_bytes() == page
-    load_student(folder / "student")
+    StudentNetwork.load(folder / "student")
     measured = tmp_path / "groups.json"
     flags = ["--student", str(folder), "--pool", "4000", "--json", str(measured)]
     assert main(["evaluate", *flags]) == 0

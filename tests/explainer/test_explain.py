@@ -367,7 +367,11 @@ def test_misfits_are_refused_before_anything_is_written(
     assert stranger.fingerprint != components.encoder.fingerprint
     replace, folder, source = dataclasses.replace, tmp_path / "run", Images()
     cases = {
-        "trained for encoder": (source, replace(components, encoder=stranger), REFLECTION),
+        "this decoder belongs to encoder": (
+            source,
+            replace(components, encoder=stranger),
+            REFLECTION,
+        ),
         "needs a probe": (source, replace(components, probe=None), BOUNDARY),
         "fails on images of shape": (source, replace(components, student=_no_student), REFLECTION),
         "read them with this size": (Images(size=24), components, REFLECTION),

@@ -27,7 +27,7 @@ from didae.storage import (
     write_json,
 )
 from didae.students.base import LinearHead
-from didae.students.networks import StudentConfig, build_student, load_student
+from didae.students.networks import StudentConfig, StudentNetwork, build_student
 from failures import fail_at, one_line, refused, run_python
 
 
@@ -230,9 +230,9 @@ KINDS = {
     "encoder": lambda: FactorEncoder(FactorEncoderConfig(width=8)),
 }
 LOADERS = {
-    "head": lambda folder: LinearHead.load(folder, lambda _: head().encoder),
+    "head": LinearHead.load,
     "decoder": Decoder.load,
-    "student": load_student,
+    "student": StudentNetwork.load,
     "encoder": FactorEncoder.load,
 }
 HUGE = 3072

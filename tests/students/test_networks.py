@@ -13,8 +13,8 @@ from didae.errors import DidaeError
 from didae.students import (
     SmallCNN,
     StudentConfig,
+    StudentNetwork,
     build_student,
-    load_student,
     logits,
     train_student,
     train_surrogate,
@@ -39,7 +39,7 @@ def test_save_and_load(architecture: str, tmp_path: Path):
     config = StudentConfig(architecture=architecture, image_size=24, classes=3, width=4)
     student = build_student(config, seed=5).eval()
     student.save(tmp_path)
-    loaded = load_student(tmp_path)
+    loaded = StudentNetwork.load(tmp_path)
     images = torch.rand(4, 3, 24, 24)
     assert type(loaded) is type(student)
     assert torch.equal(logits(loaded, images), logits(student, images))
@@ -135,7 +135,7 @@ def test_bad_input_is_one_line(tmp_path: Path):
     header = json.loads(path.read_text())
     header["config"]["width"] = 8
     path.write_text(json.dumps(header))
-    assert "do not fit" in one_line(lambda: load_student(tmp_path))
+    assert "do not fit" in one_line(lambda: StudentNetwork.load(tmp_path))
 
 
 def test_a_student_with_a_foreign_layer_is_not_saved(tmp_path):

@@ -22,7 +22,7 @@ from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.explainer.summary import read_manifest, require_components
-from didae.students import Probe, load_student
+from didae.students import Probe, StudentNetwork
 
 
 def load_run_components(folder: Path, student: str | None = None) -> Components:
@@ -44,7 +44,7 @@ def _load(folder: Path, run: Demo | Audit | Explain) -> Components:
         home = folder / COMPONENTS
         names = str(home / "dictionary"), str(home / "decoder")
         probe = Probe.load(home / "probe")
-        surrogates = tuple(load_student(home / f"surrogate_{kind}") for kind in SURROGATES)
+        surrogates = tuple(StudentNetwork.load(home / f"surrogate_{kind}") for kind in SURROGATES)
     else:
         names = run.dictionary, run.decoder
     return Components(

@@ -23,7 +23,7 @@ from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError
 from didae.explainer.fit import attributes_of
-from didae.students import Probe, StudentLike, load_student
+from didae.students import Probe, StudentLike, StudentNetwork
 from didae.students.names import open_student
 
 logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def load_judges(name: str) -> tuple[StudentLike, Probe | None, tuple[StudentLike
         except DidaeError as error:
             raise DidaeError(f"--student: {error}") from error
     probe = Probe.load(folder / "probe") if (folder / "probe").is_dir() else None
-    surrogates = tuple(load_student(path) for path in sorted(folder.glob("surrogate_*")))
+    surrogates = tuple(StudentNetwork.load(path) for path in sorted(folder.glob("surrogate_*")))
     return open_student(str(folder / "student")), probe, surrogates
 
 

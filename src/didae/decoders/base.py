@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from didae.config import Config, from_mapping
 from didae.decoders import sampling
 from didae.decoders.network import Condition, Network, NetworkConfig
 from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
 from didae.errors import DidaeError
-from didae.storage import fingerprint, load_component, load_module, save_component
+from didae.storage import Component, fill, fingerprint
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class SamplerConfig(Config):
@@ -107,7 +111,7 @@ class StochasticCode:
         return StochasticCode(self.noise[index], self.residual[index])
 
 
-class Decoder(nn.Module):
+class Decoder(Component, nn.Module):
     """Invert images and decode edited semantic codes.
 
     Parameters
@@ -118,6 +122,7 @@ class Decoder(nn.Module):
         The encoder whose z_sem it was trained on.
     """
 
+    part = "decoder"
     z_mean: Tensor
     z_scale: Tensor
     z_basis: Tensor | None
@@ -357,58 +362,13 @@ class Decoder(nn.Module):
                 "use the encoder the decoder was trained with."
             )
 
-    def require_encoder(self, encoder_fingerprint: str) -> None:
-        """Refuse another encoder than the one the decoder was trained with.
-
-        Parameters
-        ----------
-        encoder_fingerprint : str
-            Fingerprint of the encoder in use.
-
-        Raises
-        ------
-        DidaeError
-            If it is another one.
-        """
-        if self.encoder_fingerprint != encoder_fingerprint:
-            raise DidaeError(
-                f"decoder: trained for encoder {self.encoder_fingerprint}, "
-                f"not {encoder_fingerprint}; train one with `didae train decoder`."
-            )
-
-    def save(self, folder: Path) -> None:
-        """Write the decoder.
-
-        Parameters
-        ----------
-        folder : Path
-            Gets ``config.json`` and ``model.safetensors``.
-        """
+    @override
+    def _saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = {"decoder": self.config.model_dump(), "encoder": self.encoder_fingerprint}
-        save_component(folder, "decoder", config, self.state_dict())
+        return config, dict(self.state_dict())
 
     @classmethod
-    def load(cls, folder: Path) -> Decoder:
-        """Read a decoder.
-
-        Parameters
-        ----------
-        folder : Path
-            What `save` wrote.
-
-        Returns
-        -------
-        Decoder
-            In evaluation mode.
-
-        Raises
-        ------
-        DidaeError
-            If the folder holds no intact decoder.
-        """
-        config, tensors = load_component(folder, "decoder")
-
-        def make() -> Decoder:
-            return cls(from_mapping(DecoderConfig, config["decoder"], folder), config["encoder"])
-
-        return load_module(make, tensors, folder).eval().requires_grad_(False)
+    @override
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
+        shape, encoder = from_mapping(DecoderConfig, config["decoder"], folder), config["encoder"]
+        return fill(lambda: cls(shape, encoder), tensors).eval().requires_grad_(False)

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import override
 
-from didae import storage
 from didae.errors import DidaeError
+from didae.storage import Component, fingerprint
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,7 +45,7 @@ def register(kind: str) -> Callable[[_Family], _Family]:
     return add
 
 
-class Dictionary(nn.Module, ABC):
+class Dictionary(Component, nn.Module, ABC):
     """Directions ω_k in z_sem and the linear codes along them.
 
     Codes are c = (z - mean) @ analysisᵀ, and `atoms` is the dual of `analysis`
@@ -77,6 +78,7 @@ class Dictionary(nn.Module, ABC):
         Names and plain values of the constructor's arguments.
     """
 
+    part = "dictionary"
     kind: ClassVar[str]
     supervised: ClassVar[bool] = False
     mean: Tensor
@@ -208,29 +210,10 @@ class Dictionary(nn.Module, ABC):
                 f"have width {width}: use the encoder it was fitted with"
             )
 
-    def require_encoder(self, fingerprint: str) -> None:
-        """Refuse embeddings of another encoder; a dictionary of unknown encoder accepts any.
-
-        Parameters
-        ----------
-        fingerprint
-            Fingerprint of the encoder in use.
-
-        Raises
-        ------
-        DidaeError
-            If the dictionary was fitted with another encoder.
-        """
-        if self.encoder_fingerprint and self.encoder_fingerprint != fingerprint:
-            raise DidaeError(
-                f"this dictionary belongs to encoder {self.encoder_fingerprint}, "
-                f"not to {fingerprint}: use that encoder or fit the dictionary again"
-            )
-
     @property
     def fingerprint(self) -> str:
         """Identity of directions, names and encoder: 16 hexadecimal digits."""
-        return storage.fingerprint(self._config(), *(getattr(self, name) for name in _BUFFERS))
+        return fingerprint(self._config(), *(getattr(self, name) for name in _BUFFERS))
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -240,59 +223,28 @@ class Dictionary(nn.Module, ABC):
             "encoder_fingerprint": self.encoder_fingerprint,
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Write the dictionary to a folder.
-
-        Parameters
-        ----------
-        folder
-            Where `config.json` and `model.safetensors` go.
-
-        Raises
-        ------
-        DidaeError
-            If the dictionary is not fitted or the folder cannot be written.
-        """
+    @override
+    def _saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         self._require_fit()
-        storage.save_component(folder, "dictionary", self._config(), self.state_dict())
+        return self._config(), dict(self.state_dict())
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a dictionary; `Dictionary.load` gives the class that was saved.
-
-        Parameters
-        ----------
-        folder
-            A folder written by `save`.
-
-        Returns
-        -------
-        Dictionary
-            The dictionary, on the CPU.
-
-        Raises
-        ------
-        DidaeError
-            If the folder holds no dictionary of this class or is damaged.
-        """
-        config, tensors = storage.load_component(folder, "dictionary")
+    @override
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
         family = DICTIONARIES.get(str(config.get("class")))
         if family is None or not issubclass(family, cls):
             raise DidaeError(
                 f"{folder} holds a dictionary of kind {config.get('class')!r}, "
                 f"not a {cls.__name__}: choose the folder of another dictionary"
             )
-        try:
-            dictionary = family(**config["options"])
-            dictionary.names = tuple(config["names"])
-            dictionary.encoder_fingerprint = config["encoder_fingerprint"]
-            dictionary._assign(tensors)
-        except (KeyError, TypeError) as error:
-            raise DidaeError(f"{folder} is damaged ({error}): save the dictionary again") from error
+        dictionary = family(**config["options"])
+        dictionary.names = tuple(config["names"])
+        dictionary.encoder_fingerprint = config["encoder_fingerprint"]
+        dictionary._assign(tensors)
         count, width = len(dictionary.names), dictionary.mean.numel()
         shapes = [(width,), (count, width), (count, width), (count,), (count,), (count,)]
         if [getattr(dictionary, name).shape for name in _BUFFERS] != shapes:
-            raise DidaeError(f"{folder} is damaged (shapes disagree): save the dictionary again")
+            raise ValueError("shapes disagree")
         return dictionary
 
 

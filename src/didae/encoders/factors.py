@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.randomness import seeded
-from didae.storage import fingerprint, load_component, load_module, save_component
+from didae.storage import Component, fill, fingerprint
 from didae.training import Forward, TrainingConfig, train
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class FactorEncoderConfig(Config):
@@ -35,7 +40,7 @@ class FactorEncoderConfig(Config):
     dim: int = Field(default=64, ge=1)
 
 
-class FactorEncoder(Encoder):
+class FactorEncoder(Component, Encoder):
     """Convolutions, then what is where: pooled features and expected coordinates.
 
     The expected coordinates of attention maps (spatial softmax, Levine et al. 2016, section 5.1)
@@ -50,6 +55,7 @@ class FactorEncoder(Encoder):
         What it is called.
     """
 
+    part = "encoder"
     grid: Tensor
 
     def __init__(self, config: FactorEncoderConfig, name: str = "square") -> None:
@@ -91,38 +97,15 @@ class FactorEncoder(Encoder):
         pooled = torch.cat([where.flatten(1), what, flat.mean(1), flat.amax(1)], dim=1)
         return self.embedding(pooled)
 
-    def save(self, folder: Path) -> None:
-        """Write the encoder.
-
-        Parameters
-        ----------
-        folder : Path
-            Gets ``config.json`` and ``model.safetensors``.
-        """
-        config = {"name": self.name, "shape": self.config.model_dump()}
-        save_component(folder, "encoder", config, self.state_dict())
+    @override
+    def _saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"name": self.name, "shape": self.config.model_dump()}, dict(self.state_dict())
 
     @classmethod
-    def load(cls, folder: Path) -> FactorEncoder:
-        """Read an encoder, frozen.
-
-        Parameters
-        ----------
-        folder : Path
-            What `save` wrote.
-
-        Raises
-        ------
-        DidaeError
-            If the folder holds no intact encoder.
-        """
-        config, tensors = load_component(folder, "encoder")
-
-        def make() -> FactorEncoder:
-            shape = from_mapping(FactorEncoderConfig, config["shape"], folder)
-            return cls(shape, config["name"])
-
-        return load_module(make, tensors, folder)
+    @override
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
+        shape, name = from_mapping(FactorEncoderConfig, config["shape"], folder), config["name"]
+        return fill(lambda: cls(shape, name), tensors)
 
 
 def fit_factor_encoder(

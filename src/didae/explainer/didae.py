@@ -29,7 +29,7 @@ from didae.explainer.run import few_images, stream
 from didae.explainer.summary import RUN_FILE, Summary, read_manifest, require_components
 from didae.explainer.sweep import Sweep
 from didae.storage import read_json, write_json
-from didae.students import Probe, StudentLike, load_student
+from didae.students import Probe, StudentLike, StudentNetwork
 from didae.students.base import Read, Reading, student_name
 from didae.students.names import open_student
 
@@ -296,7 +296,7 @@ class DiDAE(Parts):
             decoder=Decoder.load(home / "decoder"),
             student=_student(home, index, student),
             probe=Probe.load(home / "probe") if (home / "probe").is_dir() else None,
-            surrogates=tuple(load_student(home / part) for part in _surrogates(home, index)),
+            surrogates=tuple(StudentNetwork.load(home / part) for part in _surrogates(home, index)),
         )
         own = made.fingerprints()
         if run is not None:

@@ -35,6 +35,7 @@ from didae.students import (
     Probe,
     StudentConfig,
     StudentLike,
+    StudentNetwork,
     accuracy_above_chance,
     agreement,
     check_student,
@@ -42,7 +43,6 @@ from didae.students import (
     finite_rows,
     fit_probe,
     identity,
-    load_student,
     logits,
     margin,
     margins_of,
@@ -177,8 +177,8 @@ def make_components(
         del checkpoint
         return _probe(student, z, margins, held_out, encoder.fingerprint)
 
-    dictionary = keep_or_make(folder / "dictionary", origins["dictionary"], Dictionary.load, fit)
-    probe = keep_or_make(folder / "probe", origins["probe"], Probe.load, distil)
+    dictionary = keep_or_make(folder / "dictionary", origins["dictionary"], Dictionary, fit)
+    probe = keep_or_make(folder / "probe", origins["probe"], Probe, distil)
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
     if labels is not None and bool((labels >= 0).any()):
         measures["student_accuracy"] = accuracy_above_chance(judged, labels)
@@ -191,7 +191,7 @@ def make_components(
         return fit_decoder(sample.images, z, shape, training, own, checkpoint, watch)
 
     place = folder / "decoder"
-    decoder = keep_or_make(place, origins["decoder"], Decoder.load, train_decoder)
+    decoder = keep_or_make(place, origins["decoder"], Decoder, train_decoder)
     parts = Parts(encoder, dictionary, decoder, student, probe, surrogates)
     return parts, {**measures, **agreements}
 
@@ -215,7 +215,7 @@ def _surrogates(
         training = config.surrogate.model_copy(update={"seed": 1000 * number})
         imitate = partial(train_surrogate, student, images[~held_out], shape, training)
         name = f"surrogate_{kind}"
-        surrogate = keep_or_make(folder / name, origins[name], load_student, imitate)
+        surrogate = keep_or_make(folder / name, origins[name], StudentNetwork, imitate)
         same = logits(surrogate, images[held_out]).argmax(1) == judged[held_out].argmax(1)
         measures[f"{name}_agreement"] = float(same.double().mean())
         found.append(surrogate)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from didae.storage.components import (
+    Component,
     differences,
+    fill,
     fingerprint,
     keep_or_make,
     load_component,
-    load_module,
     load_tensors,
     save_component,
     save_tensors,
@@ -26,14 +27,15 @@ from didae.storage.files import (
 from didae.storage.tables import Stamp, read_shard, read_table, shard_files, write_shard
 
 __all__ = [
+    "Component",
     "Stamp",
     "commit",
     "differences",
+    "fill",
     "fingerprint",
     "json_bytes",
     "keep_or_make",
     "load_component",
-    "load_module",
     "load_tensors",
     "lock_folder",
     "prepare_run_folder",

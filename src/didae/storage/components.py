@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 import safetensors.torch
 import torch
@@ -16,8 +16,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from didae import __version__
-from didae.errors import DidaeError, reason
+from didae.errors import DidaeError, reason, told
 from didae.storage.files import commit, json_bytes, read_bytes, read_json, write_bytes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CONFIG_FILE = "config.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -31,12 +34,8 @@ _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x
 _logger = logging.getLogger(__name__)
 
 
-class _Saveable(Protocol):
-    def save(self, folder: Path, /) -> None: ...
-
-
 _Module = TypeVar("_Module", bound=nn.Module)
-_Saved = TypeVar("_Saved", bound=_Saveable)
+_Saved = TypeVar("_Saved", bound="Component")
 _Part: TypeAlias = (
     "str | bytes | int | float | bool | Tensor | Mapping[str, _Part] | Sequence[_Part] | None"
 )
@@ -113,28 +112,94 @@ def load_component(folder: str | Path, kind: str) -> tuple[dict[str, Any], dict[
     return header["config"], tensors
 
 
-def load_module(
-    make: Callable[[], _Module], tensors: Mapping[str, Tensor], folder: str | Path
-) -> _Module:
+def fill(make: Callable[[], _Module], tensors: Mapping[str, Tensor]) -> _Module:
     """Build the module that a configuration asks for and give it the weights of its component.
 
     It is planned on the `meta` device first, which takes no memory, so that a configuration which
     asks for other shapes than the weights have is refused before it takes any.
     """
-    try:
-        with torch.device("meta"):
-            plan = make()
-        wanted = {name: tensor.shape for name, tensor in plan.state_dict().items()}
-        if wanted != {name: t.shape for name, t in tensors.items()}:
-            raise ValueError("they have other shapes")
-        module = make()
-        module.load_state_dict(dict(tensors))
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise DidaeError(
-            f"{Path(folder) / CONFIG_FILE} and the weights beside it do not fit ({reason(error)}): "
-            "fetch or make the component again"
-        ) from error
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in make().state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise ValueError("they have other shapes")
+    module = make()
+    module.load_state_dict(dict(tensors))
     return module
+
+
+class Component:
+    """A part of an explainer that has a folder of its own; `part` is the word for it there."""
+
+    part: ClassVar[str]
+    encoder_fingerprint: str = ""
+
+    def _saved(self) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+        """Give the configuration, of plain values, and the weights."""
+        raise NotImplementedError
+
+    @classmethod
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
+        """Build from what `_saved` gave; whatever is wrong with it may raise what it will."""
+        raise NotImplementedError
+
+    def save(self, folder: str | Path) -> None:
+        """Write it to a folder.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Gets ``config.json`` and ``model.safetensors``.
+
+        Raises
+        ------
+        DidaeError
+            If it is not ready, or the folder cannot be written.
+        """
+        save_component(folder, self.part, *self._saved())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read it, onto the CPU and for use, not for training.
+
+        Parameters
+        ----------
+        folder : str or Path
+            What `save` wrote.
+
+        Returns
+        -------
+        Component
+            Of the class that was saved.
+
+        Raises
+        ------
+        DidaeError
+            If the folder holds no intact component of this class.
+        """
+        config, tensors = load_component(folder, cls.part)
+        what = f"{folder} is damaged: {CONFIG_FILE} and the weights beside it do not fit"
+        wrong = ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
+        with told(what, "fetch or make it again", *wrong):
+            return cls._restored(config, tensors, Path(folder))
+
+    def require_encoder(self, fingerprint: str) -> None:
+        """Refuse embeddings of another encoder; what knows of no encoder accepts any.
+
+        Parameters
+        ----------
+        fingerprint : str
+            Fingerprint of the encoder in use.
+
+        Raises
+        ------
+        DidaeError
+            If it was made with another encoder.
+        """
+        if self.encoder_fingerprint not in ("", fingerprint):
+            raise DidaeError(
+                f"this {self.part} belongs to encoder {self.encoder_fingerprint}, not to "
+                f"{fingerprint}: use that encoder, or fit the {self.part} again"
+            )
 
 
 def differences(folder: Path, made_from: Mapping[str, Any]) -> list[str]:
@@ -149,7 +214,7 @@ def differences(folder: Path, made_from: Mapping[str, Any]) -> list[str]:
 def keep_or_make(
     folder: Path,
     made_from: Mapping[str, Any],
-    load: Callable[[Path], _Saved],
+    family: type[_Saved],
     make: Callable[[Path], _Saved],
 ) -> _Saved:
     """Load a component that was made from the same; make it, and say why, where none was.
@@ -159,7 +224,7 @@ def keep_or_make(
     try:
         different = differences(folder, made_from)
         if (folder / CONFIG_FILE).exists() and not different:
-            return load(folder)
+            return family.load(folder)
         why = f"it was made from other {', '.join(different)}" if different else ""
     except DidaeError as error:
         why = str(error)
@@ -171,7 +236,7 @@ def keep_or_make(
     write_bytes(folder / CONFIG_FILE, json_bytes({**header, "made_from": made_from}))
     for checkpoint in training.glob(f"{folder.name}-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
-    return load(folder)
+    return family.load(folder)
 
 
 def _checked_header(path: Path, kind: str) -> dict[str, Any]:

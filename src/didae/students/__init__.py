@@ -21,7 +21,6 @@ from didae.students.networks import (
     StudentConfig,
     StudentNetwork,
     build_student,
-    load_student,
     train_student,
     train_surrogate,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "finite_rows",
     "fit_probe",
     "identity",
-    "load_student",
     "logits",
     "margin",
     "margins_of",

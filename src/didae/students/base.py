@@ -7,23 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, as_rows, open_encoder
 from didae.errors import DidaeError, told
 from didae.randomness import generator
 from didae.runtime import AutoBatch, weights_like
-from didae.storage import fingerprint, load_component, save_component
+from didae.storage import Component, fingerprint
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _logger = logging.getLogger(__name__)
-
-HEAD = "head"
-"""Kind of component that a saved `LinearHead` is."""
 
 StudentLike = Callable[[Tensor], Any]
 """Takes float images in [0, 1] of shape (b, 3, h, w) and gives logits of shape (b, classes), or one
@@ -44,7 +45,6 @@ _TRIAL = 16  # images on which a student is tried
 # are summed in another order. A normalisation over the batch, or dropout, changes far more.
 _TOLERANCE, _ROUNDING = 5e-3, 1e-3
 
-_PARTS = ("weight", "bias")
 _SMALLEST = torch.finfo(torch.float32).tiny
 # What autograd calls operations that hand values on, and those of a network's last layer.
 _HANDED_ON = "View Unsafe Reshape Squeeze Unsqueeze T Transpose Permute ToCopy Clone Alias Select"
@@ -332,7 +332,7 @@ def register(*forms: str) -> Callable[[_Opener], _Opener]:
     return add
 
 
-class LinearHead(nn.Module):
+class LinearHead(Component, nn.Module):
     """A student that is a linear read-out of z_sem.
 
     Parameters
@@ -349,6 +349,8 @@ class LinearHead(nn.Module):
     DidaeError
         If the shapes do not fit the encoder.
     """
+
+    part = "head"
 
     def __init__(self, encoder: Encoder, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -371,41 +373,16 @@ class LinearHead(nn.Module):
         """
         return nn.functional.linear(self.encoder(images), self.weight, self.bias)
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights and biases; the encoder is named, not copied.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Gets ``config.json`` and ``model.safetensors``.
-        """
+    @override
+    def _saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         encoder = {"name": self.encoder.name, "fingerprint": self.encoder.fingerprint}
-        save_component(folder, HEAD, {"encoder": encoder}, {n: getattr(self, n) for n in _PARTS})
+        return {"encoder": encoder}, {"weight": self.weight, "bias": self.bias}
 
     @classmethod
-    def load(
-        cls, folder: str | Path, open_encoder: Callable[[str], Encoder] = open_encoder
-    ) -> LinearHead:
-        """Read a head.
-
-        Parameters
-        ----------
-        folder : str or Path
-            What `save` wrote.
-        open_encoder : callable
-            Gives the encoder of a name; `didae.open_encoder` by default.
-
-        Raises
-        ------
-        DidaeError
-            If the folder holds no intact head, or its encoder is no longer the same.
-        """
-        config, tensors = load_component(folder, HEAD)
-        try:
-            name, fingerprint = str(config["encoder"]["name"]), config["encoder"]["fingerprint"]
-            weight, bias = (tensors[part] for part in _PARTS)
-        except (KeyError, TypeError) as error:
-            raise DidaeError(f"{folder} is damaged ({error}): fit the head again.") from error
+    @override
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
+        name, fingerprint = str(config["encoder"]["name"]), config["encoder"]["fingerprint"]
+        weight, bias = tensors["weight"], tensors["bias"]
         encoder = open_encoder(name)
         if encoder.fingerprint != fingerprint:
             raise DidaeError(

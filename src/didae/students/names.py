@@ -25,8 +25,8 @@ from didae.encoders.pretrained import (
 from didae.errors import DidaeError
 from didae.storage import read_json
 from didae.storage.components import CONFIG_FILE
-from didae.students.base import HEAD, STUDENTS, LinearHead, StudentLike, register
-from didae.students.networks import load_student
+from didae.students.base import STUDENTS, LinearHead, StudentLike, register
+from didae.students.networks import StudentNetwork
 
 _PROGRAMS = frozenset(
     (".bin", ".ckpt", ".jit", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".torchscript", ".ts")
@@ -72,9 +72,8 @@ def open_student(name: str) -> StudentLike:
                 f"{name} is a folder without {CONFIG_FILE}, so no saved student: give one of "
                 f"{forms}."
             )
-        if read_json(Path(name) / CONFIG_FILE).get("kind") == HEAD:
-            return LinearHead.load(name)
-        return load_student(name)
+        head = read_json(Path(name) / CONFIG_FILE).get("kind") == LinearHead.part
+        return (LinearHead if head else StudentNetwork).load(name)
     bare = split_spec(name)[0].suffix.lower() == ".onnx"
     student = open_kind(name, STUDENTS) or (open_kind(f"onnx:{name}", STUDENTS) if bare else None)
     if student is not None:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import override
 
 from didae.config import Config, from_mapping
 from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.randomness import seeded
-from didae.storage import fingerprint, load_component, load_module, save_component
+from didae.storage import Component, fill, fingerprint
 from didae.students.base import StudentLike, finite_rows, logits
 from didae.training import Forward, TrainingConfig, train
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SIDE_STEP: Final = 8
 """The side of a student's images is a multiple of it: three layers halve them."""
@@ -49,8 +53,10 @@ class StudentConfig(Config):
     width: int = Field(default=16, ge=1)
 
 
-class StudentNetwork(nn.Module, ABC):
+class StudentNetwork(Component, nn.Module, ABC):
     """A classifier that can be trained, saved and loaded."""
+
+    part = "student"
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -71,17 +77,23 @@ class StudentNetwork(nn.Module, ABC):
             )
         return self.layers(images * 4 - 2)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the student."""
-        weights = self.state_dict()
-        with torch.device("meta"):
-            expected = type(self)(self.config).state_dict()
-        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in expected.items()}:
+    @override
+    def _saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        weights = dict(self.state_dict())
+        try:
+            fill(lambda: build_student(self.config), weights)
+        except (RuntimeError, ValueError) as error:
             raise DidaeError(
-                f"{folder}: the student's layers were changed and are not those of its "
-                "configuration; keep it in memory, or save its weights with safetensors."
-            )
-        save_component(folder, "student", self.config.model_dump(), weights)
+                "the student's layers were changed and are not those of its configuration; keep it "
+                "in memory, or save its weights with safetensors."
+            ) from error
+        return self.config.model_dump(), weights
+
+    @classmethod
+    @override
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
+        shape = from_mapping(StudentConfig, config, folder)
+        return cast("Self", fill(lambda: build_student(shape), tensors).eval())
 
 
 class SmallCNN(StudentNetwork):
@@ -145,13 +157,6 @@ def build_student(config: StudentConfig, seed: int = 0) -> StudentNetwork:
     """Build an untrained student."""
     with seeded(seed):
         return _ARCHITECTURES[config.architecture](config)
-
-
-def load_student(folder: str | Path) -> StudentNetwork:
-    """Read a student."""
-    values, tensors = load_component(folder, "student")
-    config = from_mapping(StudentConfig, values, folder)
-    return load_module(lambda: build_student(config), tensors, folder).eval()
 
 
 def train_student(

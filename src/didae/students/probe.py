@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from didae.errors import DidaeError
-from didae.storage import load_component, save_component
+from didae.storage import Component
 from didae.students.base import LinearHead, margin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class Probe(Component):
     """A student, distilled to one linear read-out of z_sem for each class.
 
     The read-outs tell the margin of each class against class 0, whose own is zero. The margin
@@ -32,12 +37,13 @@ class Probe:
         Which encoder gave z; empty if unknown.
     """
 
+    part = "probe"
     weight: Tensor
     bias: Tensor
     encoder_fingerprint: str = ""
 
     @classmethod
-    def of_margin(cls, weight: Tensor, bias: float, encoder_fingerprint: str = "") -> Probe:
+    def of_margin(cls, weight: Tensor, bias: float, encoder_fingerprint: str = "") -> Self:
         """Make the probe of a student of two classes from its margin.
 
         Parameters
@@ -93,44 +99,23 @@ class Probe:
         own = self.margin(z, pair)
         return torch.where((own > 0) == (margins > 0), own, margins)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the probe.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Gets ``config.json`` and ``model.safetensors``.
-        """
+    @override
+    def _saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = {"bias": self.bias.tolist(), "encoder_fingerprint": self.encoder_fingerprint}
-        save_component(folder, "probe", config, {"weight": self.weight})
+        return config, {"weight": self.weight}
 
     @classmethod
-    def load(cls, folder: str | Path) -> Probe:
-        """Read a probe, onto the CPU.
-
-        Parameters
-        ----------
-        folder : str or Path
-            What `save` wrote.
-
-        Raises
-        ------
-        DidaeError
-            If the folder holds no intact probe.
-        """
-        config, tensors = load_component(folder, "probe")
-        try:
-            weight, bias, own = tensors["weight"], config["bias"], config["encoder_fingerprint"]
-            if weight.ndim == 1:  # As written before there were more than two classes.
-                if tuple(config.get("pair", (0, 1))) != (0, 1):
-                    raise ValueError("it knows two of the classes only")
-                return cls.of_margin(weight, float(bias), str(own))
-            biases = torch.tensor(bias, dtype=torch.float64)
-            if weight.ndim != 2 or biases.shape != weight.shape[:1]:
-                raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(biases.shape)}")
-            return cls(weight, biases, str(own))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DidaeError(f"{folder} is damaged ({error}); fit the probe again.") from error
+    @override
+    def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
+        weight, bias, own = tensors["weight"], config["bias"], config["encoder_fingerprint"]
+        if weight.ndim == 1:  # As written before there were more than two classes.
+            if tuple(config.get("pair", (0, 1))) != (0, 1):
+                raise ValueError("it knows two of the classes only")
+            return cls.of_margin(weight, float(bias), str(own))
+        biases = torch.tensor(bias, dtype=torch.float64)
+        if weight.ndim != 2 or biases.shape != weight.shape[:1]:
+            raise ValueError(f"weight {tuple(weight.shape)}, bias {tuple(biases.shape)}")
+        return cls(weight, biases, str(own))
 
 
 def fit_probe(
