@@ -20,11 +20,17 @@ from didae.data.sampling import FEWEST, complete, draw
 from didae.data.table import ImageSource, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
-from didae.encoders.base import Encoder, cached_embed, opened
+from didae.encoders.base import Encoder, opened
 from didae.errors import DidaeError, ImageReadError
 from didae.explainer.didae import COMPONENTS, SIDE
 from didae.explainer.didae import complete as complete_folder
-from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
+from didae.explainer.fit import (
+    AuditConfig,
+    Sample,
+    attributes_of,
+    lay_groundwork,
+    train_parts,
+)
 from didae.explainer.parts import SURROGATES
 from didae.explainer.run import stream
 from didae.explainer.summary import LEARNT, SUMMARY_FILE, Summary
@@ -128,10 +134,12 @@ def run_audit(
     explained = config.explain.resolve(source.label_names, classes)
     known, home = attributes_of(source, sample.rows), folder / COMPONENTS
     begin()
+    ground = lay_groundwork(source, sample, encoder, student, config, home, known)
     # The sample begins with images of every class.
-    z = cached_embed(encoder, source, sample.rows[:SAMPLES])
-    watch = SampleSheets(folder, sample.images[:SAMPLES], z, config.decoder)
-    parts, measures = make_components(source, sample, encoder, student, config, home, known, watch)
+    few, z = ground.sample.images[:SAMPLES], ground.z[:SAMPLES]
+    parts, measures = train_parts(
+        ground, config, home, SampleSheets(folder, few, z, config.decoder)
+    )
     complete_folder(parts, home)
     summary = stream(parts.to(encoder.device), source, chosen, explained, folder)
     unread = {} if sample.unread is None else {LEARNT: sample.unread}

@@ -23,7 +23,13 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder, opened
 from didae.errors import DidaeError, reason
 from didae.explainer.counterfactuals import Counterfactuals, place_of
-from didae.explainer.fit import AuditConfig, Sample, attributes_of, make_components
+from didae.explainer.fit import (
+    AuditConfig,
+    Sample,
+    attributes_of,
+    lay_groundwork,
+    train_parts,
+)
 from didae.explainer.parts import SHIPPED, SURROGATES, ExplainConfig, Parts
 from didae.explainer.run import few_images, stream
 from didae.explainer.summary import RUN_FILE, Summary, read_manifest, require_components
@@ -122,9 +128,11 @@ class DiDAE(Parts):
             place = folder or stack.enter_context(TemporaryDirectory(prefix="didae-"))
             sample = Sample.read(source, rows)
             known = attributes_of(source, sample.rows)
-            parts = make_components(source, sample, encoder, student, config, Path(place), known)[0]
+            home = Path(place)
+            ground = lay_groundwork(source, sample, encoder, student, config, home, known)
+            parts, _ = train_parts(ground, config, home)
             made = cls(**vars(parts))
-            complete(made, Path(place))
+            complete(made, home)
         return made
 
     def __call__(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -138,7 +138,24 @@ def attributes_of(
     return (values - values.mean(0)) / values.std(0), names
 
 
-def make_components(
+@dataclass(frozen=True, eq=False)
+class Groundwork:
+    """What is made of a sample in closed form, in seconds, before anything is trained."""
+
+    sample: Sample
+    student: StudentLike
+    judged: Float[Tensor, "n classes"]
+    z: Float[Tensor, "n d"]
+    held_out: Bool[Tensor, " n"]
+    encoder: Encoder
+    dictionary: Dictionary
+    probe: Probe
+    shape: DecoderConfig
+    origins: Mapping[str, Mapping[str, str]]
+    measures: Mapping[str, float]
+
+
+def lay_groundwork(
     source: ImageSource,
     sample: Sample,
     encoder: Encoder,
@@ -146,9 +163,8 @@ def make_components(
     config: AuditConfig,
     folder: Path,
     factors: tuple[Float[NDArray[np.float64], "n f"], tuple[str, ...]] | None = None,
-    watch: Callable[[int, Decoder], None] | None = None,
-) -> tuple[Parts, dict[str, float]]:
-    """Fit and train all that is needed to explain a student.
+) -> Groundwork:
+    """Embed images, ask the student about them, and fit dictionary and probe.
 
     What is in the folder is kept where it was made from the same images, labels, encoder, student
     and settings, and made again elsewhere.
@@ -182,41 +198,46 @@ def make_components(
     measures = {"probe_agreement": agreement(probe, z[held_out], margins[held_out])}
     if labels is not None and bool((labels >= 0).any()):
         measures["student_accuracy"] = accuracy_above_chance(judged, labels)
-    surrogates, agreements = _surrogates(
-        student, sample.images, judged, held_out, config, folder, origins
-    )
+    fitted = encoder, dictionary, probe, shape, origins, measures
+    return Groundwork(sample, student, judged, z, held_out, *fitted)
+
+
+def train_parts(
+    ground: Groundwork,
+    config: AuditConfig,
+    folder: Path,
+    watch: Callable[[int, Decoder], None] | None = None,
+) -> tuple[Parts, dict[str, float]]:
+    """Train surrogates and a decoder, where the folder does not keep them already."""
+    surrogates, agreements = _surrogates(ground, config, folder)
+    images, shape, own = ground.sample.images, ground.shape, ground.encoder.fingerprint
 
     def train_decoder(checkpoint: Path) -> Decoder:
-        own, training = encoder.fingerprint, config.decoder
-        return fit_decoder(sample.images, z, shape, training, own, checkpoint, watch)
+        return fit_decoder(images, ground.z, shape, config.decoder, own, checkpoint, watch)
 
-    place = folder / "decoder"
-    decoder = keep_or_make(place, origins["decoder"], Decoder, train_decoder)
-    parts = Parts(encoder, dictionary, decoder, student, probe, surrogates)
-    return parts, {**measures, **agreements}
+    origin = ground.origins["decoder"]
+    decoder = keep_or_make(folder / "decoder", origin, Decoder, train_decoder)
+    fitted = ground.encoder, ground.dictionary, decoder, ground.student, ground.probe
+    return Parts(*fitted, surrogates), {**ground.measures, **agreements}
 
 
 def _surrogates(
-    student: StudentLike,
-    images: Tensor,
-    judged: Tensor,
-    held_out: Tensor,
-    config: AuditConfig,
-    folder: Path,
-    origins: Mapping[str, Mapping[str, str]],
+    ground: Groundwork, config: AuditConfig, folder: Path
 ) -> tuple[tuple[StudentLike, ...], dict[str, float]]:
     """Give the surrogates, and on how many held-out images each agrees with the student."""
     found: list[StudentLike] = []
     measures: dict[str, float] = {}
+    student, images, apart = ground.student, ground.sample.images, ground.held_out
+    answers = ground.judged.argmax(1)[apart]
     for number, kind in enumerate(SURROGATES, start=1):
         shape = StudentConfig(
-            architecture=kind, image_size=images.shape[-1], classes=judged.shape[1]
+            architecture=kind, image_size=images.shape[-1], classes=ground.judged.shape[1]
         )
         training = config.surrogate.model_copy(update={"seed": 1000 * number})
-        imitate = partial(train_surrogate, student, images[~held_out], shape, training)
+        imitate = partial(train_surrogate, student, images[~apart], shape, training)
         name = f"surrogate_{kind}"
-        surrogate = keep_or_make(folder / name, origins[name], StudentNetwork, imitate)
-        same = logits(surrogate, images[held_out]).argmax(1) == judged[held_out].argmax(1)
+        surrogate = keep_or_make(folder / name, ground.origins[name], StudentNetwork, imitate)
+        same = logits(surrogate, images[apart]).argmax(1) == answers
         measures[f"{name}_agreement"] = float(same.double().mean())
         found.append(surrogate)
     return tuple(found), measures

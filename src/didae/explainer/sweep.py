@@ -14,6 +14,7 @@ from torch import Tensor
 from didae.data.images import to_float, to_uint8
 from didae.data.table import ImageSource, read_some
 from didae.decoders.base import StochasticCode
+from didae.dictionaries import Dictionary
 from didae.editing import amplification, clamp, cross_boundary, reflect
 from didae.explainer.counterfactuals import Counterfactuals, blank_values, joined
 from didae.explainer.parts import ExplainConfig, Parts
@@ -122,6 +123,63 @@ class _Made:
     edited: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
 
 
+@dataclass(frozen=True, eq=False)
+class Foreseen:
+    """How each code of m images is to change, and what the probe says of it before any drawing."""
+
+    codes: Float[Tensor, "m k"]
+    change: Float[Tensor, "m k"]
+    feasible: Bool[Tensor, "m k"]
+    flips: Bool[Tensor, "m k"]
+    target: Int[Tensor, " m"]
+    margin: Float[Tensor, " m"]
+    margin_after: Float[Tensor, "m k"]
+
+
+def foresee(
+    dictionary: Dictionary,
+    probe: Probe | None,
+    z: Float[Tensor, "m d"],
+    judged: Float[Tensor, "m classes"],
+    config: ExplainConfig,
+) -> Foreseen:
+    """Plan an edit of every code in closed form; without a probe all edits may flip."""
+    low, high = dictionary.code_low.cpu(), dictionary.code_high.cpu()
+    codes = dictionary.encode(z.to(dictionary.mean.device)).cpu()
+    prediction = judged.softmax(1).max(1)[1]
+    target = _targets(judged, prediction, config.target)
+    feasible = flips = torch.ones_like(codes, dtype=torch.bool)
+    change = clamp(codes, reflect(codes, config.strength), low, high)
+    own, after = codes.new_full(prediction.shape, torch.nan), torch.full_like(codes, torch.nan)
+    if probe is not None:
+        pairs = torch.stack([prediction, target], 1)
+        own, slope = _boundary(dictionary.atoms.cpu(), probe, z, judged, pairs)
+        if config.algorithm == "boundary":
+            change, feasible = cross_boundary(own, slope, config.strength)
+            change = clamp(codes, change, low, high)
+        after = own[:, None] + change * slope
+        flips = (after > 0) != (own > 0)[:, None]
+    return Foreseen(codes, change, feasible, flips, target, own, after)
+
+
+def _boundary(
+    atoms: Tensor, probe: Probe, z: Tensor, judged: Tensor, pairs: Int[Tensor, "m 2"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m k"]]:
+    """Say how far images stand from the boundary of their pair, and its slopes.
+
+    The margin is that of the class with the higher number.
+    """
+    own, slope = z.new_empty(len(pairs)), z.new_empty(len(pairs), len(atoms))
+    ordered = pairs.sort(1)[0]
+    # Pair by pair, so that an image's numbers do not hang on those beside it.
+    for first, second in ordered.unique(dim=0).tolist():
+        pair = first, second
+        rows = (ordered == torch.tensor(pair)).all(1)
+        own[rows] = probe.standing(z[rows], margin(judged[rows], pair), pair)
+        slope[rows] = atoms @ probe.between(pair)[0].to(atoms)
+    return own, slope
+
+
 class Sweep:
     """Makes and checks counterfactuals; draws edits for others too."""
 
@@ -133,7 +191,6 @@ class Sweep:
         self.batches = AutoBatch(config.batch_size)
         dictionary = parts.dictionary
         self.atoms, self.std = dictionary.atoms.cpu(), dictionary.code_std.cpu()
-        self.low, self.high = dictionary.code_low.cpu(), dictionary.code_high.cpu()
         chosen = range(len(self.atoms)) if directions is None else directions
         self.directions = torch.tensor([*chosen], dtype=torch.long)
 
@@ -241,25 +298,17 @@ class Sweep:
         """Choose the change of every code, and which edits to decode."""
         config, probe = self.config, self.parts.probe
         probability, prediction = look.judged.softmax(1).max(1)
-        target = _targets(look.judged, prediction, config.target)
-        columns = {
-            "probability_before": probability, "prediction_before": prediction, "target": target,
-        }  # fmt: skip
-        codes = self._codes(look.z)
-        feasible = latent = torch.ones_like(codes, dtype=torch.bool)
-        change = clamp(codes, reflect(codes, config.strength), self.low, self.high)
-        if probe is not None:
-            own, slope = self._boundary(probe, look, torch.stack([prediction, target], 1))
-            if config.algorithm == "boundary":
-                change, feasible = cross_boundary(own, slope, config.strength)
-                change = clamp(codes, change, self.low, self.high)
-            foreseen = own[:, None] + change * slope
-            latent = (foreseen > 0) != (own > 0)[:, None]
-            columns |= {"margin_before": own, "margin_requested": foreseen[:, self.directions]}
+        seen = foresee(self.parts.dictionary, probe, look.z, look.judged, config)
         here = self.directions
-        codes, change, feasible, latent = (
-            part[:, here] for part in (codes, change, feasible, latent)
-        )
+        columns = {
+            "probability_before": probability, "prediction_before": prediction,
+            "target": seen.target,
+        }  # fmt: skip
+        if probe is not None:
+            after = seen.margin_after[:, here]
+            columns |= {"margin_before": seen.margin, "margin_requested": after}
+        parts = seen.codes, seen.change, seen.feasible, seen.flips
+        codes, change, feasible, latent = (part[:, here] for part in parts)
         columns |= {
             "code_before": codes, "code_requested": codes + change, "latent_flip": latent,
         }  # fmt: skip
@@ -270,21 +319,6 @@ class Sweep:
             reasons[(~feasible).numpy()] = INFEASIBLE
             feasible = feasible & latent
         return _Plan(change, requested, feasible, reasons, columns)
-
-    def _boundary(self, probe: Probe, look: _Look, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Say how far images stand from the boundary of their pair, (m,), and its slopes, (m, k).
-
-        The margin is that of the class with the higher number.
-        """
-        own, slope = look.z.new_empty(len(pairs)), look.z.new_empty(len(pairs), len(self.atoms))
-        ordered = pairs.sort(1)[0]
-        # Pair by pair, so that an image's numbers do not hang on those beside it.
-        for first, second in ordered.unique(dim=0).tolist():
-            pair = first, second
-            rows = (ordered == torch.tensor(pair)).all(1)
-            own[rows] = probe.standing(look.z[rows], margin(look.judged[rows], pair), pair)
-            slope[rows] = self.atoms @ probe.between(pair)[0].to(self.atoms)
-        return own, slope
 
     @torch.inference_mode()
     def invert(self, images: UInt8[Tensor, "b 3 h w"], z: Float[Tensor, "b d"]) -> StochasticCode:
