@@ -29,7 +29,8 @@ REQUESTS = int(os.environ.get("DIDAE_FUZZ_REQUESTS", "200"))
 
 
 def files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    # Folders that vanish while they are listed are left out, which `rglob` does not do.
+    return [Path(root) / name for root, _, names in os.walk(folder) for name in names]
 
 
 def holds(check: Callable[[], bool]) -> None:
