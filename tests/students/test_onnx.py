@@ -21,7 +21,7 @@ from didae.encoders.onnx import OnnxEncoder
 from didae.repair.head import repair_head
 from didae.students import LinearHead, check_student, margin
 from didae.students import logits as ask
-from didae.students.onnx import OnnxStudent, onnx_head, write_onnx_head
+from didae.students.onnx import OnnxStudent
 from didae.students.probe import probe_of
 from failures import one_line
 from onnx_files import CLASSES, WIDTH, Classifier, beside, features, logits, weights
@@ -69,20 +69,19 @@ def test_probabilities_are_asked_for_their_logits(shape, tmp_path: Path, caplog)
     path = Classifier(end="Softmax", shape=shape).save(tmp_path / "net.onnx")
     close(OnnxStudent(str(path))(IMAGES), logits(EXACT, weights()))
     assert "made by Softmax; the logits before it, 'logits', are used" in caplog.text
-    close(onnx_head(str(path))(IMAGES), logits(EXACT, weights()))
+    close(OnnxStudent(str(path)).head()(IMAGES), logits(EXACT, weights()))
     # Log-probabilities differ from logits by a number for each image: they are no worse.
     Classifier(end="LogSoftmax", shape=shape).save(path)
     expected = margin(torch.from_numpy(logits(EXACT, weights())), (0, 2)).numpy()
-    for student in (OnnxStudent(str(path)), onnx_head(str(path))):
+    for student in (OnnxStudent(str(path)), OnnxStudent(str(path)).head()):
         close(margin(student(IMAGES), (0, 2)), expected)
 
 
 def test_labels_of_their_own_are_refused_by_the_name_of_their_logits(tmp_path: Path):
     path = Classifier(end="Sigmoid").save(tmp_path / "net.onnx")
-    for action in (OnnxStudent, onnx_head):
-        message = one_line(lambda action=action: action(str(path)))
-        assert "not logits of classes that exclude each other" in message
-        assert message.endswith(f"onnx:{path}#logits")
+    message = one_line(lambda: OnnxStudent(str(path)))
+    assert "not logits of classes that exclude each other" in message
+    assert message.endswith(f"onnx:{path}#logits")
     close(OnnxStudent(f"{path}#logits")(IMAGES), logits(EXACT, weights()))
 
 
@@ -171,10 +170,10 @@ def test_one_logit_is_two_classes_and_can_be_repaired(end, tail, sign, tmp_path:
     student = OnnxStudent(str(path))
     close(ask(student, IMAGES), expected)
     close(ask(student, IMAGES[:1]), expected[:1])
-    head = onnx_head(str(path))
+    head = OnnxStudent(str(path)).head()
     close(head(IMAGES), expected)
     repaired = moved(head)
-    write_onnx_head(str(path), repaired, target)
+    OnnxStudent(str(path)).write(repaired, target)
     close(margin(OnnxStudent(str(target))(IMAGES)), margin(repaired(IMAGES)).detach().numpy(), 1e-4)
     assert onnx.load(target).graph.output[0].name == "end"
 
@@ -238,7 +237,7 @@ def test_functions_of_the_file_hide_nothing(tmp_path: Path):
 @pytest.mark.parametrize("head", LINEAR)
 def test_the_head_gives_the_numbers_of_the_file(head: str, tmp_path: Path):
     path = Classifier(head=head).save(tmp_path / "net.onnx")
-    split = onnx_head(str(path))
+    split = OnnxStudent(str(path)).head()
     assert split.weight.shape == (CLASSES, WIDTH)
     close(split(IMAGES), expected(head))
     close(split(IMAGES), run(path, IMAGES))
@@ -253,8 +252,8 @@ def test_the_head_gives_the_numbers_of_the_file(head: str, tmp_path: Path):
 def test_a_repaired_head_is_written_back(head: str, tmp_path: Path):
     path = Classifier(head=head).save(tmp_path / "net.onnx")
     before, target = path.read_bytes(), tmp_path / "out" / "repaired.onnx"
-    repaired = moved(onnx_head(str(path)))
-    write_onnx_head(str(path), repaired, target)
+    repaired = moved(OnnxStudent(str(path)).head())
+    OnnxStudent(str(path)).write(repaired, target)
     assert path.read_bytes() == before
     close(repaired(IMAGES), run(target, IMAGES))
     reference = features(EXACT, weights()) @ repaired.weight.detach().double().numpy().T
@@ -262,7 +261,7 @@ def test_a_repaired_head_is_written_back(head: str, tmp_path: Path):
     with pytest.raises(AssertionError):
         close(repaired(IMAGES), run(path, IMAGES))
     # It is a student like the first: with the same features, and without the weights of old.
-    again = onnx_head(str(target))
+    again = OnnxStudent(str(target)).head()
     assert again.encoder.fingerprint == repaired.encoder.fingerprint
     assert torch.equal(again.weight, repaired.weight)
     assert len(onnx.load(target).graph.initializer) == 4
@@ -271,14 +270,14 @@ def test_a_repaired_head_is_written_back(head: str, tmp_path: Path):
 
 def test_what_only_hands_the_logits_on_is_no_obstacle(tmp_path: Path):
     path, target = Classifier(end="Identity").save(tmp_path / "net.onnx"), tmp_path / "new.onnx"
-    repaired = moved(onnx_head(str(path)))
-    write_onnx_head(str(path), repaired, target)
+    repaired = moved(OnnxStudent(str(path)).head())
+    OnnxStudent(str(path)).write(repaired, target)
     close(repaired(IMAGES), run(target, IMAGES))
 
 
 def test_an_unchanged_head_changes_no_number(tmp_path: Path):
     path = Classifier().save(tmp_path / "net.onnx")
-    write_onnx_head(str(path), onnx_head(str(path)), tmp_path / "same.onnx")
+    OnnxStudent(str(path)).write(OnnxStudent(str(path)).head(), tmp_path / "same.onnx")
     np.testing.assert_array_equal(run(tmp_path / "same.onnx", IMAGES), run(path, IMAGES))
 
 
@@ -286,8 +285,8 @@ def test_what_else_the_file_gives_follows_the_new_head(tmp_path: Path):
     classifier = Classifier(end="Softmax", more_outputs=("z",), metadata={"author": "me"})
     path, target = classifier.save(tmp_path / "net.onnx"), tmp_path / "new.onnx"
     beside(path, mean=[0.5], std=[0.25])
-    repaired = moved(onnx_head(f"{path}#logits"))
-    write_onnx_head(f"{path}#logits", repaired, target)
+    repaired = moved(OnnxStudent(f"{path}#logits").head())
+    OnnxStudent(f"{path}#logits").write(repaired, target)
     inputs = (IMAGES - 0.5) / 0.25
     close(repaired(IMAGES).softmax(1), run(target, inputs))
     found = onnx.load(target)
@@ -305,8 +304,8 @@ def test_a_weight_that_others_need_stays(tmp_path: Path):
     model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, None))
     path, target = tmp_path / "net.onnx", tmp_path / "new.onnx"
     onnx.save_model(model, str(path))
-    repaired = moved(onnx_head(str(path)))
-    write_onnx_head(str(path), repaired, target)
+    repaired = moved(OnnxStudent(str(path)).head())
+    OnnxStudent(str(path)).write(repaired, target)
     close(OnnxStudent(str(target))(IMAGES), repaired(IMAGES).detach().numpy())
     close(
         OnnxStudent(f"{target}#other")(IMAGES),
@@ -316,20 +315,20 @@ def test_a_weight_that_others_need_stays(tmp_path: Path):
 
 def test_half_precision(tmp_path: Path):
     path = Classifier(kind=TensorProto.FLOAT16).save(tmp_path / "net.onnx")
-    repaired = moved(onnx_head(str(path)))
-    write_onnx_head(str(path), repaired, tmp_path / "new.onnx")
+    repaired = moved(OnnxStudent(str(path)).head())
+    OnnxStudent(str(path)).write(repaired, tmp_path / "new.onnx")
     close(OnnxStudent(str(tmp_path / "new.onnx"))(IMAGES), repaired(IMAGES).detach().numpy(), 2e-2)
 
 
 def test_the_repair_of_a_head_reaches_the_file(tmp_path: Path):
     square = Square(64)
     path, target = Classifier().save(tmp_path / "net.onnx"), tmp_path / "new.onnx"
-    head = onnx_head(str(path))
+    head = OnnxStudent(str(path)).head()
     z = embed(head.encoder, square, range(64))
     dictionary = SVD(3).fit(z, encoder_fingerprint=head.encoder.fingerprint)
     labels = torch.arange(64) % CLASSES
     repaired = repair_head(head, z, labels, dictionary, [0])
-    write_onnx_head(str(path), repaired, target)
+    OnnxStudent(str(path)).write(repaired, target)
     images = square.images(range(64)).float() / 255
     close(repaired(images), run(target, images))
     assert not torch.allclose(repaired(images), head(images))
@@ -337,7 +336,7 @@ def test_the_repair_of_a_head_reaches_the_file(tmp_path: Path):
 
 def test_a_head_can_learn_by_gradients_too(tmp_path: Path):
     path, target = Classifier().save(tmp_path / "net.onnx"), tmp_path / "new.onnx"
-    head = copy.deepcopy(onnx_head(str(path)))
+    head = copy.deepcopy(OnnxStudent(str(path)).head())
     labels = torch.arange(len(IMAGES)) % CLASSES
     losses: list[float] = []
     for _ in range(20):
@@ -348,13 +347,13 @@ def test_a_head_can_learn_by_gradients_too(tmp_path: Path):
             head.bias -= 0.1 * gradients[1]
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-    write_onnx_head(str(path), head, target)
+    OnnxStudent(str(path)).write(head, target)
     close(head(IMAGES), run(target, IMAGES))
 
 
 def test_its_probe_is_exact(tmp_path: Path):
     path = Classifier().save(tmp_path / "net.onnx")
-    head = onnx_head(str(path))
+    head = OnnxStudent(str(path)).head()
     probe = probe_of(head)
     close(
         probe.margin(head.encoder(IMAGES), (0, 1)),
@@ -365,10 +364,10 @@ def test_its_probe_is_exact(tmp_path: Path):
 def test_graphs_without_a_linear_end(tmp_path: Path):
     path = tmp_path / "net.onnx"
     Classifier(end="Relu").save(path)
-    message = one_line(lambda: onnx_head(str(path)))
+    message = one_line(lambda: OnnxStudent(str(path)).head())
     assert "'end' comes from Relu, not from a linear layer" in message
-    close(onnx_head(f"{path}#logits")(IMAGES), logits(EXACT, weights()))
-    assert "did you mean 'logits'?" in one_line(lambda: onnx_head(f"{path}#logitz"))
+    close(OnnxStudent(f"{path}#logits").head()(IMAGES), logits(EXACT, weights()))
+    assert "did you mean 'logits'?" in one_line(lambda: OnnxStudent(f"{path}#logitz").head())
     # A product of two values of the image is not linear.
     model = Classifier(head="bare").model()
     model.graph.node[-1].input[:] = ["z", "square"]
@@ -379,17 +378,17 @@ def test_graphs_without_a_linear_end(tmp_path: Path):
         len(model.graph.node) - 2, helper.make_node("Transpose", ["z"], ["turned"])
     )
     onnx.save_model(model, str(path))
-    assert "comes from MatMul" in one_line(lambda: onnx_head(str(path)))
+    assert "comes from MatMul" in one_line(lambda: OnnxStudent(str(path)).head())
 
 
 def test_a_head_of_another_file_is_refused(tmp_path: Path):
     first = Classifier().save(tmp_path / "first.onnx")
     second = Classifier(given=weights(1)).save(tmp_path / "second.onnx")
     target = tmp_path / "new.onnx"
-    head = onnx_head(str(first))
-    assert "not one of" in one_line(lambda: write_onnx_head(str(second), head, target))
+    head = OnnxStudent(str(first)).head()
+    assert "not one of" in one_line(lambda: OnnxStudent(str(second)).write(head, target))
     fewer = LinearHead(head.encoder, head.weight[:2], head.bias[:2])
-    assert "3 classes" in one_line(lambda: write_onnx_head(str(first), fewer, target))
+    assert "3 classes" in one_line(lambda: OnnxStudent(str(first)).write(fewer, target))
     assert not target.exists()
 
 

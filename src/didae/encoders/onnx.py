@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 METADATA_KEY = "didae"
-"""Key in a model's metadata whose value is the JSON text of `OnnxSettings`."""
+"""Key in a model's metadata whose value is the JSON text of `_Settings`."""
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -118,7 +118,7 @@ def constant(model: ModelProto, value: str) -> NDArray[Any] | None:
     return found
 
 
-class OnnxSettings(Config):
+class _Settings(Config):
     """What an ONNX file does not say about the images it takes.
 
     The network gets (scale · image - mean) / std, with the image in [0, 1].
@@ -148,11 +148,11 @@ class OnnxSettings(Config):
     licence: str = "unknown"
 
 
-def _read_settings(model: ModelProto, path: Path) -> OnnxSettings:
+def _read_settings(model: ModelProto, path: Path) -> _Settings:
     """Read what ``FILE.json`` says about the images of a model, else its metadata."""
     beside = path.with_name(f"{path.name}.json")
     if beside.exists():
-        return from_mapping(OnnxSettings, read_json(beside), beside)
+        return from_mapping(_Settings, read_json(beside), beside)
     known = {item.key: item.value for item in model.metadata_props}
     where = f"{path}, metadata {METADATA_KEY!r}"
     with told(f"{where}: not a JSON object", f"write {beside} instead.", ValueError):
@@ -160,73 +160,7 @@ def _read_settings(model: ModelProto, path: Path) -> OnnxSettings:
         if not isinstance(values, dict):
             raise ValueError(f"but a {type(values).__name__}")
     licence = known.get("licence") or known.get("license") or "unknown"
-    return from_mapping(OnnxSettings, {"licence": licence, **values}, where)
-
-
-class _Input:
-    """The input of a graph: its name, numbers, and batch and side where fixed; images become it."""
-
-    def __init__(self, inputs: Sequence[Any], settings: OnnxSettings, name: str) -> None:
-        stated = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "nothing"
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
-            raise DidaeError(
-                f"{name}: the graph takes {stated}, not one batch of images (b, 3, h, w) or "
-                "(b, h, w, 3); export it with the image as its only input."
-            )
-        if inputs[0].type not in _TYPES:
-            raise DidaeError(
-                f"{name}: the graph takes {stated}; images can be given as float, double, float16 "
-                "or uint8: export it with one of these types."
-            )
-        self.name, self.dtype = inputs[0].name, _TYPES[inputs[0].type]
-        # Lengths that are open have a name, none, or a number below 1.
-        shape = [n if isinstance(n, int) and n > 0 else None for n in inputs[0].shape]
-        first, last = shape[1] in (1, 3), shape[3] in (1, 3)
-        told = "NHWC" if last and not first else "NCHW"
-        layout = settings.layout or told
-        self._channels_last = layout == "NHWC"
-        channels, *sides = shape[3:0:-1] if self._channels_last else shape[1:]
-        known = {side for side in sides if side is not None}
-        contradicts = first != last and layout != told
-        if channels not in (1, 3, None) or len(known) > 1 or contradicts:
-            raise DidaeError(
-                f"{name}: the graph takes {stated}, not square images of 1 or 3 channels; export "
-                'it for those, or say "layout" in FILE.json.'
-            )
-        self.batch, self.side = shape[0], known.pop() if known else settings.side
-        self._grey = channels == 1
-        if not {len(settings.mean), len(settings.std)} <= {1, channels or 3}:
-            raise DidaeError(
-                f"{name}: mean has {len(settings.mean)} numbers and std {len(settings.std)}; "
-                f"give one, or one for each of {channels or 3} channels."
-            )
-        self._settings = settings
-        whole = self.dtype is np.uint8 and "scale" not in settings.model_fields_set
-        self._scale = 255.0 if whole else settings.scale
-
-    def prepare(self, images: Tensor) -> NDArray[Any]:
-        """Turn float images in [0, 1], (b, 3, h, w), into the input, (b, c, h, w) or (b, h, w, c).
-
-        Images of another side than the graph's are resized by their shorter side, and the centre
-        is cut out. Grey is the luma of the colours. Bytes are rounded.
-        """
-        settings, images = self._settings, images.detach().float()
-        if self.side is not None and images.shape[2:] != (self.side, self.side):
-            fit = Preprocessing(side=self.side, resize=self.side, mean=(0, 0, 0), std=(1, 1, 1))
-            images = fit.apply(images)
-        if self._grey:
-            images = (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
-        elif settings.colours == "bgr":
-            images = images.flip(1)
-        if (self._scale, settings.mean, settings.std) != (1.0, (0.0,), (1.0,)):
-            mean, std = (
-                images.new_tensor(values)[:, None, None] for values in (settings.mean, settings.std)
-            )
-            images = (self._scale * images - mean) / std
-        values = (images.permute(0, 2, 3, 1) if self._channels_last else images).cpu().numpy()
-        if self.dtype is np.uint8:
-            values = np.rint(values).clip(0, 255)
-        return values.astype(self.dtype, copy=False)
+    return from_mapping(_Settings, {"licence": licence, **values}, where)
 
 
 @register("onnx:FILE[#OUTPUT]")
@@ -244,25 +178,64 @@ class OnnxEncoder(Encoder):
         self.settings = _read_settings(model, path)
         super().__init__(f"onnx:{spec}", 0, None, self.settings.licence)
         self.freeze()
-        self._value = resolve(model, value, path)
-        content = serialised(_cut(model, self._value), self.name)
+        self.value = resolve(model, value, path)
+        content = serialised(_cut(model, self.value), self.name)
         self._fingerprint = fingerprint(content, self.settings.model_dump(exclude={"licence"}))
         self._session = start(content, self.name, torch.get_num_threads())
         output = self._session.get_outputs()[0]
         if output.type not in list(_TYPES)[:3]:
             raise DidaeError(
-                f"{self.name}: {self._value!r} holds {output.type}, not floating-point numbers; "
+                f"{self.name}: {self.value!r} holds {output.type}, not floating-point numbers; "
                 "name another value with FILE#VALUE."
             )
-        self.input = _Input(self._session.get_inputs(), self.settings, self.name)
-        side = self.input.side or TRIAL_SIDE
+        self._read_input(self._session.get_inputs())
+        side = self.side or TRIAL_SIDE
         black = torch.zeros(2, 3, side, side)
         try:
             self.dim = self(black).shape[1]
         except DidaeError:
             # Some graphs state that they take any number of images, and take one.
-            self.input.batch = self.input.batch or 1
+            self._batch = self._batch or 1
             self.dim = self(black[:1]).shape[1]
+
+    def _read_input(self, inputs: Sequence[Any]) -> None:
+        """Learn the input's name and numbers, its batch and side where fixed, and its channels."""
+        stated = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs) or "nothing"
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise DidaeError(
+                f"{self.name}: the graph takes {stated}, not one batch of images (b, 3, h, w) or "
+                "(b, h, w, 3); export it with the image as its only input."
+            )
+        if inputs[0].type not in _TYPES:
+            raise DidaeError(
+                f"{self.name}: the graph takes {stated}; images can be given as float, double, "
+                "float16 or uint8: export it with one of these types."
+            )
+        self._input, self._dtype = inputs[0].name, _TYPES[inputs[0].type]
+        # Lengths that are open have a name, none, or a number below 1.
+        shape = [n if isinstance(n, int) and n > 0 else None for n in inputs[0].shape]
+        first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+        told = "NHWC" if last and not first else "NCHW"
+        layout = self.settings.layout or told
+        self._channels_last = layout == "NHWC"
+        channels, *sides = shape[3:0:-1] if self._channels_last else shape[1:]
+        known = {side for side in sides if side is not None}
+        contradicts = first != last and layout != told
+        if channels not in (1, 3, None) or len(known) > 1 or contradicts:
+            raise DidaeError(
+                f"{self.name}: the graph takes {stated}, not square images of 1 or 3 channels; "
+                'export it for those, or say "layout" in FILE.json.'
+            )
+        self._batch, self._grey = shape[0], channels == 1
+        self.side = known.pop() if known else self.settings.side
+        mean, std = self.settings.mean, self.settings.std
+        if not {len(mean), len(std)} <= {1, channels or 3}:
+            raise DidaeError(
+                f"{self.name}: mean has {len(mean)} numbers and std {len(std)}; "
+                f"give one, or one for each of {channels or 3} channels."
+            )
+        whole = self._dtype is np.uint8 and "scale" not in self.settings.model_fields_set
+        self._scale = 255.0 if whole else self.settings.scale
 
     def __deepcopy__(self, memo: object) -> OnnxEncoder:
         # A session cannot be copied, and need not be: nothing changes it.
@@ -278,17 +251,41 @@ class OnnxEncoder(Encoder):
         self.check(images)
         if not len(images):
             return images.new_empty(0, self.dim, dtype=torch.float32)
-        inputs = self.input.prepare(images)
-        step = self.input.batch or len(inputs)
+        inputs = self._prepare(images)
+        step = self._batch or len(inputs)
         parts = [self._run(inputs[first : first + step]) for first in range(0, len(inputs), step)]
         return torch.cat(parts).to(images.device)
 
+    def _prepare(self, images: Float[Tensor, "b 3 h w"]) -> NDArray[Any]:
+        """Turn images in [0, 1] into the input, (b, c, h, w) or (b, h, w, c).
+
+        Images of another side than the graph's are resized by their shorter side, and the centre
+        is cut out. Grey is the luma of the colours. Bytes are rounded.
+        """
+        settings, images = self.settings, images.detach().float()
+        if self.side is not None and images.shape[2:] != (self.side, self.side):
+            fit = Preprocessing(side=self.side, resize=self.side, mean=(0, 0, 0), std=(1, 1, 1))
+            images = fit.apply(images)
+        if self._grey:
+            images = (images * images.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        elif settings.colours == "bgr":
+            images = images.flip(1)
+        if (self._scale, settings.mean, settings.std) != (1.0, (0.0,), (1.0,)):
+            mean, std = (
+                images.new_tensor(values)[:, None, None] for values in (settings.mean, settings.std)
+            )
+            images = (self._scale * images - mean) / std
+        values = (images.permute(0, 2, 3, 1) if self._channels_last else images).cpu().numpy()
+        if self._dtype is np.uint8:
+            values = np.rint(values).clip(0, 255)
+        return values.astype(self._dtype, copy=False)
+
     def _run(self, rows: NDArray[Any]) -> Tensor:
         # A batch that is fixed is filled up with copies of its last image.
-        missing = (self.input.batch or len(rows)) - len(rows)
+        missing = (self._batch or len(rows)) - len(rows)
         batch = np.concatenate([rows, *[rows[-1:]] * missing]) if missing else rows
         try:
-            values: Any = self._session.run(None, {self.input.name: batch})[0]
+            values: Any = self._session.run(None, {self._input: batch})[0]
         # The exceptions of onnxruntime share no base class.
         except Exception as error:
             why = runtime_reason(error)
@@ -301,7 +298,7 @@ class OnnxEncoder(Encoder):
         found = as_rows(torch.from_numpy(np.asarray(values)), len(batch))
         if found is None:
             raise DidaeError(
-                f"{self.name}: {self._value!r} has shape ({', '.join(map(str, np.shape(values)))})"
+                f"{self.name}: {self.value!r} has shape ({', '.join(map(str, np.shape(values)))})"
                 f" for {len(batch)} images, not (b, d), one vector for an image; name another "
                 "value with FILE#VALUE."
             )

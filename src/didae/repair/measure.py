@@ -34,7 +34,7 @@ from didae.students import (
     logits,
     warn_of_constant,
 )
-from didae.students.onnx import OnnxStudent, write_onnx_head
+from didae.students.onnx import OnnxStudent
 from didae.teachers import Verdicts
 
 REPAIR_FILE, ONNX_FILE = "repair.json", "student.onnx"
@@ -204,7 +204,7 @@ def repair_and_measure(
     classes = data.by_class(components.student, done.student)
     preview = _previews(components.student, done, data.class_names, folder)
     if isinstance(components.student, OnnxStudent) and isinstance(done.student, LinearHead):
-        write_onnx_head(components.student.spec, done.student, folder / ONNX_FILE)
+        components.student.write(done.student, folder / ONNX_FILE)
     elif isinstance(done.student, (StudentNetwork, LinearHead)):
         done.student.save(folder / "student")
     said = {name: verdict for k, name in enumerate(verdicts.names) if (verdict := verdicts[k])}

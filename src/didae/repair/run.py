@@ -37,7 +37,7 @@ from didae.repair.head import COPIES, cross_fitted, image_weight, refit_head
 from didae.storage import fingerprint
 from didae.students import LinearHead, StudentLike, StudentNetwork, check_student
 from didae.students.base import Read
-from didae.students.onnx import OnnxStudent, onnx_head
+from didae.students.onnx import OnnxStudent
 
 
 class RepairConfig(Config):
@@ -192,7 +192,7 @@ def repair_student(
 def trainable(student: StudentLike) -> nn.Module:
     """Give a student as a module that can be repaired: an ONNX student as its last layer."""
     if isinstance(student, OnnxStudent):
-        return onnx_head(student.spec)
+        return student.head()
     if not isinstance(student, nn.Module):
         raise DidaeError(
             "repair: the student is neither a torch module nor ONNX; give one of these, or repair "
