@@ -12,24 +12,24 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from didae.config import Config
-from didae.data.images import to_float, to_uint8
+from didae.data.images import to_float
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD
-from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
+from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig, StochasticCode
+from didae.decoders.network import NetworkConfig
 from didae.demo import SHIPPED, broad_images, poisoned_split
 from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
-from didae.encoders.base import embed
-from didae.explainer import ExplainConfig
-from didae.explainer.sweep import Sweep
+from didae.encoders.base import Encoder, embed
+from didae.explainer import Components
 from didae.metrics.images import outputs
 from didae.randomness import seeded
-from didae.runtime import AutoBatch, progress
+from didae.runtime import progress
 from didae.storage import fill, load_component, save_component, write_text
 from didae.students import Probe, agreement, fit_probe, logits, margin
 from didae.training import Forward, TrainingConfig, train
 from didae_bench.adversarial import Attacks
 from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.plots import Point, frontier
-from didae_bench.students import SPURIOUS, Audit, SquareBench, StudentCase, Variant, decode, reflect
+from didae_bench.students import SPURIOUS, Audit, SquareBench, StudentCase, reflect
 
 
 class AutoencoderConfig(Config):
@@ -86,36 +86,48 @@ class Autoencoder(nn.Module):
         likelihood = (error * 255 / NOISE_STD).square().flatten(1).mean(1) / 2
         return likelihood + divergence / images[0].numel()
 
-    @torch.no_grad()
-    def encode(self, images: UInt8[Tensor, "n 3 64 64"]) -> Float[Tensor, "n dim"]:
+    def latent(self, images: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b dim"]:
         """Give the latent, its mean if variational."""
+        return self.down(images * 2 - 1)[:, : self.config.dim]
 
-        def look(part: Tensor) -> Tensor:
-            return self.down(to_float(part) * 2 - 1)[:, : self.config.dim]
 
-        return AutoBatch(256).map(look, images)
+class Looking(Encoder):
+    """The latent of an autoencoder as z_sem."""
 
-    @torch.no_grad()
+    def __init__(self, network: Autoencoder) -> None:
+        super().__init__("autoencoder", network.config.dim, 64, "")
+        self.network = network
+
+    def forward(self, images: Float[Tensor, "b 3 64 64"]) -> Float[Tensor, "b dim"]:
+        """Encode."""
+        return self.network.latent(images)
+
+
+class Drawing(Decoder):
+    """The drawing half of an autoencoder, which has no x_T; a residual holds what it loses."""
+
+    def __init__(self, network: Autoencoder) -> None:
+        super().__init__(DecoderConfig(network=NetworkConfig(dim=network.config.dim)))
+        self.network = network.up
+
+    def invert(
+        self, images: Tensor, z: Tensor, sampler: SamplerConfig | None = None
+    ) -> StochasticCode:
+        """Keep what the drawing of the latent lacks."""
+        del sampler
+        residual = images * 2 - 1 - self.network(z)
+        return StochasticCode(residual.new_zeros(len(residual), 0), residual)
+
     def decode(
-        self, z: Float[Tensor, "n dim"], residual: Float[Tensor, "n 3 64 64"]
-    ) -> UInt8[Tensor, "n 3 64 64"]:
-        """Draw images as they would be delivered."""
-
-        def draw(z: Tensor, residual: Tensor) -> Tensor:
-            return to_uint8(((self.up(z) + residual + 1) / 2).clamp(0, 1))
-
-        return AutoBatch(256).map(draw, z, residual)
-
-    @torch.no_grad()
-    def residual(
-        self, images: UInt8[Tensor, "n 3 64 64"], z: Float[Tensor, "n dim"]
-    ) -> Float[Tensor, "n 3 64 64"]:
-        """Give what the drawing of the latent lacks."""
-
-        def lack(part: Tensor, z: Tensor) -> Tensor:
-            return to_float(part) * 2 - 1 - self.up(z)
-
-        return AutoBatch(256).map(lack, images, z)
+        self,
+        z: Tensor,
+        code: StochasticCode,
+        fidelity: float = 1.0,
+        sampler: SamplerConfig | None = None,
+    ) -> Tensor:
+        """Draw a latent."""
+        del sampler
+        return ((self.network(z) + fidelity * code.residual + 1) / 2).clamp(0, 1)
 
 
 def fit_autoencoder(
@@ -259,36 +271,20 @@ class _Bench(SquareBench):
             **{f"ica{k}": lambda k=k: ICA(k).fit(self.train_z) for k in ICA_SIZES},
         }
 
-    def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Variant:
+    def sampled(self, sampler: SamplerConfig, kind: type[Decoder] = Decoder) -> Components:
         """Give the method itself, with another sampler."""
         decoder = kind.load(SHIPPED / "decoder").with_sampler(sampler)
-        sweep = Sweep(replace(self.components, decoder=decoder), ExplainConfig())
+        return replace(self.components, decoder=decoder)
 
-        def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
-            z = outputs(self.components.encoder, images).float()
-            return z, sweep.invert(images, z)
-
-        def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
-            return decode(decoder, z, code, fidelity)
-
-        return Variant(self.components.dictionary, look, draw)
-
-    def autoencoder(self, name: str) -> Variant:
+    def autoencoder(self, name: str) -> Components:
         """Put an autoencoder in the place of encoder and decoder; Procrustes on its latent."""
         images = self.square.images(self.square.splits["train"])
         config = AutoencoderConfig(dim=self.components.encoder.dim, variational=name == "vae")
         network = fit_autoencoder(images, config, self.training, self.folder / name)
-        dictionary = Procrustes().fit(network.encode(images[:FITTED]), self.train_factors, FACTORS)
-
-        def look(images: Tensor) -> tuple[Tensor, StochasticCode]:
-            z = network.encode(images)
-            residual = network.residual(images, z)
-            return z, StochasticCode(residual.new_zeros(len(residual), 0), residual)
-
-        def draw(z: Tensor, code: StochasticCode, fidelity: float) -> Tensor:
-            return network.decode(z, fidelity * code.residual)
-
-        return Variant(dictionary, look, draw)
+        encoder, decoder = Looking(network), Drawing(network)
+        z = outputs(encoder, images[:FITTED]).float()
+        dictionary = Procrustes().fit(z, self.train_factors, FACTORS)
+        return replace(self.components, encoder=encoder, decoder=decoder, dictionary=dictionary)
 
     def probe(self, seed: int, name: str) -> Measurement:
         """Distil the student on other images, and cross the boundary along the background."""

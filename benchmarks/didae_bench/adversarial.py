@@ -45,35 +45,23 @@ def attack(
 
     A step is 2.5 radius / steps long, as is usual (Madry et al. 2018), so the surface is reached.
     """
-    parts = torch.arange(len(start)).split(CHUNK)
-    return torch.cat([_ascend(draw, score, start, radius, steps, done, part) for part in parts])
-
-
-def _ascend(
-    draw: Draw,
-    score: Score,
-    start: Tensor,
-    radius: Tensor,
-    steps: int,
-    done: Done | None,
-    rows: Tensor,
-) -> Tensor:
-    moved, length = start[rows].clone(), radius[rows]
-    moving = torch.arange(len(rows))
-    for _ in range(steps):
-        perturbation = moved[moving].requires_grad_()
-        with torch.enable_grad():
-            images = draw(perturbation, rows[moving])
-            (gradient,) = torch.autograd.grad(score(images, rows[moving]).sum(), perturbation)
-        if done is not None:
-            unfinished = ~done(images.detach(), rows[moving])
-            moving, gradient = moving[unfinished], gradient[unfinished]
-        if not len(moving):
-            break
-        step = 2.5 * length[moving] / steps
-        ascended = moved[moving] + _scaled(gradient, step / _norm(gradient).clamp_min(1e-12))
-        far = (length[moving] / _norm(ascended).clamp_min(1e-12)).clamp_max(1)
-        moved[moving] = _scaled(ascended, far)
+    moved = start.clone()
+    for part in torch.arange(len(start)).split(CHUNK):
+        moving = part
+        for _ in range(steps):
+            perturbation = moved[moving].requires_grad_()
+            with torch.enable_grad():
+                images = draw(perturbation, moving)
+                (gradient,) = torch.autograd.grad(score(images, moving).sum(), perturbation)
+            if done is not None:
+                unfinished = ~done(images.detach(), moving)
+                moving, gradient = moving[unfinished], gradient[unfinished]
+            if not len(moving):
+                break
+            step = 2.5 * radius[moving] / steps
+            ascended = moved[moving] + _scaled(gradient, step / _norm(gradient).clamp_min(1e-12))
+            far = (radius[moving] / _norm(ascended).clamp_min(1e-12)).clamp_max(1)
+            moved[moving] = _scaled(ascended, far)
     return moved
 
 
@@ -123,10 +111,7 @@ TARGETS: Targets = {
 @register("adversarial", "Adversarial counterfactuals on Square")
 def bench_adversarial(quick: bool, folder: Path) -> Figures:
     """Attack the student in every variant, and look at what metrics and funnel make of it."""
-    n, settings = (
-        40 if quick else 100,
-        [STEPS, PIXELS.model_dump(), ADAPTIVE_STEPS, ADAPTIVE_RADIUS],
-    )
+    n = 40 if quick else 100
     settings = [n, STEPS, PIXELS.model_dump(), ADAPTIVE_STEPS, ADAPTIVE_RADIUS]
     bench = SquareBench(folder, "adversarial.json", after=settings)
     audit = Audit.make(bench.square, bench.square.splits["test"][:n], bench.components)

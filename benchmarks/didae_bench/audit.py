@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,61 +27,48 @@ QUICK = AuditConfig(
     surrogate=AuditConfig().surrogate.model_copy(update={"steps": 100}),
 )
 
-Run = Callable[[Path, Path, int, int, AuditConfig], object]
-"""Takes the student's ONNX file, the folder for the run, images to learn from, images to explain
-and how; audits the same images."""
-
 
 @register("audit", "A whole audit", data=True)
-def bench_audit(quick: bool, folder: Path, data: str | None = None) -> Figures:
-    """Time `didae audit` of labelled images."""
-    name = data or "elpv"
-    source = SourceConfig(data=name, image_size=64, on_error="late")
-
-    def audit(student: Path, folder: Path, most: int, explained: int, config: AuditConfig) -> None:
-        Audit(
-            images=name,
-            student=str(student),
-            folder=folder,
-            most=most,
-            explained=explained,
-            source=source,
-            audit=config,
-        ).run()
-
-    return time_audit(quick, folder, source.open(), audit)
-
-
-def time_audit(
+def bench_audit(
     quick: bool,
     folder: Path,
-    source: ImageSource,
-    audit: Run,
+    data: str | None = None,
     training: TrainingConfig = STUDENT,
     config: AuditConfig | None = None,
 ) -> Figures:
-    """Train a student, write it as ONNX, and time its audit from its start to its report."""
+    """Train a student, write it as ONNX, and time `didae audit` of it, to its report."""
     config = config or (QUICK if quick else AuditConfig())
     explained = QUICKLY_EXPLAINED if quick else EXPLAINED
     settings = {"audit": config.model_dump(mode="json"), "images": [PHOTOGRAPHS, explained]}
     ledger = Ledger(folder / "measured.json", fingerprint(training.model_dump(), settings))
+    name = data or "elpv"
+    reading = SourceConfig(data=name, image_size=64, on_error="late")
+    source = reading.open()
 
     def timed() -> Measurement:
         file, run = folder / "student.onnx", folder / "audit"
         write_onnx(_student(source, training), file)
         shutil.rmtree(run, ignore_errors=True)
+        audit = Audit(
+            images=name,
+            student=str(file),
+            folder=run,
+            most=PHOTOGRAPHS,
+            explained=explained,
+            source=reading,
+            audit=config,
+        )
         start = time.perf_counter()
-        audit(file, run, PHOTOGRAPHS, explained, config)
+        audit.run()
         minutes = (time.perf_counter() - start) / 60
         summary = read_json(run / "summary.json")
         first = summary["directions"][0]
         shares = {
             f"first_{key}": first[key] / first["n"] for key in ("ambient_flips", "latent_flips")
         }
-        learnt = min(PHOTOGRAPHS, len(source.splits["train"]))
         return {
             "minutes": minutes,
-            "photographs": learnt,
+            "photographs": min(PHOTOGRAPHS, len(source.splits["train"])),
             "round_trip_psnr": summary["round_trip_psnr"],
             "first_realised": first["realised"] or 0.0,
             **shares,

@@ -42,7 +42,7 @@ from didae.training import TrainingConfig
 from didae_bench.data import ConfoundedSplit, ConfoundingConfig, binary_attribute, confounded_split
 from didae_bench.figures import Figures, Ledger, Measurement, Targets
 from didae_bench.metrics.truth import realised
-from didae_bench.students import decode, drawn, mean_psnr, reflected, round_trip_psnr
+from didae_bench.students import answers, decode, drawn, mean_psnr, reflected, round_trip_psnr
 
 BROAD = 3000
 DIRECTIONS = 10
@@ -256,7 +256,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
     components, dictionary, probe = case.components, case.dictionary, case.probe
     atoms, codes = dictionary.atoms, dictionary.encode(z)
     judges = (case.biased, *components.surrogates)
-    before = [logits(judge, images).argmax(1) for judge in judges]
+    before = answers(judges, images)
     sweep = Sweep(components, ExplainConfig(sampler=EXACT))
     code = sweep.invert(images, z)
     student_margin, slope = margin(logits(case.biased, images)), atoms @ probe.between()[0]
@@ -266,8 +266,7 @@ def flips(case: ConfoundedCase, n: int) -> Measurement:
         return decode(sweep.decoder, z + step, code)
 
     def shares(name: str, made: Tensor) -> Measurement:
-        after = [logits(judge, made).argmax(1) for judge in judges]
-        flipped = torch.stack([a != b for a, b in zip(after, before, strict=True)])
+        flipped = answers(judges, made) != before
         student, every = flipped[0].double().mean(), flipped.all(0).double().mean()
         return {f"{name}flip": float(student), f"{name}nafr": float(every)}
 
@@ -351,6 +350,14 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
 Case = TypeVar("Case", bound=ConfoundedCase)
 Plan: TypeAlias = Sequence[tuple[str, int, Callable[[Case, int], Measurement]]]
 """Name of each measurement, images it takes, and what measures it."""
+
+
+def plan_of(
+    n: int, swept: int, *more: tuple[str, int, Callable[[Case, int], Measurement]]
+) -> Plan[Case]:
+    """Give what is measured of every data set, on n or on `swept` images, and what comes after."""
+    usual = (("round_trip", n, round_trips), ("edits", n, edits), ("flips", n, flips))
+    return (*usual, ("ranking", swept, ranking), *more)
 
 
 def measure_cases(

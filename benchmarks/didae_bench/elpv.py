@@ -30,12 +30,8 @@ from didae_bench.confounded import (
     BROAD,
     CONFOUNDER_CODE,
     ConfoundedCase,
-    Plan,
-    edits,
-    flips,
     measure_cases,
-    ranking,
-    round_trips,
+    plan_of,
 )
 from didae_bench.data import ConfoundingConfig, DecoderRecipe, make_decoder
 from didae_bench.figures import Figures, Measurement, Targets, register
@@ -181,13 +177,7 @@ def bench_elpv(quick: bool, folder: Path, data: str | None = None) -> Figures:
     decoder = train_elpv_decoder(table, encoder, recipe, folder)
     source = certain(table)
     n, swept = (60, 24) if quick else (200, 100)
-    plan: Plan[ElpvCase] = (
-        ("round_trip", n, round_trips),
-        ("edits", n, edits),
-        ("flips", n, flips),
-        ("ranking", swept, ranking),
-        ("repair", len(source), repairs),
-    )
+    plan = plan_of(n, swept, ("repair", len(source), repairs))
     cases = (
         ElpvCase(source, encoder, decoder, seed, folder / f"seed-{seed}")
         for seed in range(2 if quick else 4)

@@ -41,12 +41,8 @@ from didae_bench.confounded import (
     CONFOUNDER_CODE,
     RIDGE,
     ConfoundedCase,
-    Plan,
-    edits,
-    flips,
     measure_cases,
-    ranking,
-    round_trips,
+    plan_of,
 )
 from didae_bench.data import TAG, ConfoundingConfig, DecoderRecipe, Planted, TagConfig, make_decoder
 from didae_bench.figures import Figures, Measurement, Targets, register
@@ -238,14 +234,7 @@ def bench_fashion(quick: bool, folder: Path, data: str | None = None) -> Figures
     )
     decoder = Decoder.load(SHIPPED / "decoder")
     n, swept, judged = (100, 50, 400) if quick else (200, 100, 2000)
-    plan: Plan[FashionCase] = (
-        ("round_trip", n, round_trips),
-        ("edits", n, edits),
-        ("flips", n, flips),
-        ("ranking", swept, ranking),
-        ("repair", judged, repairs),
-        ("frontier", swept, frontier),
-    )
+    plan = plan_of(n, swept, ("repair", judged, repairs), ("frontier", swept, frontier))
     cases = (
         FashionCase(source, encoder, decoder, seed, folder / f"seed-{seed}")
         for seed in range(2 if quick else 4)
@@ -285,13 +274,7 @@ def bench_encoders(quick: bool, folder: Path, data: str | None = None) -> Figure
     recipe = recipe.model_copy(update={"decoder": training})
     source = open_fashion(Path(data) if data else None, recipe)
     n, swept, judged = (40, 12, 400) if quick else (100, 24, 2000)
-    plan: Plan[FashionCase] = (
-        ("round_trip", n, round_trips),
-        ("edits", n, edits),
-        ("flips", n, flips),
-        ("ranking", swept, ranking),
-        ("repair", judged, tag_repair),
-    )
+    plan = plan_of(n, swept, ("repair", judged, tag_repair))
     settings = {"student": STUDENT.model_dump(mode="json"), "copies": COPIES}
     figures = Figures()
     seen = source.images(source.splits["train"][:SEEN])

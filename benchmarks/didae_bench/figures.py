@@ -70,13 +70,13 @@ class Figures(dict[str, Figure]):
 
     def markdown(self) -> str:
         """Give the figures as a Markdown table."""
-        lines = ["| figure | value | n | seeds | target | met |", "|---|---|---|---|---|---|"]
-        marks = {True: "yes", False: "**no**", None: ""}
+        marks, rows = {True: "yes", False: "**no**", None: ""}, list[list[str]]()
         for key, figure in self.items():
             spread = "" if figure.std is None else f" ± {figure.std:.3g}"
-            row = (f"`{key}`", f"{figure.value:.4g}{spread}", figure.n, figure.seeds, figure.target)
-            lines.append("| " + " | ".join(map(str, (*row, marks[figure.ok]))) + " |")
-        return "\n".join(lines) + "\n"
+            counts = str(figure.n), str(figure.seeds)
+            value = f"{figure.value:.4g}{spread}"
+            rows.append([f"`{key}`", value, *counts, figure.target, marks[figure.ok]])
+        return table(["figure", "value", "n", "seeds", "target", "met"], rows)
 
     def table(self, title: str) -> Table:
         """Give the figures as a table for the terminal."""
@@ -98,6 +98,12 @@ class Figures(dict[str, Figure]):
             counts = str(figure.n), str(figure.seeds)
             table.add_row(key, f"{figure.value:.4g}", std, *counts, *needs, figure.target, mark)
         return table
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]]) + "\n"
 
 
 class Ledger:

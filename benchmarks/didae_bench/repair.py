@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from didae.data.images import to_float
 from didae.data.square import FACTORS, Square
 from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
@@ -22,10 +21,11 @@ from didae.repair.base import Labelled, accuracies_of, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.repair.run import RepairConfig, repair_student
 from didae.teachers import Oracle, Pairs, read_pairs, square_classes
-from didae.training import Forward, TrainingConfig, train
+from didae.training import TrainingConfig
 from didae_bench.baselines.clarc import (
     PenaltyConfig,
     ProjectionConfig,
+    fine_tune,
     penalise_artifact,
     project_artifact,
 )
@@ -64,16 +64,10 @@ def resnet_figures(case: Case, test: Labelled) -> dict[str, float]:
     """Train a ResNet-18 on poisoned images, and repair it."""
     with seeded(case.seed):
         student = ResNet18()
-    data = case.train
-
-    def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
-        logits = forward(to_float(data.images[indices]))
-        return nn.functional.cross_entropy(logits, data.labels[indices])
-
     training = BIASED.model_copy(update={"seed": case.seed})
-    train(student, loss, len(data), training, description="training a ResNet-18")
+    fine_tune(student, case.train, training, "training a ResNet-18")
     config = CfkdConfig(training=REPAIR.model_copy(update={"seed": case.seed}))
-    repaired = cfkd(student, data, case.counterfactuals(), config)
+    repaired = cfkd(student, case.train, case.counterfactuals(), config)
     before = accuracies_of(student, test).aga
     return {"resnet18_original_aga_098": before, **shares("cfkd_resnet18", repaired, test)}
 

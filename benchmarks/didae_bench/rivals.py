@@ -20,11 +20,21 @@ from didae_bench.explainers.base import METHODS, Parts, list_methods
 from didae_bench.explainers.sce import SmoothingConfig, fit_smooth_student
 from didae_bench.figures import Figures, Measurement, register
 from didae_bench.plots import speed_and_validity
-from didae_bench.rivals_table import TARGETS, Judged, Task, add_figures, costs_of, markdown
+from didae_bench.rivals_table import (
+    TARGETS,
+    Judged,
+    add_figures,
+    costs_of,
+    judge,
+    lessons,
+    markdown,
+)
 from didae_bench.students import (
     TEST_IMAGES,
     TEST_SEED,
+    Audit,
     SquareBench,
+    StudentCase,
     labelled,
     seeded,
     true_counterfactuals,
@@ -101,11 +111,11 @@ class _Bench(SquareBench):
         student, *_ = self.judges(seed)
         return fit_smooth_student(student, broad, SmoothingConfig(), training, place)
 
-    def task(self, seed: int, images: int) -> Task:
+    def task(self, seed: int, images: int) -> StudentCase:
         """Give the test images of a seed, with those who judge what is made of them."""
         rows = self.square.splits["test"][APART * seed :][:images]
-        student, _, surrogates = self.judges(seed)
-        return Task.of(self.square, rows, student, surrogates)
+        audit = Audit.make(self.square, rows, self.components)
+        return StudentCase(audit, *self.judges(seed), seed)
 
     def bill(self, seed: int, method: str) -> Measurement:
         """Explain, keep the counterfactuals, and give what one cost."""
@@ -124,15 +134,14 @@ class _Bench(SquareBench):
         """Fine-tune the student on as many counterfactuals of every method, and judge it."""
 
         def run() -> Measurement:
-            task = self.task(seed, self.few)
             made = self._images(seed, method)[: self.few, 0]
-            lessons = task.lessons(made)
+            learnt = lessons(self.task(seed, self.few).audit, made)
             rows, _ = poisoned_split(self.square, self.recipe, seed)
             student, *_ = self.judges(seed)
             own = labelled(self.square, torch.from_numpy(rows))
-            repaired = cfkd(student, own, lessons, seeded(REPAIR, seed))
+            repaired = cfkd(student, own, learnt, seeded(REPAIR, seed))
             before, after = (accuracies_of(s, self.test).aga for s in (student, repaired))
-            return {"gain": gain(before, after), "aga": after, "lessons": len(lessons)}
+            return {"gain": gain(before, after), "aga": after, "lessons": len(learnt)}
 
         return self.ledger.measure(f"gain-{self.few}-{self._name(method)}", seed, run)
 
@@ -142,7 +151,7 @@ class _Bench(SquareBench):
         taught = self.gain(seed, method) if method in self.taught else {}
         groups = accuracies_of(self.judges(seed)[0], self.test).accuracies
         costs = {**self.bill(seed, method), **taught}
-        return self.task(seed, len(images)).judge(images, costs, list(groups.values()))
+        return judge(self.task(seed, len(images)), images, costs, list(groups.values()))
 
     def _name(self, method: str) -> str:
         images, attempts = self.plan[method]
@@ -160,18 +169,19 @@ class _Bench(SquareBench):
     ) -> Measurement:
         """Explain in batches of one of the two sizes; those of the first are kept."""
         task = self.task(seed, images)
+        audit = task.audit
         build = METHODS[method].build
         if build is None:
-            made, costs = true_counterfactuals(self.square, task.rows)[:, None], {}
+            made, costs = true_counterfactuals(self.square, audit.indices)[:, None], {}
         else:
-            student, probe, _ = self.judges(seed)
-            parts = Parts(self.components, probe, self.denoiser, lambda: self.guide(seed))
+            components, denoiser = self.components, self.denoiser
+            parts = Parts(components, task.probe, denoiser, lambda: self.guide(seed))
             found = build(parts)(
-                task.images,
-                student,
+                audit.images,
+                task.student,
                 task.targets,
                 seed=seed,
-                ids=task.ids,
+                ids=audit.ids,
                 attempts=attempts,
                 batch_size=BATCHES[batch],
             )

@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square, read_factors
+from didae.data.square import FACTOR_MEAN, FACTOR_STD, read_factors
 from didae.metrics.flips import flags, flip_rates, mean
 from didae.metrics.images import psnr
 from didae.repair.base import Labelled
-from didae.students import StudentLike, logits
+from didae.students import logits
 from didae_bench.explainers.base import METHODS, Explanation, list_methods
-from didae_bench.figures import Figure, Figures, Measurement, Targets
+from didae_bench.figures import Figure, Figures, Measurement, Targets, table
 from didae_bench.metrics import controls
 from didae_bench.metrics.controls import Control, verify
 from didae_bench.metrics.truth import (
@@ -29,7 +28,13 @@ from didae_bench.metrics.truth import (
     latent_sparsity,
     unbiasedness,
 )
-from didae_bench.students import SPURIOUS, true_counterfactuals
+from didae_bench.students import (
+    SPURIOUS,
+    Audit,
+    StudentCase,
+    mean_psnr,
+    true_counterfactuals,
+)
 
 BRIGHTEST = 99.0  # dB, of equal images
 
@@ -45,78 +50,50 @@ class Judged:
     ids: list[str]
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Images to explain, and who judges what is made of them."""
+def lessons(audit: Audit, made: UInt8[Tensor, "n 3 64 64"]) -> Labelled:
+    """Let the oracle label counterfactuals: by the foreground that they show.
 
-    square: Square
-    rows: Int[NDArray[np.int64], " n"]
-    images: UInt8[Tensor, "n 3 64 64"]
-    student: StudentLike
-    surrogates: Sequence[StudentLike]
-    targets: Int[Tensor, " n"]
+    Only those of images like the student's training images, whose label and background agree, can
+    teach; others would be new examples whatever an explainer does to them.
+    """
+    classes = audit.square.classes[audit.indices]
+    usual = made[torch.from_numpy(classes[:, 0] == classes[:, SPURIOUS])]
+    return Labelled(usual, torch.from_numpy(read_factors(usual)[:, 0] >= FACTOR_MEAN[0]).long())
 
-    @classmethod
-    def of(
-        cls,
-        square: Square,
-        rows: Int[NDArray[np.int64], " n"],
-        student: StudentLike,
-        surrogates: Sequence[StudentLike],
-    ) -> Task:
-        """Render the images and ask the student for the class to leave."""
-        images = square.images(rows)
-        targets = 1 - logits(student, images).argmax(1)
-        return cls(square, rows, images, student, surrogates, targets)
 
-    @property
-    def ids(self) -> list[str]:
-        """list of str: names of the images."""
-        return [f"{row:08d}" for row in self.rows]
-
-    def lessons(self, made: UInt8[Tensor, "n 3 64 64"]) -> Labelled:
-        """Let the oracle label counterfactuals: by the foreground that they show.
-
-        Only those of images like the student's training images, whose label and background agree,
-        can teach; others would be new examples whatever an explainer does to them.
-        """
-        classes = self.square.classes[self.rows]
-        usual = made[torch.from_numpy(classes[:, 0] == classes[:, SPURIOUS])]
-        return Labelled(usual, torch.from_numpy(read_factors(usual)[:, 0] >= FACTOR_MEAN[0]).long())
-
-    def judge(
-        self,
-        made: UInt8[Tensor, "n a 3 64 64"],
-        costs: Mapping[str, float],
-        group_accuracies: Sequence[float],
-    ) -> Judged:
-        """Judge counterfactuals of all images."""
-        first = made[:, 0].contiguous()
-        asked = logits(self.student, first)
-        others = torch.stack([logits(surrogate, first) for surrogate in self.surrogates])
-        _, confirmed = flags(asked, others, self.targets)
-        before, after = read_factors(self.images), read_factors(first)
-        true = torch.from_numpy(after[:, 0] >= FACTOR_MEAN[0]) == (self.targets == 1)
-        right = torch.from_numpy(self.square.labels[self.rows]) != self.targets
-        feedback = feedback_accuracy(true[confirmed], right[confirmed])
-        truth = true_counterfactuals(self.square, self.rows)
-        reached = true_counterfactuals(self.square, self.rows, after[:, SPURIOUS])
-        change = _change(before, after)
-        values = {
-            **costs,
-            "sparsity": _mean(latent_sparsity(change)[confirmed]),
-            "diversity": math.nan,
-            "unbiasedness": unbiasedness(group_accuracies, feedback),
-            "truth_psnr": _mean(psnr(first, truth).clamp_max(BRIGHTEST)),
-            "truth_psnr_reached": _mean(psnr(first, reached).clamp_max(BRIGHTEST)[confirmed]),
-            "class_kept": float(class_kept(before[:, 0], after[:, 0], FACTOR_MEAN[0]).mean()),
-        }
-        if made.shape[1] > 1:
-            second = made[:, 1].contiguous()
-            changes = torch.stack([change, _change(before, read_factors(second))])
-            values["diversity"] = _mean(latent_diversity(changes)[confirmed])
-        values = {key: value for key, value in values.items() if not math.isnan(value)}
-        return Judged(values, asked, others, self.targets, self.ids)
+def judge(
+    case: StudentCase,
+    made: UInt8[Tensor, "n a 3 64 64"],
+    costs: Mapping[str, float],
+    group_accuracies: Sequence[float],
+) -> Judged:
+    """Judge counterfactuals of all images."""
+    audit, first = case.audit, made[:, 0].contiguous()
+    asked = logits(case.student, first)
+    others = torch.stack([logits(surrogate, first) for surrogate in case.surrogates])
+    _, confirmed = flags(asked, others, case.targets)
+    before, after = audit.factors, read_factors(first)
+    true = torch.from_numpy(after[:, 0] >= FACTOR_MEAN[0]) == (case.targets == 1)
+    right = torch.from_numpy(audit.square.labels[audit.indices]) != case.targets
+    feedback = feedback_accuracy(true[confirmed], right[confirmed])
+    truth = true_counterfactuals(audit.square, audit.indices)
+    reached = true_counterfactuals(audit.square, audit.indices, after[:, SPURIOUS])
+    change = _change(before, after)
+    values = {
+        **costs,
+        "sparsity": _mean(latent_sparsity(change)[confirmed]),
+        "diversity": math.nan,
+        "unbiasedness": unbiasedness(group_accuracies, feedback),
+        "truth_psnr": mean_psnr(first, truth),
+        "truth_psnr_reached": _mean(psnr(first, reached).clamp_max(BRIGHTEST)[confirmed]),
+        "class_kept": float(class_kept(before[:, 0], after[:, 0], FACTOR_MEAN[0]).mean()),
+    }
+    if made.shape[1] > 1:
+        second = made[:, 1].contiguous()
+        changes = torch.stack([change, _change(before, read_factors(second))])
+        values["diversity"] = _mean(latent_diversity(changes)[confirmed])
+    values = {key: value for key, value in values.items() if not math.isnan(value)}
+    return Judged(values, asked, others, case.targets, audit.ids)
 
 
 def costs_of(found: Explanation) -> Measurement:
@@ -309,14 +286,12 @@ def _verified(figures: Figures) -> list[controls.Verification]:
 
 
 def markdown(figures: Figures) -> str:
-    """Write the table, the speed ratios and the controls."""
-    parts = [_quality(figures), _costs(figures), _speed(figures)]
-    return "\n".join(
-        ["\n".join(part) + "\n" for part in parts] + [controls.markdown(_verified(figures))]
-    )
+    """Write the table, the costs, the speed ratios and the controls."""
+    parts = _quality(figures), _costs(figures), _speed(figures)
+    return "\n".join([*parts, controls.markdown(_verified(figures))])
 
 
-def _quality(figures: Figures) -> list[str]:
+def _quality(figures: Figures) -> str:
     columns = {
         "flip": ("flip rate", 3),
         "nafr": ("NAFR", 3),
@@ -330,36 +305,33 @@ def _quality(figures: Figures) -> list[str]:
         "class_kept": ("class kept", 3),
         "gain": ("gain", 2),
     }
-    lines = [_row(["method", "n", *(name for name, _ in columns.values())])]
-    lines.append("|---" * (len(columns) + 2) + "|")
+    rows: list[list[str]] = []
     for method in list_methods():
         if method == "sweep":
             continue
         found = figures[f"nafr_alone_{method}"]
-        cells = [_rate(figures, key, method, digits) for key, (_, digits) in columns.items()]
-        lines.append(_row([METHODS[method].title, f"{found.seeds} × {found.n}", *cells]))
-    return lines
-
-
-def _rate(figures: Figures, key: str, method: str, digits: int) -> str:
-    cell = _cell(figures.get(f"{key}_{method}"), digits)
-    if key == "nafr":
+        cells = {
+            key: _cell(figures.get(f"{key}_{method}"), digits)
+            for key, (_, digits) in columns.items()
+        }
         low, high = (figures[f"nafr_{end}_{method}"].value for end in ("low", "high"))
-        return f"{cell} [{low:.2f}, {high:.2f}]"
-    return cell
+        cells["nafr"] += f" [{low:.2f}, {high:.2f}]"
+        counts = f"{found.seeds} × {found.n}"
+        rows.append([METHODS[method].title, counts, *cells.values()])
+    return table(["method", "n", *(name for name, _ in columns.values())], rows)
 
 
-def _costs(figures: Figures) -> list[str]:
+def _costs(figures: Figures) -> str:
     names = ("s per counterfactual", "NFE", "backward passes", "student", "student, backward")
-    lines = [_row(["method", *names]), "|---" * (len(names) + 1) + "|"]
-    for method in list_methods():
-        if f"nfe_{method}" in figures:
-            cells = [_number(figures[f"{key}_{method}"].value) for key in COSTS]
-            lines.append(_row([METHODS[method].title, *cells]))
-    return lines
+    rows = [
+        [METHODS[method].title, *(_number(figures[f"{key}_{method}"].value) for key in COSTS)]
+        for method in list_methods()
+        if f"nfe_{method}" in figures
+    ]
+    return table(["method", *names], rows)
 
 
-def _speed(figures: Figures) -> list[str]:
+def _speed(figures: Figures) -> str:
     columns = {
         "speed_ratio_{}": "seconds",
         "speed_ratio_heun_{}": "seconds, Heun 5",
@@ -370,16 +342,15 @@ def _speed(figures: Figures) -> list[str]:
         "nfe_ratio_{}": "evaluations alone",
         "speed_ratio_amortised_{}": "seconds, all four directions",
         "counted_ratio_amortised_{}": "evaluations and backward passes, all four directions",
-        "nafr_didae_above_{}": "NAFR of DiDAE above its own",
     }
-    lines = [_row(["times DiDAE", *columns.values()]), "|---" * (len(columns) + 1) + "|"]
+    rows: list[list[str]] = []
     for method in list_methods("rival"):
-        cells = [_cell(figures.get(key.format(method)), 0) for key in list(columns)[:-1]]
+        cells = [_cell(figures.get(key.format(method)), 0) for key in columns]
         key = f"nafr_didae_above_{method}"
         value, low, high = (figures[f"{key}{end}"].value for end in ("", "_low", "_high"))
         cells.append(f"{value:+.3f} [{low:+.2f}, {high:+.2f}]")
-        lines.append(_row([METHODS[method].title, *cells]))
-    return lines
+        rows.append([METHODS[method].title, *cells])
+    return table(["times DiDAE", *columns.values(), "NAFR of DiDAE above its own"], rows)
 
 
 def _cell(figure: Figure | None, digits: int) -> str:
@@ -391,7 +362,3 @@ def _cell(figure: Figure | None, digits: int) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

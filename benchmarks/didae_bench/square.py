@@ -32,12 +32,13 @@ from didae.dictionaries import SVD, Procrustes
 from didae.encoders.base import embed
 from didae.explainer import Components, ExplainConfig, explain
 from didae.runtime import progress
-from didae.students import agreement, logits
+from didae.students import agreement
 from didae_bench.figures import Figures, Measurement, Targets, register
 from didae_bench.metrics.truth import class_kept, explained, leftover, mean_change, realised
 from didae_bench.students import (
     Audit,
     StudentCase,
+    answers,
     decode,
     drawn,
     mean_psnr,
@@ -207,17 +208,13 @@ def add_judges(
 def _judge(case: StudentCase) -> Measurement:
     """Measure one student."""
     audit, students = case.audit, (case.student, *case.surrogates)
-    before = [logits(judge, audit.images).argmax(1) for judge in students]
-
-    def flips(images: Tensor) -> list[Tensor]:
-        after = [logits(judge, images).argmax(1) for judge in students]
-        return [a != b for a, b in zip(after, before, strict=True)]
+    before = answers(students, audit.images)
 
     def control(step: Tensor | float) -> float:
         images = decode(audit.components.decoder, audit.z + step, audit.code)
-        return flips(images)[0].double().mean().item()
+        return (answers(students, images) != before)[0].double().mean().item()
 
-    flipped, after = flips(case.made), read_factors(case.made)
+    flipped, after = answers(students, case.made) != before, read_factors(case.made)
     kept = class_kept(audit.factors[:, 0], after[:, 0], FACTOR_MEAN[0])
     classes = audit.square.classes[audit.indices]
     groups = 2 * classes[:, 0] + classes[:, 1]
@@ -225,7 +222,7 @@ def _judge(case: StudentCase) -> Measurement:
     return {
         "alg2_spurious_flip": flipped[0].double().mean().item(),
         "alg2_class_kept": float(kept.mean()),
-        "nafr": torch.stack(flipped).all(0).double().mean().item(),
+        "nafr": flipped.all(0).double().mean().item(),
         "control_random_flip": control(case.stray),
         "control_noedit_flip": control(0.0),
         "probe_agreement": agreement(case.probe, audit.z, case.asked),
@@ -287,11 +284,8 @@ def _flops(components: Components) -> tuple[float, float]:
         return float(counter.get_total_flops())
 
     look = count(lambda: components.encoder(images))
-    look += sum(count(lambda s=s: s(images)) for s in _students(components))
+    judges = components.student, *components.surrogates
+    look += sum(count(lambda judge=judge: judge(images)) for judge in judges)
     inversion = count(lambda: components.decoder.invert(images, z))
     decoding = count(lambda: components.decoder.decode(z, code))
     return look + inversion, look + decoding
-
-
-def _students(components: Components) -> list[Callable[[Tensor], Tensor]]:
-    return [components.student, *components.surrogates]

@@ -23,7 +23,7 @@ from didae.data.square import FACTOR_COUNT, FACTOR_STD, FACTORS, Square, read_fa
 from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
 from didae.demo import SquareRecipe, fit_judges, load_components, load_judges, poisoned_split
 from didae.dictionaries import Dictionary
-from didae.encoders.base import embed
+from didae.encoders.base import Encoder, embed
 from didae.explainer import Components, Counterfactuals, ExplainConfig
 from didae.explainer.sweep import Sweep
 from didae.metrics.flips import flip_rates
@@ -36,6 +36,7 @@ from didae.storage import fingerprint
 from didae.students import (
     Probe,
     StudentConfig,
+    StudentLike,
     StudentNetwork,
     logits,
     margin,
@@ -172,6 +173,13 @@ def without(images: UInt8[Tensor, "n 3 h w"], code: StochasticCode) -> UInt8[Ten
     return to_uint8((to_float(images) - code.residual / 2).clamp(0, 1))
 
 
+def answers(
+    judges: Sequence[StudentLike], images: UInt8[Tensor, "n 3 h w"]
+) -> Int[Tensor, "judges n"]:
+    """Ask each of several networks for the class of images."""
+    return torch.stack([logits(judge, images).argmax(1) for judge in judges])
+
+
 def mean_psnr(images: UInt8[Tensor, "n 3 h w"], truth: UInt8[Tensor, "n 3 h w"]) -> float:
     """Compare images with what they should be."""
     return float(psnr(images, truth).clamp_max(99).mean())
@@ -288,7 +296,7 @@ class StudentCase:
         judged = logits(self.student, images)
         others = torch.stack([logits(surrogate, images) for surrogate in self.surrogates])
         rates = flip_rates(judged, others, self.targets, seed=self.seed)
-        before = torch.stack([logits(s, audit.images).argmax(1) for s in self.surrogates])
+        before = answers(self.surrogates, audit.images)
         seen = outputs(audit.components.encoder, images).float()
         moved = dictionary.encode(seen) - dictionary.encode(audit.z)
         spilt = (moved / dictionary.code_std).abs()
@@ -325,33 +333,26 @@ OTHERS = np.arange(len(FACTORS)) != SPURIOUS
 Judges = tuple[StudentNetwork, Probe, tuple[StudentNetwork, ...]]
 """Student, probe and surrogates of one seed."""
 
-Look = Callable[[Tensor], tuple[Tensor, StochasticCode]]
 
-
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """One variant to make counterfactuals."""
-
-    dictionary: Dictionary
-    look: Look
-    draw: Callable[[Tensor, StochasticCode, float], Tensor]
-
-
-def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.0) -> Measurement:
+def reflect(
+    components: Components, cases: Sequence[StudentCase], fidelity: float = 1.0
+) -> Measurement:
     """Reflect the background (Algorithm 1) along the direction that correlates best with it.
 
     Gives counterfactuals per second of processor time (encode, invert, edit, decode; one thread),
     PSNR in dB, the largest mean change of another factor in its std, and of every seed
     ``flip/seed``, ``nafr/seed`` and ``na/seed``. What is undefined is left out.
     """
-    audit, dictionary = cases[0].audit, variant.dictionary
-    z, code, seconds = _seen(variant.look, audit)
+    audit, dictionary = cases[0].audit, components.dictionary
+    z, code, seconds = _seen(components.encoder, components.decoder, audit)
     start = time.process_time()
     codes = dictionary.encode(z)
     k, correlation = _best(codes, audit.square.factors[audit.indices, SPURIOUS])
     low, high = dictionary.code_low, dictionary.code_high
     change = editing.clamp(codes, editing.reflect(codes), low, high)[:, k]
-    images = variant.draw(z + change[:, None] * dictionary.atoms[k], code, fidelity)
+    every, config = torch.arange(len(z)), ExplainConfig(fidelity=fidelity)
+    edits = every, torch.full_like(every, k), change
+    images = Sweep(components, config).draw(z, code, *edits, blind=True).images
     seconds += time.process_time() - start
     truth, after = true_counterfactuals(audit.square, audit.indices), read_factors(images)
     asked = (change / dictionary.code_std[k]).double().numpy() * np.sign(correlation)
@@ -371,10 +372,12 @@ def reflect(variant: Variant, cases: Sequence[StudentCase], fidelity: float = 1.
 
 
 @lru_cache(maxsize=1)
-def _seen(look: Look, audit: Audit) -> tuple[Tensor, StochasticCode, float]:
+def _seen(encoder: Encoder, decoder: Decoder, audit: Audit) -> tuple[Tensor, StochasticCode, float]:
     """Encode and invert once for all that is drawn of it, and say how long it took."""
     start = time.process_time()
-    z, code = look(audit.images)
+    parts = replace(audit.components, encoder=encoder, decoder=decoder)
+    z = outputs(encoder, audit.images).float()
+    code = Sweep(parts, ExplainConfig()).invert(audit.images, z)
     return z, code, time.process_time() - start
 
 

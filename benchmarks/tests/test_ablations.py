@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from didae.data.images import to_float, to_uint8
+from didae.data.images import to_float
 from didae.data.square import FACTOR_COUNT, FACTOR_MEAN, FACTOR_STD, FACTORS, NOISE_STD, Square
 from didae.decoders.base import Decoder, SamplerConfig, StochasticCode
 from didae.demo import SHIPPED, load_components, load_judges
 from didae.dictionaries import Procrustes
+from didae.encoders.base import Encoder
 from didae.errors import DidaeError
+from didae.explainer import Components
 from didae.training import TrainingConfig
 from didae_bench import ablations
 from didae_bench.ablations import Autoencoder, AutoencoderConfig, bench_ablations, fit_autoencoder
 from didae_bench.plots import Point, frontier, unsurpassed
-from didae_bench.students import Audit, StudentCase, Variant, reflect
+from didae_bench.students import Audit, StudentCase, reflect
 from svg_text import written
 
 N = 12
@@ -31,21 +34,31 @@ def case() -> StudentCase:
     return StudentCase(audit, *load_judges(SHIPPED), 0)
 
 
-def oracle(obeys: float) -> Variant:
+def oracle(obeys: float) -> Components:
     """Square itself as the decoder: z is the factors; `obeys` is the share of an edit it makes."""
     square, indices = case().audit.square, case().audit.indices
     every = torch.from_numpy((square.factors - FACTOR_MEAN) / FACTOR_STD).float()
 
-    def look(_):
-        z = every[indices]
-        return z, StochasticCode(torch.zeros(N, 0), torch.zeros(N, 3, 64, 64))
+    class Known(Encoder):
+        def forward(self, images):
+            assert len(images) == N
+            return every[indices]
 
-    def draw(z, *_):
-        mixed = every[indices] + obeys * (z - every[indices])
-        factors = np.rint(mixed.numpy() * FACTOR_STD + FACTOR_MEAN).clip(0, FACTOR_COUNT - 1)
-        return square.render(indices, factors)
+    class Renderer(ablations.Drawing):
+        def invert(self, images, *_):
+            return StochasticCode(torch.zeros(N, 0), torch.zeros_like(images))
 
-    return Variant(Procrustes().fit(every[:2000], every[:2000], FACTORS), look, draw)
+        def decode(self, z, *_):
+            mixed = every[indices] + obeys * (z - every[indices])
+            factors = np.rint(mixed.numpy() * FACTOR_STD + FACTOR_MEAN).clip(0, FACTOR_COUNT - 1)
+            return to_float(square.render(indices, factors))
+
+    return replace(
+        case().audit.components,
+        encoder=Known("known", 4, 64, ""),
+        decoder=Renderer(Autoencoder(AutoencoderConfig(dim=4, width=4))),
+        dictionary=Procrustes().fit(every[:2000], every[:2000], FACTORS),
+    )
 
 
 def test_a_perfect_decoder_reaches_the_truth():
@@ -94,18 +107,19 @@ def test_the_residual_gives_the_image_back_and_training_helps(tmp_path):
     training = TrainingConfig(steps=30, batch_size=4, learning_rate=2e-3, ema_decay=0.8)
     config = AutoencoderConfig(dim=8, width=4)
     network = fit_autoencoder(images, config, training, tmp_path / "autoencoder")
-    z = network.encode(images)
-    residual = network.residual(images, z)
-    assert torch.equal(network.decode(z, residual), images)
-    drawn = network.decode(z, 0 * residual)
-    assert not torch.equal(drawn, images)
+    with torch.no_grad():
+        z, decoder = ablations.Looking(network)(to_float(images)), ablations.Drawing(network)
+        code = decoder.invert(to_float(images), z)
+        assert torch.allclose(decoder.decode(z, code), to_float(images), atol=1e-6)
+        drawn = decoder.decode(z, code, 0.0)
+        assert torch.allclose(drawn, ((network.up(z) + 1) / 2).clamp(0, 1))
+    assert (drawn - to_float(images)).abs().max() > 0.1
     torch.manual_seed(0)
     untrained = Autoencoder(config)
     noise = torch.zeros(N, 8)
     assert network(to_float(images), noise).mean() < untrained(to_float(images), noise).mean()
     again = fit_autoencoder(images, config, training, tmp_path / "autoencoder")
-    assert torch.equal(again.encode(images), z)
-    assert to_uint8(to_float(images)).equal(images)
+    assert torch.equal(again.latent(to_float(images)), z)
 
 
 @pytest.mark.parametrize(("name", "evaluations"), [("euler5", 5), ("heun5", 9)])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from didae.cli.sources import SourceConfig
 from didae.cli.study import Audit
 from didae.data.images import write_png
 from didae.data.square import Square
@@ -16,7 +15,7 @@ from didae.explainer.fit import AuditConfig
 from didae.students import StudentConfig, build_student
 from didae.students.onnx import OnnxStudent
 from didae.training import TrainingConfig
-from didae_bench.audit import time_audit, write_onnx
+from didae_bench import audit as bench
 from failures import one_line
 
 SHORT = TrainingConfig(steps=2, batch_size=4)
@@ -35,19 +34,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_a_whole_audit_is_timed_once(folder: Path, tmp_path: Path):
-    source = SourceConfig(data=str(folder))
+def test_a_whole_audit_is_timed_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[int, int]] = []
 
-    def audit(student: Path, run: Path, most: int, explained: int, config: AuditConfig) -> None:
-        asked.append((most, explained))
-        Audit(
-            images=str(folder), student=str(student), encoder="square", folder=run, most=most,
-            explained=explained, source=source, audit=config,
-        ).run()  # fmt: skip
+    def audit(**given) -> Audit:
+        asked.append((given["most"], given["explained"]))
+        return Audit(encoder="square", **given)
+
+    monkeypatch.setattr(bench, "Audit", audit)
 
     def run():
-        return time_audit(True, tmp_path, source.open(), audit, SHORT, CONFIG)
+        return bench.bench_audit(True, tmp_path, str(folder), SHORT, CONFIG)
 
     figures = run()
     assert asked == [(2000, 20)]
@@ -64,15 +61,14 @@ def test_images_without_labels_are_refused(folder: Path, tmp_path: Path):
     for path in sorted((folder / "test").rglob("*.png")):
         (tmp_path / "flat").mkdir(exist_ok=True)
         (tmp_path / "flat" / path.name).write_bytes(path.read_bytes())
-    source = SourceConfig(data=str(tmp_path / "flat"), whole=True).open()
     (tmp_path / "bench").mkdir()
-    refused = one_line(lambda: time_audit(True, tmp_path / "bench", source, lambda *_: None))
-    assert "no labels" in refused
+    refused = one_line(lambda: bench.bench_audit(True, tmp_path / "bench", str(tmp_path / "flat")))
+    assert "label" in refused
 
 
 def test_the_written_graph_gives_the_same_numbers_for_any_batch(tmp_path: Path):
     student = build_student(StudentConfig(image_size=32)).eval()
-    write_onnx(student, tmp_path / "student.onnx")
+    bench.write_onnx(student, tmp_path / "student.onnx")
     written = OnnxStudent(tmp_path / "student.onnx")
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

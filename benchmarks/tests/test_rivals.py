@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from biased_students import background, blind
+from didae.data.images import to_float
 from didae.data.square import Square, read_factors
 from didae.decoders.base import Decoder
 from didae.demo import SHIPPED, load_components
@@ -19,8 +20,8 @@ from didae_bench.explainers.didae import ORDER, crossing, straying
 from didae_bench.explainers.diffusion import require_denoiser
 from didae_bench.figures import Figures
 from didae_bench.plots import speed_and_validity
-from didae_bench.rivals_table import TARGETS, Judged, Task, add_figures, markdown
-from didae_bench.students import SPURIOUS, true_counterfactuals
+from didae_bench.rivals_table import TARGETS, Judged, add_figures, judge, lessons, markdown
+from didae_bench.students import SPURIOUS, Audit, StudentCase, true_counterfactuals
 from svg_text import written
 
 SQUARE = Square(64)
@@ -41,8 +42,9 @@ def make(parts: Parts, name: str) -> Explainer:
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
-    return Task.of(SQUARE, ROWS, background, (background, background))
+def case(parts: Parts) -> StudentCase:
+    audit = Audit.make(SQUARE, ROWS, parts.components)
+    return StudentCase(audit, background, parts.probe, (background, background), 0)
 
 
 def test_the_truth_reflects_the_background_and_nothing_else():
@@ -52,9 +54,9 @@ def test_the_truth_reflects_the_background_and_nothing_else():
     assert np.abs(after[:, others] - before[:, others]).mean() < 3
 
 
-def test_the_truth_is_perfect_and_the_factual_is_not(task: Task):
-    truth = task.judge(true_counterfactuals(SQUARE, ROWS)[:, None], {}, [0.0, 1.0])
-    nothing = task.judge(task.images[:, None], {}, [0.0, 1.0])
+def test_the_truth_is_perfect_and_the_factual_is_not(case: StudentCase):
+    truth = judge(case, true_counterfactuals(SQUARE, ROWS)[:, None], {}, [0.0, 1.0])
+    nothing = judge(case, case.audit.images[:, None], {}, [0.0, 1.0])
     assert truth.values["truth_psnr"] == 99
     assert truth.values["truth_psnr_reached"] > 30
     assert truth.values["class_kept"] == 1
@@ -64,22 +66,22 @@ def test_the_truth_is_perfect_and_the_factual_is_not(task: Task):
     assert {"sparsity", "diversity", "unbiasedness"}.isdisjoint(nothing.values)
 
 
-def test_a_counterfactual_that_changes_the_class_is_not_kept(task: Task):
+def test_a_counterfactual_that_changes_the_class_is_not_kept(case: StudentCase):
     factors = SQUARE.factors[ROWS].copy()
     factors[:, 0] = 255 - factors[:, 0]
-    changed = task.judge(SQUARE.render(ROWS, factors)[:, None], {}, [0.0, 1.0])
+    changed = judge(case, SQUARE.render(ROWS, factors)[:, None], {}, [0.0, 1.0])
     assert changed.values["class_kept"] <= 0.1
 
 
-def test_lessons_are_of_usual_images_and_labelled_by_what_they_show(task: Task):
+def test_lessons_are_of_usual_images_and_labelled_by_what_they_show(case: StudentCase):
     classes = SQUARE.classes[ROWS]
     usual = classes[:, 0] == classes[:, SPURIOUS]
-    true = task.lessons(true_counterfactuals(SQUARE, ROWS))
+    true = lessons(case.audit, true_counterfactuals(SQUARE, ROWS))
     assert len(true) == usual.sum() == 8
     assert np.array_equal(true.labels.numpy(), classes[usual, 0])
     factors = SQUARE.factors[ROWS].copy()
     factors[:, 0] = 255 - factors[:, 0]
-    other = task.lessons(SQUARE.render(ROWS, factors))
+    other = lessons(case.audit, SQUARE.render(ROWS, factors))
     assert (other.labels.numpy() != classes[usual, 0]).mean() >= 0.8
 
 
@@ -117,9 +119,11 @@ def test_no_edit_is_the_factual_and_a_random_direction_is_not(parts: Parts):
 def test_the_random_direction_goes_as_far_as_the_edit(parts: Parts):
     z = embed(parts.components.encoder, SQUARE, ROWS)
     generators = tuple(torch.Generator().manual_seed(row) for row in range(len(z)))
-    work = SimpleNamespace(generators=generators)  # all that an edit of z asks of its batch
+    images = to_float(SQUARE.images(ROWS))
+    # All that an edit of z asks of its batch.
+    work = SimpleNamespace(generators=generators, images=images, logits=background)
     crosses = crossing(parts.components.dictionary, parts.probe, ORDER[:1])
-    ways = [edits(z, z[:, 0], work)[:, 0] - z for edits in (crosses, straying(crosses))]
+    ways = [edits(z, work)[:, 0] - z for edits in (crosses, straying(crosses))]
     assert ways[0].norm(dim=1).min() > 0
     assert torch.allclose(ways[0].norm(dim=1), ways[1].norm(dim=1), rtol=1e-4)
     assert torch.cosine_similarity(*ways).abs().max() < 0.99

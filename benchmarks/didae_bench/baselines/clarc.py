@@ -95,7 +95,7 @@ def project_artifact(
         changed = _frozen_below(student, place)
         artifact = _artifact(student, train_data, place)
         trunk(changed).insert(place, Compensation(*artifact, strength**2))
-        _fine_tune(changed, train_data, training.model_copy(update={"seed": seed}))
+        fine_tune(changed, train_data, training.model_copy(update={"seed": seed}), "P-ClArC")
         return changed.requires_grad_(True)
 
     place, strength = max(
@@ -158,12 +158,14 @@ def _frozen_below(student: nn.Module, place: int) -> nn.Module:
     return copied
 
 
-def _fine_tune(student: nn.Module, data: Labelled, training: TrainingConfig) -> None:
+def fine_tune(student: nn.Module, data: Labelled, training: TrainingConfig, words: str) -> None:
+    """Train a network to label images; `words` are shown as progress."""
+
     def loss(forward: Forward, indices: Tensor, _: torch.Generator) -> Tensor:
         logits = forward(to_float(data.images[indices]))
         return nn.functional.cross_entropy(logits, data.labels[indices])
 
-    train(student, loss, len(data), training, description="P-ClArC")
+    train(student, loss, len(data), training, description=words)
 
 
 def _fine_tune_right(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from didae import editing
@@ -14,7 +15,7 @@ from didae.decoders.base import Decoder, SamplerConfig
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.students import Probe, margin
-from didae_bench.explainers.base import METHODS, Explainer, Method, Parts, Work, ask
+from didae_bench.explainers.base import METHODS, Explainer, Kind, Method, Parts, Work, ask
 from didae_bench.square import FAITHFUL
 from didae_bench.students import SPURIOUS, STRENGTH
 
@@ -24,32 +25,20 @@ ORDER = (SPURIOUS, *(k for k in range(len(FACTORS)) if k != SPURIOUS))
 DIFFUSION = SamplerConfig(method="euler", steps=20)
 """The decoder as a diffusion model; the default sampler is one step, a regression with residual."""
 
-Edits = Callable[[Tensor, Tensor, Work], Tensor]
-"""Takes z of shape (b, d), where the student says that it stands (b,), and the batch; gives z as
-edited for each of a attempts, (b, a, d)."""
+Edits = Callable[[Tensor, Work], Tensor]
+"""Takes z of shape (b, d) and the batch; gives z as edited for each of a attempts, (b, a, d)."""
 
 
 class Edit(Explainer):
-    """Encode, ask, invert, edit z, decode: DiDAE and its controls, one edit for each attempt."""
+    """Encode, invert, edit z, decode: DiDAE and its controls, one edit for each attempt."""
 
     needs_gradients = False
 
     def __init__(
-        self,
-        encoder: Encoder,
-        decoder: Decoder,
-        probe: Probe,
-        edits: Edits,
-        once: bool = False,
-        fidelity: float = 1.0,
+        self, encoder: Encoder, decoder: Decoder, edits: Edits, once: bool = False
     ) -> None:
         super().__init__(decoder)
-        self.encoder, self.draws, self.probe = encoder, decoder, probe
-        self.edits, self.once, self.fidelity = edits, once, fidelity
-
-    def standing(self, z: Tensor, work: Work) -> Tensor:
-        """Say how far from the boundary images stand: ask the student, once."""
-        return self.probe.standing(z, margin(work.logits(work.images)))
+        self.encoder, self.draws, self.edits, self.once = encoder, decoder, edits, once
 
     def counterfactuals(self, work: Work) -> Float[Tensor, "b c h w"]:
         """Edit z and decode."""
@@ -64,26 +53,29 @@ class Edit(Explainer):
         counting = self.draws.network.register_forward_hook(evaluated)
         try:
             z = ask(self.encoder, work.images)
-            edited = self.edits(z, self.standing(z, work), work)
+            edited = self.edits(z, work)
             edited = edited if self.once else edited[:, [attempt]]
             image = torch.arange(len(z)).repeat_interleave(edited.shape[1])
             code = self.draws.invert(work.images, z)[image]
-            drawn = self.draws.decode(edited.flatten(0, 1), code, self.fidelity)
+            drawn = self.draws.decode(edited.flatten(0, 1), code)
             self.drawn = drawn.unflatten(0, edited.shape[:2])
         finally:
             counting.remove()
         return self.drawn[:, attempt if self.once else 0]
 
 
-def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) -> Edits:
+def crossing(
+    dictionary: Dictionary, probe: Probe, directions: Sequence[int], strength: float = STRENGTH
+) -> Edits:
     """Cross the student's boundary along directions, within the range seen in data."""
     chosen = list(directions)
     atoms = dictionary.atoms[chosen]
     slope = atoms @ probe.between()[0]
     low, high = dictionary.code_low[chosen], dictionary.code_high[chosen]
 
-    def edits(z: Tensor, stands: Tensor, _: Work) -> Tensor:
-        change = editing.cross_boundary(stands, slope, STRENGTH)[0]
+    def edits(z: Tensor, work: Work) -> Tensor:
+        stands = probe.standing(z, margin(work.logits(work.images)))
+        change = editing.cross_boundary(stands, slope, strength)[0]
         change = editing.clamp(dictionary.encode(z)[:, chosen], change, low, high)
         return editing.apply(z, change, atoms)
 
@@ -93,51 +85,68 @@ def crossing(dictionary: Dictionary, probe: Probe, directions: Sequence[int]) ->
 def straying(edits: Edits) -> Edits:
     """Go as far as edits do, but in a random direction."""
 
-    def stray(z: Tensor, stands: Tensor, work: Work) -> Tensor:
+    def stray(z: Tensor, work: Work) -> Tensor:
         way = torch.stack([torch.randn(z.shape[1], generator=g) for g in work.generators])
-        length = (edits(z, stands, work) - z[:, None]).norm(dim=2, keepdim=True)
+        length = (edits(z, work) - z[:, None]).norm(dim=2, keepdim=True)
         return z[:, None] + (way / way.norm(dim=1, keepdim=True))[:, None] * length
 
     return stray
 
 
-def _crossing(
-    directions: Sequence[int], sampler: SamplerConfig | None = None, once: bool = False
-) -> Callable[[Parts], Explainer]:
-    def build(parts: Parts) -> Explainer:
-        own = parts.components
-        decoder = own.decoder if sampler is None else own.sampling(sampler)
-        edits = crossing(own.dictionary, parts.probe, directions)
-        return Edit(own.encoder, decoder, parts.probe, edits, once)
+def crossing_all(probe: Probe) -> Edits:
+    """Cross the probe's boundary along its own weight: DiDAE without a dictionary, all at once.
 
-    return build
+    The global counterfactual of DiDAE (Bender & Morik 2026, arXiv 2601.21851, algorithm 2). It asks
+    the student nothing, and leaves a factual as it is that the probe takes for the target already.
+    """
 
+    def edits(z: Tensor, work: Work) -> Tensor:
+        edited = crossed(z, probe, work.targets, STRENGTH)
+        return edited[:, None].expand(-1, len(work.previous) + 1, -1)
 
-def _controlled(edits: Callable[[Parts], Edits]) -> Callable[[Parts], Explainer]:
-    return lambda p: Edit(p.components.encoder, p.components.decoder, p.probe, edits(p))
+    return edits
 
 
-def _stray(parts: Parts) -> Edits:
-    return straying(crossing(parts.components.dictionary, parts.probe, ORDER[:1]))
+def crossed(
+    z: Float[Tensor, "b d"], probe: Probe, targets: Int[Tensor, " b"], strength: float
+) -> Float[Tensor, "b d"]:
+    """Move z along the probe's weight to the target's side, z' = z - f m(z) w / ‖w‖²."""
+    stands, weight = probe.margin(z), probe.between()[0].to(z)
+    wrong = (stands > 0) != (targets > 0)
+    change = torch.where(wrong, -strength * stands, 0.0) / weight.dot(weight)
+    return z + change[:, None] * weight
 
 
-def _still(z: Tensor, _: Tensor, __: Work) -> Tensor:
-    return z[:, None]
+def _along(directions: Sequence[int], strength: float = STRENGTH) -> Callable[[Parts], Edits]:
+    return lambda p: crossing(p.components.dictionary, p.probe, directions, strength)
 
 
-METHODS["didae"] = Method(
-    "**DiDAE**, Algorithm 2", "didae", _crossing(ORDER[:2]), (200, 2), taught=True, timed=True
-)
-METHODS["faithful"] = Method("DiDAE, Heun 5", "didae", _crossing(ORDER[:1], FAITHFUL))
-METHODS["diffusion"] = Method(
-    "DiDAE, Euler 20 there and 20 back", "didae", _crossing(ORDER[:1], DIFFUSION)
-)
-METHODS["sweep"] = Method(
-    "DiDAE, all four directions", "didae", _crossing(ORDER, once=True), (200, len(ORDER))
-)
+def _register(
+    name: str,
+    title: str,
+    kind: Kind,
+    edits: Callable[[Parts], Edits],
+    sampler: SamplerConfig | None = None,
+    once: bool = False,
+    **settings: Any,
+) -> None:
+    def build(p: Parts) -> Explainer:
+        own = p.components
+        return Edit(own.encoder, own.sampling(sampler), edits(p), once)
+
+    METHODS[name] = Method(title, kind, build, **settings)
+
+
+_FIRST = _along(ORDER[:1])
+_TWICE: dict[str, Any] = {"plan": (200, 2), "taught": True, "timed": True}
+_register("didae", "**DiDAE**, Algorithm 2", "didae", _along(ORDER[:2]), **_TWICE)
+_register("faithful", "DiDAE, Heun 5", "didae", _FIRST, FAITHFUL)
+_register("diffusion", "DiDAE, Euler 20 there and 20 back", "didae", _FIRST, DIFFUSION)
+_EACH: dict[str, Any] = {"plan": (200, len(ORDER)), "once": True}
+_register("sweep", "DiDAE, all four directions", "didae", _along(ORDER), **_EACH)
+_register("gradient", "probe gradient", "other", lambda p: crossing_all(p.probe))
 # The random direction gets all images that a seed has, as its limit is a few in a hundred.
-METHODS["random"] = Method("control: random direction", "control", _controlled(_stray), (400, 1))
-METHODS["noedit"] = Method(
-    "control: no edit", "control", _controlled(lambda _: _still), taught=True
-)
+_STRAY = "control: random direction"
+_register("random", _STRAY, "control", lambda p: straying(_FIRST(p)), plan=(400, 1))
+_register("noedit", "control: no edit", "control", _along(ORDER[:1], 0.0), taught=True)
 METHODS["truth"] = Method("control: true counterfactual", "control", None, taught=True)

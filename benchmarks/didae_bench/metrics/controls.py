@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from didae.errors import DidaeError
+from didae_bench.figures import table
 
 Control = Literal["no_edit", "random", "pgd", "truth"]
 
@@ -31,45 +32,27 @@ NEAR = 0.5
 
 
 @dataclass(frozen=True)
-class Check:
-    """A metric on one control."""
-
-    value: float
-    at_least: float | None
-    at_most: float | None
-    ok: bool | None
-
-
-@dataclass(frozen=True)
 class Verification:
-    """Whether a metric can be believed."""
+    """What a metric gives on the controls, on which it is off its limits, and why it is broken."""
 
     metric: str
-    checks: dict[Control, Check]
+    values: Mapping[Control, float]
+    missed: tuple[Control, ...]
     position: float
-    broken: bool
     reason: str
+
+    @property
+    def broken(self) -> bool:
+        """bool: whether it cannot tell the truth from no edit, or from an attack."""
+        return bool(self.reason)
 
     @property
     def ok(self) -> bool:
         """bool: not broken, and no limit missed."""
-        return not self.broken and all(check.ok is not False for check in self.checks.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Give plain values."""
-        checks = {
-            control: {**vars(check), "value": _plain(check.value)}
-            for control, check in self.checks.items()
-        }
-        return {**vars(self), "checks": checks, "position": _plain(self.position), "ok": self.ok}
+        return not (self.reason or self.missed)
 
 
-def verify(
-    metric: str,
-    values: Mapping[Control, float],
-    limits: Mapping[Control, tuple[float, float]] | None = None,
-    worst: float = 0.0,
-) -> Verification:
+def verify(metric: str, values: Mapping[Control, float], worst: float = 0.0) -> Verification:
     """Judge a metric by its values on the four controls.
 
     A metric is *broken* if
@@ -85,46 +68,33 @@ def verify(
         raise DidaeError(
             f"controls of {metric}: {sorted(values)} were measured; give all of {sorted(CONTROLS)}."
         )
-    limits = LIMITS.get(metric, {}) if limits is None else limits
-    checks: dict[Control, Check] = {}
-    for control in CONTROLS:
-        value, bounds = float(values[control]), limits.get(control)
-        if bounds is None:
-            checks[control] = Check(value, None, None, None)
-        else:
-            inside = None if math.isnan(value) else bounds[0] <= value <= bounds[1]
-            checks[control] = Check(value, *bounds, inside)
-    start = worst if math.isnan(values["no_edit"]) else float(values["no_edit"])
-    way = float(values["truth"]) - start
-    position = (float(values["pgd"]) - start) / way if way else math.nan
+    missed: list[Control] = []
+    for control, (low, high) in LIMITS.get(metric, {}).items():
+        if values[control] < low or values[control] > high:  # NaN is neither
+            missed.append(control)
+    start = worst if math.isnan(values["no_edit"]) else values["no_edit"]
+    way = values["truth"] - start
+    position = (values["pgd"] - start) / way if way else math.nan
+    reason = ""
     if not way or math.isnan(way):
         reason = "it does not tell the true counterfactual from no edit"
     elif position >= NEAR:
         reason = f"it puts PGD {position:.0%} of the way from no edit to the true counterfactual"
-    else:
-        reason = ""
-    return Verification(metric, checks, position, bool(reason), reason)
+    return Verification(metric, values, tuple(missed), position, reason)
 
 
 def markdown(verifications: Iterable[Verification]) -> str:
     """Give the controls as a table."""
-    lines = [
-        "| metric | " + " | ".join(control.replace("_", " ") for control in CONTROLS) + " | |",
-        "|---" * (len(CONTROLS) + 2) + "|",
-    ]
+    rows: list[list[str]] = []
     for found in verifications:
-        cells = [_cell(found.checks[control]) for control in CONTROLS]
+        cells = [_cell(found, control) for control in CONTROLS]
         verdict = f"broken: {found.reason}" if found.broken else "ok" if found.ok else "off limits"
-        lines.append(f"| {found.metric} | " + " | ".join(cells) + f" | {verdict} |")
-    return "\n".join(lines) + "\n"
+        rows.append([found.metric, *cells, verdict])
+    return table(["metric", *(control.replace("_", " ") for control in CONTROLS), ""], rows)
 
 
-def _cell(check: Check) -> str:
-    if math.isnan(check.value):
+def _cell(found: Verification, control: Control) -> str:
+    if math.isnan(found.values[control]):
         return "–"
-    value = f"{check.value:.3g}"
-    return f"**{value}**" if check.ok is False else value
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    value = f"{found.values[control]:.3g}"
+    return f"**{value}**" if control in found.missed else value

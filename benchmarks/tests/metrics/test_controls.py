@@ -122,11 +122,11 @@ def test_metrics_that_an_attack_satisfies_are_broken(metric: str) -> None:
 
 def test_the_controls_keep_their_limits() -> None:
     found = judged("na")
-    assert found.checks["pgd"].value <= 0.10
-    assert found.checks["truth"].value >= 0.95
-    assert (found.checks["pgd"].at_least, found.checks["pgd"].at_most) == LIMITS["na"]["pgd"]
-    assert math.isnan(found.checks["no_edit"].value)
-    assert judged("nafr").checks["random"].value <= 0.02
+    assert found.missed == ()
+    assert found.values["pgd"] <= LIMITS["na"]["pgd"][1] == 0.10
+    assert found.values["truth"] >= LIMITS["na"]["truth"][0] == 0.95
+    assert math.isnan(found.values["no_edit"])
+    assert judged("nafr").values["random"] <= 0.02
 
 
 def test_the_older_rule_of_nafr_counts_unedited_images_and_is_caught() -> None:
@@ -172,16 +172,13 @@ def test_a_metric_that_cannot_tell_the_truth_is_broken() -> None:
 def test_a_metric_without_a_value_for_pgd_is_not_judged_on_it() -> None:
     found = verify("na", values(math.nan, math.nan, math.nan, 0.97))
     assert (found.broken, found.ok) == (False, True)
-    assert found.checks["pgd"].ok is None
+    assert found.missed == ()
 
 
 def test_a_metric_off_its_limits_is_not_ok_though_not_broken() -> None:
     found = verify("na", values(math.nan, math.nan, 0.3, 0.97))
     assert (found.broken, found.ok) == (False, False)
-    assert found.checks["pgd"].ok is False
-    own = verify("na", values(math.nan, math.nan, 0.3, 0.97), limits={"pgd": (0, 0.4)})
-    assert own.ok
-    assert own.checks["truth"].ok is None
+    assert found.missed == ("pgd",)
 
 
 def test_all_four_controls_are_needed() -> None:
@@ -189,7 +186,7 @@ def test_all_four_controls_are_needed() -> None:
         verify("na", {"pgd": 0.0, "truth": 1.0})
 
 
-def test_the_table_and_the_json_name_what_is_broken() -> None:
+def test_the_table_names_what_is_broken() -> None:
     found = [judged("flip_rate"), judged("na"), verify("na", values(0, 0, 0.3, 0.97))]
     lines = markdown(found).splitlines()
     assert len(lines) == 5
@@ -198,7 +195,3 @@ def test_the_table_and_the_json_name_what_is_broken() -> None:
     assert lines[3].endswith("| ok |")
     assert "**0.3**" in lines[4]
     assert lines[4].endswith("| off limits |")
-    written = found[1].to_json()
-    assert (written["ok"], written["broken"]) == (True, False)
-    assert written["checks"]["no_edit"]["value"] is None
-    assert written["checks"]["truth"]["ok"] is True
