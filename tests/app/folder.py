@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from didae.app.desk import Actions
-from didae.app.run import Progress
+from didae.app.desk import Actions, Progress
 from didae.metrics.groups import group_accuracies
 from didae.storage import read_json, write_bytes, write_json
 from didae.teachers import Verdicts

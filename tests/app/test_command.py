@@ -58,7 +58,7 @@ def run(demo, tmp_path) -> Path:
 
 
 def judge(run: Path) -> None:
-    from didae.app.run import Run
+    from didae.app.desk import Run
 
     opened = Run(run)
     opened.verdicts().judge(opened.summary.names.index("background"), "spurious", "ada")

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.folder import DICTIONARY, Work, make_folder, refused, repaired
-from didae.app.desk import _WINDOWS, Desk
-from didae.app.run import _PAIRS, Jobs, Run
+from didae.app.desk import _PAIRS, _WINDOWS, Desk, Jobs, Run
 from didae.app.uploads import UploadLimits
 from didae.app.views import judge_view
 from didae.errors import DidaeError
@@ -320,7 +319,7 @@ def test_work_ends_at_its_next_report() -> None:
 
 
 def test_own_images_become_a_run_of_their_own(folder, desk, work) -> None:
-    assert desk.start_audit(None, str(folder / "images"), None, "x.onnx") is None
+    assert desk.start_audit(None, str(folder / "images"), None, "x.onnx") == ()
     finish(desk)
     assert work.calls == [("audit", str(folder / "images"), "x.onnx")]
     assert desk.names() == ("main", "001")
@@ -336,7 +335,7 @@ def test_uploads_move_into_the_run_folder(folder, desk, work) -> None:
         for path in sorted((folder / "images" / "test").glob("*.png"))[:5]:
             archive.write(path, f"a/{path.name}")
     (folder / "x.onnx").write_bytes(b"graph")
-    assert desk.start_audit(folder / "x.zip", "", folder / "x.onnx", "").images == 5
+    assert desk.start_audit(folder / "x.zip", "", folder / "x.onnx", "") == ()
     finish(desk)
     own = folder / "own" / "001"
     assert len(list((own / "images" / "a").iterdir())) == 5

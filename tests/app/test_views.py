@@ -9,8 +9,7 @@ import pytest
 
 from app.folder import Work, make_folder, refused, repaired, write_repair
 from didae.app import views
-from didae.app.desk import Desk
-from didae.app.run import Status
+from didae.app.desk import Desk, Status
 from didae.app.uploads import UploadLimits
 from didae.dictionaries.procrustes import CLASS
 from didae.report import write_report
@@ -124,11 +123,11 @@ def test_a_verdict_is_shown(desk) -> None:
 def test_a_result_is_shown(desk, accepted: bool) -> None:
     desk.judge("main:1", "spurious")
     run = desk.run("main")
-    before = parse(views.repair_view(desk, run, "main")).text
+    before = parse(views.repair_view(desk, run)).text
     assert "gate" in before
     result = repaired() if accepted else refused()
     write_repair(run.folder, result, NAMES)
-    page = parse(views.repair_view(desk, run, "main"))
+    page = parse(views.repair_view(desk, run))
     assert result["decision"]["reason"] in page.text
     assert ("Repaired" if accepted else "Not repaired: the original stays") in page.text
     assert page.tags.count("img") == 2 * len(result["preview"])
@@ -136,14 +135,14 @@ def test_a_result_is_shown(desk, accepted: bool) -> None:
     assert ("+90.0" in page.text) == accepted
     assert ("n = 100, 95\u202f% interval" in page.text) == accepted
     desk.judge("main:1", "causal")
-    assert "verdicts have changed" in parse(views.repair_view(desk, run, "main")).text
+    assert "verdicts have changed" in parse(views.repair_view(desk, run)).text
 
 
 def test_numbers_are_written_as_in_the_report(desk) -> None:
     """One way of writing for one number, such as an accuracy."""
     folder = desk.run("main").folder
     write_repair(folder, repaired(), NAMES)
-    on_page = parse(views.repair_view(desk, desk.run("main"), "main")).text
+    on_page = parse(views.repair_view(desk, desk.run("main"))).text
     report = write_report(folder, desk.run("main").summary).read_text(encoding="utf-8")
     for words in ("51.0\u202f%", "95.5\u202f%", "+44.5"):
         assert words in on_page
@@ -153,7 +152,7 @@ def test_numbers_are_written_as_in_the_report(desk) -> None:
 def test_what_to_do_and_what_was_left_out_is_said(desk) -> None:
     told = {"advice": "Look again.", "unread": ["3 of 9 images cannot be read"]}
     write_repair(desk.run("main").folder, refused() | told, NAMES)
-    page = parse(views.repair_view(desk, desk.run("main"), "main")).text
+    page = parse(views.repair_view(desk, desk.run("main"))).text
     assert "fell by 7 points. Look again. Left out: 3 of 9 images cannot be read." in page
 
 
@@ -168,12 +167,12 @@ def test_names_are_never_markup(desk) -> None:
     result["preview"][0]["before"] = [HOSTILE, HOSTILE]
     write_repair(run.folder, result | {"advice": HOSTILE, "unread": [HOSTILE]}, NAMES)
     # Two groups of the label; the one preview is there three times.
-    assert parse(views.repair_view(desk, run, "main")).text.count(HOSTILE) == 3 + 2 + 3 * 2
+    assert parse(views.repair_view(desk, run)).text.count(HOSTILE) == 3 + 2 + 3 * 2
     for status in (
         Status("repair", "main", words=HOSTILE),
         Status("repair", "main", running=False, error=HOSTILE),
     ):
-        assert HOSTILE in parse(views._job_view(status)).text
+        assert HOSTILE in parse(views.job_view(status)).text
 
 
 def test_hostile_ids_classes_and_factors_are_escaped(tmp_path) -> None:

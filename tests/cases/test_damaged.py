@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.parts import explain_flags, make_parts
-from didae.app.run import Run
+from didae.app.desk import Run
 from didae.cli import main
 from didae.storage import lock_folder, shard_files
 from failures import refused

@@ -12,7 +12,7 @@ import pytest
 
 from app.folder import make_folder
 from cases.inputs import AUDIT
-from didae.app.run import Run
+from didae.app.desk import Run
 from didae.cli import main
 from didae.cli.app import App, audit_own, obstacle
 from didae.errors import DidaeError

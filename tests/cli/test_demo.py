@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from didae.app.run import Run
+from didae.app.desk import Run
 from didae.cli import main
 from didae.report.repair import REPAIR_FOLDER, read_repair
 from didae.students import StudentNetwork

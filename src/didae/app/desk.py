@@ -1,31 +1,176 @@
-"""What the controls of the page do: judging, walking, and starting long work."""
+"""What the page works on and does: runs to judge, and long work that it starts."""
 
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 import threading
+import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from didae.app.run import Jobs, Progress, Run
-from didae.app.uploads import Accepted, UploadLimits, unpack
+from didae.app.uploads import UploadLimits, unpack
 from didae.errors import DidaeError
+from didae.explainer.summary import SUMMARY_FILE, Summary
 from didae.repair.measure import ONNX_FILE, REPAIR_FILE
 from didae.report import write_report
+from didae.report.figures import delivered_rows, drawn_pairs, read_rows, varied
 from didae.report.html import REPORT_FILE
 from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
-from didae.storage import write_bytes
-from didae.teachers import VERDICTS_FILE, Verdict
+from didae.storage import read_json, write_bytes
+from didae.teachers import VERDICTS_FILE, Verdict, Verdicts
 from didae.teachers.verdicts import Event
+
+_logger = logging.getLogger(__name__)
+
+_PAIRS = 12
+"""Counterfactual pairs on a screen."""
 
 _WINDOWS = 256
 """Windows whose verdicts can be taken back."""
 
 _MAIN, _OWN = "main", "own"
 _STUDENT, _MODEL = "student", "repaired_model.zip"
+
+Progress = Callable[[float | None, str], None]
+"""Called with the share that is done, in [0, 1] or None where unknown, and with what is done."""
+
+
+class Run:
+    """A run folder, opened for judging.
+
+    ``order`` are its directions in the order of their screens, ``silent`` the names of those
+    without a counterfactual to look at. A *place* names a run and a direction ("main:3").
+    """
+
+    def __init__(self, folder: str | Path, name: str = _MAIN) -> None:
+        self.folder, self.name = Path(folder), name
+        path = self.folder / SUMMARY_FILE
+        if not path.is_file():
+            raise DidaeError(
+                f"{self.folder} holds no finished run (no {SUMMARY_FILE}): "
+                "give a folder that `didae explain` or `didae demo` wrote."
+            )
+        self.summary = Summary.from_json(read_json(path), str(path))
+        rows = delivered_rows(read_rows(self.folder))
+        self.delivered = {direction: len(found) for direction, found in rows.items()}
+        self._strongest = {direction: varied(found, _PAIRS) for direction, found in rows.items()}
+        self.directions = {d.index: d for d in self.summary.directions}
+        self.order = tuple(d for d in self.directions if d in rows)
+        self.silent = tuple(d.name for d in self.summary.directions if d.index not in rows)
+
+    def place(self, direction: int | None) -> str:
+        """Name the screen of a direction; a run without any has that of -1."""
+        return f"{self.name}:{-1 if direction is None else direction}"
+
+    def verdicts(self) -> Verdicts:
+        """Read the verdicts as they are on the disk now."""
+        fingerprint = self.summary.settings.get("components", {}).get("dictionary")
+        if not fingerprint:
+            raise DidaeError(
+                f"{self.folder}/summary.json does not name the dictionary: run didae explain again."
+            )
+        path = self.folder / VERDICTS_FILE
+        return Verdicts.open_file(path, str(fingerprint), self.summary.names)
+
+    def judged(self) -> dict[str, str]:
+        """Give the verdicts by name, as a repair that follows them writes them down."""
+        verdicts = self.verdicts()
+        return {name: said for k, name in enumerate(verdicts.names) if (said := verdicts[k])}
+
+    def next_open(self, after: int | None = None) -> int | None:
+        """Find a direction without a verdict, behind one or else from the front."""
+        start = 0 if after is None else self.order.index(after) + 1
+        verdicts = self.verdicts()
+        ahead = (*self.order[start:], *self.order[:start])
+        return next((d for d in ahead if verdicts[d] is None), None)
+
+    def drawn(self, direction: int) -> dict[str, Any]:
+        """Draw the strongest pairs of a direction."""
+        return drawn_pairs(self.folder, self._strongest[direction], self.summary.label_names)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a piece of work is: the share in [0, 1] is None where it is unknown."""
+
+    kind: str
+    run: str
+    running: bool = True
+    share: float | None = None
+    words: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Jobs:
+    """Does one piece of long work at a time, beside the page; whoever looks sees its status."""
+
+    def __init__(self) -> None:
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._status: Status | None = None
+        self._started = 0.0
+        self._thread: threading.Thread | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """Status or None: of the last piece of work."""
+        status = self._status
+        if status is not None and status.running:
+            return replace(status, seconds=time.monotonic() - self._started)
+        return status
+
+    @property
+    def running(self) -> bool:
+        """bool: whether something is being done."""
+        return self._status is not None and self._status.running
+
+    def start(self, kind: str, run: str, work: Callable[[Progress], None]) -> None:
+        """Start a piece of work."""
+        with self._lock:
+            if self._status is not None and self._status.running:
+                raise DidaeError(f"the {self._status.kind} is still running: wait until it ends.")
+            self._started = time.monotonic()
+            self._status = Status(kind, run, words="starting")
+        # A daemon: `stop` ends it, and what does not listen must not keep the program.
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 15.0) -> bool:
+        """End the work as Ctrl-C does, at its next report; say whether it has ended in time."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is None or not self._thread.is_alive()
+
+    def _run(self, work: Callable[[Progress], None]) -> None:
+        error = ""
+        try:
+            work(self._report)
+        except DidaeError as problem:
+            error = str(problem)
+        except KeyboardInterrupt:
+            error = "it was stopped; started again, it goes on."
+        except Exception as problem:
+            # The thread has no caller: who looks at the page must learn of it.
+            _logger.exception("the work of the page failed")
+            error = f"unexpected {type(problem).__name__}: {problem}"
+        seconds = time.monotonic() - self._started
+        self._change(running=False, share=None, words="", seconds=seconds, error=error)
+
+    def _report(self, share: float | None, words: str) -> None:
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+        self._change(share=share, words=words)
+
+    def _change(self, **values: Any) -> None:
+        # Only the thread at work comes here, and `start` only where there is none.
+        if self._status is not None:
+            self._status = replace(self._status, **values)
 
 
 @dataclass(frozen=True)
@@ -44,8 +189,8 @@ class Actions:
 class Desk:
     """Everything that can be done with a run, and with those of own images that live in it.
 
-    A *place* names a run and a direction ("main:3"). The browser sends the place that it shows with
-    every click, so that a late click never judges what is not on the screen.
+    The browser sends the place that it shows with every click, so that a late click never judges
+    what is not on the screen.
     """
 
     def __init__(
@@ -73,7 +218,7 @@ class Desk:
         if name not in self._runs:
             if name not in self.names():
                 raise DidaeError("this run is no longer there: reload the page.")
-            self._runs[name] = Run(self.home / _OWN / name / "run")
+            self._runs[name] = Run(self.home / _OWN / name / "run", name)
         return self._runs[name]
 
     def first(self, name: str) -> str:
@@ -81,9 +226,9 @@ class Desk:
         run = self.run(name)
         self.opened = name
         direction = run.next_open()
-        if direction is None:
-            direction = run.order[-1] if run.order else -1
-        return f"{name}:{direction}"
+        if direction is None and run.order:
+            direction = run.order[-1]
+        return run.place(direction)
 
     def locate(self, place: str) -> tuple[Run, int]:
         """Look up a place that the browser sent."""
@@ -105,9 +250,9 @@ class Desk:
             verdicts = run.verdicts()
             if verdicts[direction] != verdict:
                 verdicts.judge(direction, verdict, self.teacher)
-                self._own(window, place).append(verdicts.events[-1])
+                self._own(window, run).append(verdicts.events[-1])
             following = run.next_open(direction)
-            return _at(place, direction if following is None else following)
+            return place if following is None else run.place(following)
 
     def undo(self, place: str, window: str = "") -> str | None:
         """Take back the last verdict that was given in a window and still stands.
@@ -116,16 +261,16 @@ class Desk:
         """
         with self._lock:
             run, _ = self.locate(place)
-            own = self._own(window, place)
+            own = self._own(window, run)
             direction = run.verdicts().undo(self.teacher, own)
             if direction is None:
                 return None
             own.remove(next(event for event in reversed(own) if event.direction == direction))
-            return _at(place, direction)
+            return run.place(direction)
 
-    def _own(self, window: str, place: str) -> list[Event]:
-        """Give what was judged in a window of the run on its screen; what is forgotten stays."""
-        name = (window, place.rpartition(":")[0])
+    def _own(self, window: str, run: Run) -> list[Event]:
+        """Give what was judged of a run in a window; what is forgotten stays."""
+        name = (window, run.name)
         self._windows[name] = self._windows.pop(name, [])
         if len(self._windows) > _WINDOWS:
             del self._windows[next(iter(self._windows))]
@@ -137,7 +282,7 @@ class Desk:
         if direction < 0:
             return place
         there = run.order.index(direction) + by
-        return _at(place, run.order[min(max(there, 0), len(run.order) - 1)])
+        return run.place(run.order[min(max(there, 0), len(run.order) - 1)])
 
     def obstacle(self, run: Run) -> str:
         """Say why a run cannot be repaired now."""
@@ -161,7 +306,7 @@ class Desk:
             shutil.rmtree(home / _STUDENT, ignore_errors=True)
             self.actions.repair(run.folder, progress)
 
-        self.jobs.start("repair", place.rpartition(":")[0], work)
+        self.jobs.start("repair", run.name, work)
 
     def result(self, run: Run) -> tuple[RepairDocument | None, bool]:
         """Give what a run's last repair came to, and whether verdicts have changed since."""
@@ -173,11 +318,11 @@ class Desk:
 
     def start_audit(
         self, archive: Path | None, folder: str, model: Path | None, student: str
-    ) -> Accepted | None:
+    ) -> tuple[str, ...]:
         """Start an audit of a user's own images, with a classifier of their own.
 
         Images are a zip file that was uploaded or a folder on this machine; the classifier is an
-        ONNX file that was uploaded or a name as for --student. Says what was taken of an archive.
+        ONNX file that was uploaded or a name as for --student. Gives the names of files left out.
         """
         if self.jobs.running:
             raise DidaeError("other work is still running: wait until it ends.")
@@ -188,11 +333,15 @@ class Desk:
         if not archive and not images.is_dir():
             raise DidaeError(f"{folder} is not a folder: give the path of a folder of images.")
         with self._lock:
-            name = self._new_own()
-            home = self.home / _OWN / name
+            own = self.home / _OWN
+            own.mkdir(exist_ok=True)
+            taken = [int(path.name) for path in own.iterdir() if path.name.isdecimal()]
+            name = f"{max(taken, default=0) + 1:03d}"
+            home = own / name
+            home.mkdir()
             images = home / "images" if archive else images
             try:
-                accepted = unpack(archive, images, self.limits) if archive else None
+                ignored = unpack(archive, images, self.limits) if archive else ()
             except DidaeError:
                 home.rmdir()
                 raise
@@ -210,16 +359,7 @@ class Desk:
             self.opened = name
 
         self.jobs.start("audit", name, work)
-        return accepted
-
-    def _new_own(self) -> str:
-        """Make a folder for a run of own images, numbered behind the others."""
-        home = self.home / _OWN
-        home.mkdir(exist_ok=True)
-        taken = [int(path.name) for path in home.iterdir() if path.name.isdecimal()]
-        name = f"{max(taken, default=0) + 1:03d}"
-        (home / name).mkdir()
-        return name
+        return ignored
 
     def downloads(self, run: Run) -> dict[str, Path]:
         """List the files of a run to take home; report and model are made where missing."""
@@ -231,20 +371,11 @@ class Desk:
         if document is not None and document.decision.accepted:
             model, student = home / _MODEL, home / _STUDENT
             if student.is_dir() and not model.is_file():
-                write_bytes(model, _packed(student))
+                buffer = io.BytesIO()
+                # Weights do not get smaller by compression.
+                with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+                    for path in sorted(student.glob("[!.]*")):
+                        archive.write(path, f"{_STUDENT}/{path.name}")
+                write_bytes(model, buffer.getvalue())
             files = {"model": home / ONNX_FILE if (home / ONNX_FILE).is_file() else model, **files}
         return {name: path for name, path in files.items() if path.is_file()}
-
-
-def _at(place: str, direction: int) -> str:
-    return f"{place.rpartition(':')[0]}:{direction}"
-
-
-def _packed(folder: Path) -> bytes:
-    """Zip the files of a folder; weights do not get smaller by compression."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.iterdir()):
-            if path.is_file() and not path.name.startswith("."):
-                archive.write(path, f"{folder.name}/{path.name}")
-    return buffer.getvalue()

@@ -22,29 +22,18 @@ from didae.app.server import HOST, Guard, bound, listening
 from didae.errors import DidaeError
 from didae.teachers import VERDICTS, Verdict
 
-
-@contextmanager
-def _settings() -> Generator[None]:
-    """Set what Gradio reads when it is imported; a download of weights may need a proxy later.
-
-    Its client is set up then and refuses proxies of kinds that it does not know, though it is
-    never used: the page is served on this machine.
-    """
-    asked = {"GRADIO_ANALYTICS_ENABLED": "False", "no_proxy": "*"}
-    before = {name: os.environ.get(name) for name in asked}
-    os.environ.update(asked)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-with _settings():
+# Gradio reads these when it is imported; a download of weights may need a proxy later. Its client
+# is set up then and refuses proxies of kinds that it does not know, though it is never used.
+_SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "no_proxy": "*"}
+_before = {name: os.environ.pop(name, None) for name in _SETTINGS}
+os.environ.update(_SETTINGS)
+try:
     import gradio as gr
     from gradio.themes import Base
+finally:
+    for name, value in _before.items():
+        os.environ.pop(name)
+        os.environ.update({name: value} if value is not None else {})
 
 _logger = logging.getLogger(__name__)
 
@@ -197,9 +186,9 @@ class _Page:
         for verdict, button in self.verdicts.items():
             on(button.click, partial(self._judge, verdict), judge, inputs=here)
         on(self.undo.click, self._undo, judge, inputs=here)
-        on(self.previous.click, partial(self._step, by=-1), judge)
-        on(self.next.click, partial(self._step, by=1), judge)
-        on(self.onward.click, self._to_repair, [self.tabs])
+        for button, by in ((self.previous, -1), (self.next, 1)):
+            on(button.click, partial(self._step, by), judge)
+        on(self.onward.click, self._onward, [self.tabs])
         self.place.change(None, js=_TO_TOP, api_visibility="private")
         on(self.repair_tab.select, self._repairs, repair)
         on(self.repair.click, self._repair, [*repair, *work])
@@ -249,10 +238,11 @@ class _Page:
     def _open(self, name: str) -> _Updates:
         return self._everything(self.desk.first(name))
 
-    def _step(self, place: str, by: int) -> _Updates:
+    def _step(self, by: int, place: str) -> _Updates:
         return self._judging(self.desk.step(place, by))
 
-    def _to_repair(self, _: str) -> _Updates:
+    def _onward(self, place: str) -> _Updates:
+        del place
         return {self.tabs: gr.Tabs(selected=_REPAIR)}
 
     def _judge(self, verdict: Verdict, place: str, window: str) -> _Updates:
@@ -272,12 +262,11 @@ class _Page:
         self, place: str, archive: str | None, folder: str, model: str | None, student: str
     ) -> _Updates:
         files = [Path(name) if name else None for name in (archive, model)]
-        accepted = self.desk.start_audit(files[0], folder.strip(), files[1], student.strip())
+        ignored = self.desk.start_audit(files[0], folder.strip(), files[1], student.strip())
         for file in filter(None, files):
             file.unlink(missing_ok=True)
-        if accepted and accepted.ignored:
-            names = ", ".join(accepted.ignored[:3])
-            gr.Info(escape(f"{len(accepted.ignored)} files are no images: {names} …"))
+        if ignored:
+            gr.Info(escape(f"{len(ignored)} files are no images: {', '.join(ignored[:3])} …"))
         return self._working(place, look_again=True) | {
             self.archive: None,
             self.model: None,
@@ -298,8 +287,8 @@ class _Page:
         run, _ = self.desk.locate(place)
         return {
             self.clock: gr.Timer(active=look_again),
-            self.outcome: views.repair_view(self.desk, run, place.rpartition(":")[0]),
-            self.auditing: views.own_view(self.desk),
+            self.outcome: views.repair_view(self.desk, run),
+            self.auditing: views.job_view(self.desk.jobs.status, "audit"),
         }
 
     def _everything(self, place: str) -> _Updates:
@@ -315,9 +304,7 @@ class _Page:
             | self._working(place, look_again=running)
             | {
                 self.audit: gr.Button(interactive=not running),
-                self.runs: gr.Dropdown(
-                    choices, value=place.rpartition(":")[0], visible=len(names) > 1
-                ),
+                self.runs: gr.Dropdown(choices, value=run.name, visible=len(names) > 1),
                 self.tabs: gr.Tabs(selected=_REPAIR if finished else _JUDGE),
             }
         )
@@ -345,7 +332,7 @@ class _Page:
         possible = not self.desk.obstacle(run) and not self.desk.jobs.running
         return {
             self.judged: views.verdicts_view(run),
-            self.outcome: views.repair_view(self.desk, run, place.rpartition(":")[0]),
+            self.outcome: views.repair_view(self.desk, run),
             self.repair: gr.Button(interactive=possible),
-            self.downloads: views.downloads_view(self.desk, place.rpartition(":")[0]),
+            self.downloads: views.downloads_view(self.desk, run),
         }

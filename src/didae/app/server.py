@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -14,7 +15,6 @@ from collections.abc import Generator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 import uvicorn
 from starlette.exceptions import HTTPException
@@ -30,7 +30,7 @@ HOST: Final = "127.0.0.1"
 _UPLOAD: Final = "/gradio_api/upload"
 
 # Whoever rebinds a name to this machine keeps that name; a forwarded port may have any number.
-_NAMES: Final = frozenset({HOST, "localhost", "::1"})
+_HOSTS: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?", re.IGNORECASE)
 _PATHS: Final = frozenset({
     "/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/startup-events",
     "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/upload_progress", _UPLOAD,
@@ -77,12 +77,12 @@ class Guard:
     def _answer(self, request: Request) -> Response | None:
         """Refuse a request, or let its browser in; None is to let it through."""
         hosts, origins = request.headers.getlist("host"), request.headers.getlist("origin")
-        if len(hosts) != 1 or _name(hosts[0]) not in _NAMES:
+        if len(hosts) != 1 or not _HOSTS.fullmatch(hosts[0]):
             return _refusal("This page has another address.\n")
         if any(origin != f"http://{hosts[0]}" for origin in origins):
             return _refusal("This page answers to itself only.\n")
         path = request.scope["path"]
-        if path == "/" and self._is_token(_first(request.scope["query_string"])):
+        if path == "/" and self._is_token(request.query_params.get("token", "")):
             # From here on the token is in no address that is shown, kept or sent along.
             answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
@@ -155,20 +155,6 @@ def bound(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except OSError as error:
         raise DidaeError(f"port {port} is taken: choose another with --port.") from error
-
-
-def _name(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
-
-
-def _first(query: bytes) -> str:
-    try:
-        return parse_qs(query.decode("latin-1"), max_num_fields=8).get("token", [""])[0]
-    except ValueError:
-        return ""
 
 
 def _refusal(words: str, status: HTTPStatus = HTTPStatus.FORBIDDEN) -> Response:

@@ -9,7 +9,6 @@ import stat
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -18,9 +17,11 @@ from pydantic import Field
 from didae.config import Config
 from didae.data.folder import is_hidden, is_image
 from didae.data.images import IMAGE_SUFFIXES, check_image
-from didae.errors import DidaeError, ImageReadError
+from didae.errors import DidaeError, ImageReadError, told
 
-_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error)
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError,
+)  # fmt: skip
 _CHUNK: Final = 1 << 20
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # The end of the central directory (APPNOTE.TXT 4.3.16) and the locator of its ZIP64 variant.
@@ -42,59 +43,45 @@ class UploadLimits(Config):
     pixels: int = Field(default=25_000_000, ge=1)
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """What was taken of an upload."""
-
-    images: int
-    ignored: tuple[str, ...] = ()
-
-
-def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> Accepted:
-    """Unpack the images of a zip file into a new folder.
+def unpack(archive: str | Path, folder: str | Path, limits: UploadLimits) -> tuple[str, ...]:
+    """Unpack the images of a zip file into a new folder; give what is left out.
 
     Nothing is believed: declared sizes are checked before anything is written, and every byte is
     counted again while it is. The folder appears when all of it is in order, or not at all.
     """
     archive, folder = Path(archive), Path(folder)
-    _check_end(archive, limits)
+    with told("the zip file cannot be read", "give another one.", OSError):
+        _check_end(archive, limits)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with zipfile.ZipFile(archive) as opened:
-            wanted, ignored = _sort(opened.infolist(), limits)
-            temporary.mkdir(parents=True)
-            _write(opened, wanted, temporary, limits)
-        images = [path for _, path in wanted if is_image(path.name)]
-        if not images:
-            endings = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise DidaeError(f"there is no image: give files that end in {endings}.")
-        for path in images:
-            _check_image(temporary, path, limits)
-        temporary.rename(folder)
-    except (*_DAMAGE, EOFError, NotImplementedError, ValueError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DidaeError(f"the zip file is damaged ({reason}): make it again.") from error
-    except OSError as error:
-        raise DidaeError(f"the zip file cannot be unpacked: {error.strerror or error}.") from error
+        with (
+            told("the zip file cannot be unpacked", "make room, or give another one.", OSError),
+            told("the zip file is damaged", "make it again.", *_DAMAGE),
+        ):
+            with zipfile.ZipFile(archive) as opened:
+                wanted, ignored = _sort(opened.infolist(), limits)
+                temporary.mkdir(parents=True)
+                _write(opened, wanted, temporary, limits)
+            for _, path in wanted:
+                if is_image(path.name):
+                    _check_image(temporary, path, limits)
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Accepted(len(images), ignored)
+    return ignored
 
 
 def _check_end(archive: Path, limits: UploadLimits) -> None:
     """Judge a zip file by its last bytes, before its directory is read into memory."""
-    try:
-        size = archive.stat().st_size
-        if size > limits.archive_bytes:
-            raise DidaeError(
-                f"the zip file has {size:,} bytes, more than {limits.archive_bytes:,}: "
-                "give fewer or smaller images."
-            )
-        with archive.open("rb") as file:
-            file.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - _ZIP64_SIZE))
-            tail = file.read()
-    except OSError as error:
-        raise DidaeError(f"the zip file cannot be read: {error.strerror or error}.") from error
+    size = archive.stat().st_size
+    if size > limits.archive_bytes:
+        raise DidaeError(
+            f"the zip file has {size:,} bytes, more than {limits.archive_bytes:,}: "
+            "give fewer or smaller images."
+        )
+    with archive.open("rb") as file:
+        file.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - _ZIP64_SIZE))
+        tail = file.read()
     end = tail.rfind(_END)
     if end < 0 or len(tail) - end < _END_SIZE:
         raise DidaeError("this is not a zip file: give a zip file of images.")
@@ -131,7 +118,11 @@ def _sort(
             raise _refused(path, "its compression is not deflate")
         _check_size(path, entry.file_size, limits)
         wanted.append((entry, path))
-    _at_most("images", sum(is_image(path.name) for _, path in wanted), limits.files)
+    images = sum(is_image(path.name) for _, path in wanted)
+    if not images:
+        endings = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DidaeError(f"there is no image: give files that end in {endings}.")
+    _at_most("images", images, limits.files)
     _at_most("bytes", sum(entry.file_size for entry, _ in wanted), limits.total_bytes)
     return wanted, tuple(sorted(ignored))
 

@@ -6,8 +6,7 @@ import importlib.resources
 import shlex
 from typing import Any
 
-from didae.app.desk import Desk
-from didae.app.run import Run, Status
+from didae.app.desk import Desk, Run, Status
 from didae.app.uploads import UploadLimits
 from didae.report.html import templates
 from didae.report.repair import REPAIR_FOLDER, drawn_preview
@@ -66,16 +65,17 @@ def verdicts_view(run: Run) -> str:
     return _render("verdicts.html.jinja", names=names, run=run)
 
 
-def repair_view(desk: Desk, run: Run, name: str) -> str:
+def repair_view(desk: Desk, run: Run) -> str:
     """Draw the repair: its progress while it runs, and what the last one came to."""
     status = desk.jobs.status
-    mine = status if status is not None and (status.kind, status.run) == ("repair", name) else None
-    if mine is not None and mine.running:
-        return _job_view(mine)
+    if status is not None and (status.kind, status.run) != ("repair", run.name):
+        status = None
+    if status is not None and status.running:
+        return job_view(status)
     document, stale = desk.result(run)
     return _render(
         "repair.html.jinja",
-        error=mine.error if mine is not None else "",
+        error=status.error if status is not None else "",
         document=document,
         stale=stale,
         folder=shlex.quote(str(run.folder)),
@@ -84,15 +84,10 @@ def repair_view(desk: Desk, run: Run, name: str) -> str:
     )
 
 
-def _job_view(status: Status | None) -> str:
-    """Draw how far the long work is, or why it failed; nothing where there is none."""
-    return _render("job.html.jinja", status=status) if status is not None else ""
-
-
-def own_view(desk: Desk) -> str:
-    """Draw the progress of a user's own images."""
-    status = desk.jobs.status
-    return _job_view(status if status is not None and status.kind == "audit" else None)
+def job_view(status: Status | None, kind: str = "") -> str:
+    """Draw how far long work of a kind is, or why it failed; nothing where there is none."""
+    shown = status is not None and kind in ("", status.kind)
+    return _render("job.html.jinja", status=status) if shown else ""
 
 
 def own_intro(limits: UploadLimits) -> str:
@@ -100,9 +95,9 @@ def own_intro(limits: UploadLimits) -> str:
     return _render("own.html.jinja", limits=limits)
 
 
-def downloads_view(desk: Desk, name: str) -> str:
+def downloads_view(desk: Desk, run: Run) -> str:
     """Draw the links to the files of a run that can be taken home."""
-    return _render("downloads.html.jinja", run=name, files=desk.downloads(desk.run(name)))
+    return _render("downloads.html.jinja", run=run.name, files=desk.downloads(run))
 
 
 def _render(template: str, **values: Any) -> str:

@@ -33,7 +33,7 @@ from didae.storage import lock_folder
 from didae.teachers import VERDICTS_FILE, Verdicts
 
 if TYPE_CHECKING:
-    from didae.app.run import Jobs, Progress
+    from didae.app.desk import Jobs, Progress
 
 
 class App(Command):
