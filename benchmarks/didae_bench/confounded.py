@@ -25,8 +25,10 @@ from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder, cached_embed
 from didae.explainer import Components, ExplainConfig, explain
 from didae.explainer.sweep import CLOSED_LOOP, Sweep, closed_loop
+from didae.metrics.groups import GroupAccuracies, gain
 from didae.randomness import standard_normal
 from didae.repair.base import Labelled, encode_images
+from didae.repair.cfkd import exchange
 from didae.storage import fingerprint
 from didae.students import (
     LinearHead,
@@ -47,6 +49,10 @@ from didae_bench.students import answers, decode, drawn, mean_psnr, reflected, r
 BROAD = 3000
 DIRECTIONS = 10
 RIDGE = 0.1
+COPIES = 2
+"""Drawn counterfactuals of every image."""
+CONFOUNDER_CODE, CLASS_CODE = 0, 1
+BEYOND_CODE = 1  # of the guided dictionary
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +167,20 @@ class ConfoundedCase(ABC):
             tuple(surrogates),
         )
 
+    def exchanged(
+        self,
+        rows: NDArray[np.int64],
+        dictionary: Dictionary,
+        direction: int = CONFOUNDER_CODE,
+        further: int = 0,
+    ) -> Labelled:
+        """Draw the counterfactuals of images that a student learns from."""
+        decoder = self.components.sampling(EXACT)
+        drawing = replace(self.components, dictionary=dictionary, decoder=decoder)
+        data, settings = self.labelled(rows), (COPIES, self.seed)
+        return exchange(drawing, data, (direction,), *settings, further=further)[0]
 
-CONFOUNDER_CODE, CLASS_CODE = 0, 1
-BEYOND_CODE = 1  # of the guided dictionary
+
 STRENGTH = 8.0
 """Moves nearly every code to the end of its range; chosen on validation images of another seed."""
 PLAIN = SamplerConfig(method="heun", steps=10)
@@ -347,6 +364,14 @@ def contact_sheet(case: ConfoundedCase, n: int = 14) -> Tensor:
     return torch.cat([torch.cat(list(strip), 2) for strip in framed], 1)
 
 
+def shares_of(groups: Mapping[str, GroupAccuracies], tested: int) -> Measurement:
+    """Give average and worst group accuracy of every student, and what ``after`` gains."""
+    result: Measurement = {"tested": tested}
+    for key, found in groups.items():
+        result |= {f"aga_{key}": found.aga, f"wga_{key}": found.wga}
+    return {**result, "gain": gain(result["aga_before"], result["aga_after"])}
+
+
 Case = TypeVar("Case", bound=ConfoundedCase)
 Plan: TypeAlias = Sequence[tuple[str, int, Callable[[Case, int], Measurement]]]
 """Name of each measurement, images it takes, and what measures it."""
@@ -393,5 +418,6 @@ def measure_cases(
         sheet = file.parent / f"sheet-{case.seed}.png"
         if not sheet.exists():
             write_png(contact_sheet(case), sheet)
+    into.targets = {**into.targets, **{f"{prefix}_{key}": targets[key] for key in targets}}
     for key, values in rows.items():
-        into.add(f"{prefix}_{key}", values, counts[key], *targets.get(key, (None, None)))
+        into.add(f"{prefix}_{key}", values, counts[key])

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.known import installed_elpv
 from didae.data.sampling import quota_subset, split_by_group, uniforms
 from didae.data.table import Axis, ImageTable, changed
-from didae.decoders.base import EXACT, Decoder
+from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
 from didae.explainer.sweep import CLOSED_LOOP
-from didae.metrics.groups import gain, group_accuracies
 from didae.repair.base import encode_images
-from didae.repair.cfkd import exchange
 from didae.repair.head import fit_head, project_head, repair_head
 from didae.students import LinearHead, Probe
 from didae.students.probe import probe_of
@@ -29,13 +26,15 @@ from didae_bench.confounded import (
     BEYOND_CODE,
     BROAD,
     CONFOUNDER_CODE,
+    COPIES,
     ConfoundedCase,
     measure_cases,
     plan_of,
+    shares_of,
 )
 from didae_bench.data import ConfoundingConfig, DecoderRecipe, make_decoder
 from didae_bench.figures import Figures, Measurement, Targets, register
-from didae_bench.heads import random_dictionary
+from didae_bench.heads import Embedded, random_dictionary
 
 MIRRORS: tuple[Axis, ...] = ("horizontal", "vertical")
 ENCODER = "lite0@128"
@@ -74,10 +73,6 @@ def train_elpv_decoder(
     """Train the decoder on the train split and its mirror images; what is there is kept."""
     mirrored = source.mirrored(MIRRORS)
     return make_decoder(mirrored, mirrored.splits["train"], encoder, recipe, folder)
-
-
-COPIES = 2
-"""Drawn counterfactuals of every image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,35 +122,22 @@ def repairs(case: ElpvCase, n: int) -> Measurement:
     def repaired(dictionary: Dictionary, direction: int, drawn: Tensor | None = None) -> LinearHead:
         return repair_head(case.biased, z, labels, dictionary, (direction,), case.seed, drawn)
 
+    made = case.exchanged(case.poisoned, case.dictionary, further=CLOSED_LOOP).images
+    seen = encode_images(case.components.encoder, made).unflatten(0, (len(z), COPIES))
     pool = case.classes(case.pool).numpy()
     balanced = case.pool[quota_subset(pool[:, 0], pool[:, 1], len(case.poisoned), 0.5)]
     random = random_dictionary(case.dictionary, case.seed)
     heads = {
         "before": case.biased,
         "control_random": repaired(random, CONFOUNDER_CODE),
-        "after": repaired(case.dictionary, CONFOUNDER_CODE, _drawn(case)),
+        "after": repaired(case.dictionary, CONFOUNDER_CODE, seen),
         "after_z": repaired(case.dictionary, CONFOUNDER_CODE),
         "after_guided": repaired(case.unlabelled["guided"], BEYOND_CODE),
         "projection": project_head(case.biased, case.dictionary, (CONFOUNDER_CODE,)),
         "balanced": fit_head(case.encoder, case.z(balanced), case.classes(balanced)[:, 0]),
     }
-    truth, shown = case.classes(tested), case.z(tested)
-    result: Measurement = {"tested": len(tested)}
-    for key, head in heads.items():
-        with torch.no_grad():
-            found = torch.nn.functional.linear(shown, head.weight, head.bias).argmax(1)
-        groups = group_accuracies(found, truth[:, 0], truth[:, 1])
-        result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
-    result["gain"] = gain(result["aga_before"], result["aga_after"])
-    return result
-
-
-def _drawn(case: ElpvCase) -> Tensor:
-    """Exchange the type of the poisoned images, decode and encode: (n, COPIES, d)."""
-    decoder = case.components.sampling(EXACT)
-    drawing, data = replace(case.components, decoder=decoder), case.labelled(case.poisoned)
-    made, _ = exchange(drawing, data, (CONFOUNDER_CODE,), COPIES, case.seed, further=CLOSED_LOOP)
-    return encode_images(case.components.encoder, made.images).unflatten(0, (len(data), COPIES))
+    test = Embedded(case.z(tested), *case.classes(tested).T)
+    return shares_of({key: test.judge(head) for key, head in heads.items()}, len(tested))
 
 
 TARGETS: Targets = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,12 +19,10 @@ from didae.data.known import fashion_mnist, installed_fashion
 from didae.data.sampling import complete
 from didae.data.table import Reading, changed
 from didae.decoders.base import EXACT, Decoder, SamplerConfig
-from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.lite import LiteEncoder
-from didae.metrics.groups import gain
 from didae.repair.base import Labelled, accuracies_of
-from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners
+from didae.repair.cfkd import CfkdConfig, cfkd, partners
 from didae.students import (
     Probe,
     StudentConfig,
@@ -39,10 +37,12 @@ from didae_bench.confounded import (
     BEYOND_CODE,
     BROAD,
     CONFOUNDER_CODE,
+    COPIES,
     RIDGE,
     ConfoundedCase,
     measure_cases,
     plan_of,
+    shares_of,
 )
 from didae_bench.data import TAG, ConfoundingConfig, DecoderRecipe, Planted, TagConfig, make_decoder
 from didae_bench.figures import Figures, Measurement, Targets, register
@@ -76,7 +76,6 @@ def train_fashion_decoder(
     return make_decoder(source, source.splits["train"], encoder, recipe, folder)
 
 
-COPIES = 2
 STUDENT = TrainingConfig(steps=200, batch_size=64, learning_rate=1e-3, ema_decay=0.98)
 
 
@@ -127,9 +126,9 @@ def repairs(case: FashionCase, n: int) -> Measurement:
     random = random_dictionary(case.dictionary, case.seed)
     lessons = {
         "longer_training": train,
-        "control_random": exchanged(case, random, CONFOUNDER_CODE),
-        "after": exchanged(case, case.dictionary, CONFOUNDER_CODE),
-        "after_guided": exchanged(case, case.unlabelled["guided"], BEYOND_CODE),
+        "control_random": case.exchanged(case.split.train, random),
+        "after": case.exchanged(case.split.train, case.dictionary),
+        "after_guided": case.exchanged(case.split.train, case.unlabelled["guided"], BEYOND_CODE),
         "ceiling": true_exchange(case, train),
     }
     result = _judged(case, lessons, n)
@@ -139,7 +138,7 @@ def repairs(case: FashionCase, n: int) -> Measurement:
 
 def tag_repair(case: FashionCase, n: int) -> Measurement:
     """Repair the student along the tag alone."""
-    return _judged(case, {"after": exchanged(case, case.dictionary, CONFOUNDER_CODE)}, n)
+    return _judged(case, {"after": case.exchanged(case.split.train, case.dictionary)}, n)
 
 
 def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measurement:
@@ -147,20 +146,9 @@ def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measu
     train, test = case.labelled(case.split.train), case.labelled(case.split.test[:n])
     config = seeded(CfkdConfig(), case.seed)
     students = {key: cfkd(case.biased, train, data, config) for key, data in lessons.items()}
-    result: Measurement = {"tested": len(test)}
-    for key, student in {"before": case.biased, **students}.items():
-        groups = accuracies_of(student, test)
-        result[f"aga_{key}"], result[f"wga_{key}"] = groups.aga, groups.wga
-    result["gain"] = gain(result["aga_before"], result["aga_after"])
-    return result
-
-
-def exchanged(case: FashionCase, dictionary: Dictionary, direction: int) -> Labelled:
-    """Draw the counterfactuals that a student learns from."""
-    components = case.components
-    drawing = replace(components, dictionary=dictionary, decoder=components.sampling(EXACT))
-    train = case.labelled(case.split.train)
-    return exchange(drawing, train, (direction,), COPIES, case.seed)[0]
+    students = {"before": case.biased, **students}
+    groups = {key: accuracies_of(student, test) for key, student in students.items()}
+    return shares_of(groups, len(test))
 
 
 def true_exchange(case: FashionCase, train: Labelled) -> Labelled:

@@ -47,13 +47,10 @@ class Figures(dict[str, Figure]):
         key: str,
         values: float | Sequence[float],
         n: int,
-        at_least: float | None = None,
-        at_most: float | None = None,
         needs: str = "",
     ) -> None:
-        """Add a figure, with its target if none is given."""
-        if at_least is at_most is None:
-            at_least, at_most = self.targets.get(key, (None, None))
+        """Add a figure."""
+        at_least, at_most = self.targets.get(key, (None, None))
         seeds = np.atleast_1d(np.asarray(values, np.float64))
         value = float(seeds.mean())
         std = float(seeds.std(ddof=1)) if len(seeds) > 1 else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from didae.config import Config
 from didae.data.square import FACTORS, Square
 from didae.dictionaries import SVD, Dictionary
 from didae.encoders.base import embed
@@ -82,7 +84,14 @@ CORRELATIONS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 EXPLAINED = 100
 """Held-out images on whose counterfactuals the oracle judges."""
 
-CONFIGS = (RepairConfig, LastLayerConfig, GroupDROConfig, ProjectionConfig, PenaltyConfig)
+BASELINES: dict[str, tuple[Callable[..., nn.Module], Config]] = {
+    "dfr": (reweight_last_layer, LastLayerConfig()),
+    "groupdro": (group_dro, GroupDROConfig()),
+    "pclarc": (project_artifact, ProjectionConfig()),
+    "rrclarc": (penalise_artifact, PenaltyConfig()),
+}
+"""Repairs that need group labels: they take student, training and held-out images, how, and a
+seed."""
 
 TARGETS: Targets = {
     "cfkd_aga_098": (0.960, None),
@@ -123,24 +132,34 @@ def bench_repair(quick: bool, folder: Path) -> Figures:
     """Repair biased students of several seeds in every way, and judge them on unseen images."""
     bench = _Bench(folder)
     seeds = range(2 if quick else 4)
-    once = seeds[:1] if quick else seeds
-    for seed in seeds:
-        bench.student(seed)
-        bench.svd(seed)
-        bench.heads(seed, audits=2 if quick else 5)
-        for correlation in CORRELATIONS[-1:] if quick else CORRELATIONS:
-            bench.correlation(seed, correlation)
-    for seed in once:
-        bench.controls(seed)
-        bench.baselines(seed)
-        if not quick:
-            bench.resnet(seed)
+    count = 2 if quick else 5
+    usual = {"student": bench.student, "svd": bench.svd, "heads": bench.heads}
+    usual |= {f"audits-{count}": partial(bench.audits, count)}
+    for correlation in CORRELATIONS[-1:] if quick else CORRELATIONS:
+        usual[f"correlation-{correlation}"] = partial(bench.correlation, correlation)
+    once = {"controls": bench.controls}
+    once |= {name: partial(bench.baseline, name) for name in BASELINES}
+    if not quick and _has_torchvision():
+        once["resnet18"] = lambda seed: resnet_figures(bench.case(seed), bench.test)
+    for plan, some in ((usual, seeds), (once, seeds[:1] if quick else seeds)):
+        for seed in some:
+            for name, measured in plan.items():
+                bench.measure(name, seed, partial(measured, seed))
     return bench.figures(TARGETS, len(bench.test), NEEDS)
+
+
+def _has_torchvision() -> bool:
+    try:
+        importlib.import_module("torchvision")
+    except (ImportError, RuntimeError):  # absent, or built for another torch
+        return False
+    return True
 
 
 class _Bench(SquareBench):
     def __init__(self, folder: Path) -> None:
-        settings = [config().model_dump(mode="json") for config in CONFIGS]
+        configs = RepairConfig(), *(config for _, config in BASELINES.values())
+        settings = [config.model_dump(mode="json") for config in configs]
         super().__init__(folder, "measured.json", settings)
         self.test = labelled(Square(TEST_IMAGES, TEST_SEED), torch.arange(TEST_IMAGES))
 
@@ -156,132 +175,96 @@ class _Bench(SquareBench):
         place = self.folder / f"seed-{seed}" / f"{round(100 * correlation):03d}"
         return Case(self.square, recipe, seed, self.components, place)
 
-    def student(self, seed: int) -> None:
+    def student(self, seed: int) -> Measurement:
         """Repair by answers and by an oracle, at the poisoning of the paper, and the ceiling."""
-
-        def run() -> Measurement:
-            case = self.case(seed)
-            biased, start = case.student, time.perf_counter()
-            made = case.counterfactuals()
-            repaired = case.repair(biased, made)
-            seconds = time.perf_counter() - start
-            require_disjoint(torch.cat([case.train.images, made.images]), self.test.images)
-            ceiling = case.repair(biased, case.true_counterfactuals())
-            found = self._spurious(case, "oracle")
-            by_oracle = (
-                repaired
-                if found == (SPURIOUS,)
-                else case.repair(biased, case.counterfactuals(found))
-            )
-            students = {"original": biased, "ceiling": ceiling, "cfkd": repaired}
-            figures: Measurement = {}
-            for name, student in students.items():
-                figures |= shares(name, student, self.test)
-            return {
-                **figures,
-                "cfkd_below_ceiling_098": figures["ceiling_aga_098"] - figures["cfkd_aga_098"],
-                "cfkd_oracle_aga_098": accuracies_of(by_oracle, self.test).aga,
-                "verdicts": len(FACTORS),
-                "repair_seconds": seconds,
-            }
-
-        self.measure("student", seed, run)
-
-    def controls(self, seed: int) -> None:
-        """Repair what must not be repaired."""
-
-        def run() -> Measurement:
-            case = self.case(seed)
-            biased = case.student
-            components = replace(self.components, student=biased)
-            data = case.train, case.held_out
-            nothing = repair_student(components, *data, (), RepairConfig()).student
-            same = zip(biased.state_dict().values(), nothing.state_dict().values(), strict=True)
-            inverted = repair_student(
-                components, *data, (FACTORS.index("foreground"),), RepairConfig()
-            )
-            # Longer training alone teaches the student something; it must not pass for a gain.
-            longer = case.repair(biased, case.train)
-            other = random_dictionary(components.dictionary, seed)
-            random = case.repair(biased, case.counterfactuals((SPURIOUS,), other))
-            wrong = repair_student(
-                replace(components, dictionary=other), *data, (SPURIOUS,), RepairConfig()
-            )
-            longer_aga = accuracies_of(longer, self.test).aga
-            return {
-                "longer_training_aga_098": longer_aga,
-                "control_nothing_marked_changed": float(not all(a.equal(b) for a, b in same)),
-                "control_inverted_accepted": float(inverted.decision.accepted),
-                "control_random_direction_accepted": float(wrong.decision.accepted),
-                "control_random_direction_gain": accuracies_of(random, self.test).aga - longer_aga,
-            }
-
-        self.measure("controls", seed, run)
-
-    def svd(self, seed: int) -> None:
-        """Repair along the spurious directions that an oracle finds among singular vectors."""
-
-        def run() -> Measurement:
-            case = self.case(seed)
-            encoder = self.components.encoder
-            z = embed(encoder, self.square, self.square.splits["train"])
-            dictionary = SVD(4).fit(z, encoder_fingerprint=encoder.fingerprint)
-            found = self._spurious(case, "svd", dictionary)
-            if not found:
-                return {"svd_cfkd_aga_098": accuracies_of(case.student, self.test).aga}
-            repaired = case.repair(case.student, case.counterfactuals(found, dictionary))
-            return {"svd_cfkd_aga_098": accuracies_of(repaired, self.test).aga}
-
-        self.measure("svd", seed, run)
-
-    def correlation(self, seed: int, correlation: float) -> None:
-        """Repair at another poisoning."""
-
-        def run() -> Measurement:
-            case, name = self.case(seed, correlation), f"{round(100 * correlation):03d}"
-            before = accuracies_of(case.student, self.test).aga
-            repaired = case.repair(case.student, case.counterfactuals())
-            after = shares("cfkd", repaired, self.test, name)
-            gained = after[f"cfkd_aga_{name}"] - before
-            return {f"original_aga_{name}": before, **after, f"cfkd_gain_{name}": gained}
-
-        self.measure(f"correlation-{correlation}", seed, run)
-
-    def heads(self, seed: int, audits: int) -> None:
-        """Repair a linear head on z, with noisy verdicts, and let the gate judge audits of it."""
-
-        def make(draw: int) -> HeadCase:
-            return HeadCase.make(self.components, self.square, self.recipe, self.embedded, draw)
-
-        def run() -> Measurement:
-            case, pairs = make(seed), self._explained(self.case(seed), "oracle")
-            return {**head_figures(case), **noise_figures(case, pairs, square_classes)}
-
-        self.measure("heads", seed, run)
-        first = 1000 * (seed + 1)  # draws of their own, not those of the students
-        cases = (make(draw) for draw in range(first, first + audits))
-        self.measure(f"audits-{audits}", seed, lambda: audit_figures(cases))
-
-    def baselines(self, seed: int) -> None:
-        """Repair with the methods that need group labels."""
         case = self.case(seed)
-        data = case.train, case.held_out
-        methods = {
-            "dfr": lambda: reweight_last_layer(case.student, *data, LastLayerConfig(), seed),
-            "groupdro": lambda: group_dro(case.student, *data, GroupDROConfig(), seed),
-            "pclarc": lambda: project_artifact(case.student, *data, ProjectionConfig(), seed),
-            "rrclarc": lambda: penalise_artifact(case.student, *data, PenaltyConfig(), seed),
+        biased, start = case.student, time.perf_counter()
+        made = case.counterfactuals()
+        repaired = case.repair(biased, made)
+        seconds = time.perf_counter() - start
+        require_disjoint(torch.cat([case.train.images, made.images]), self.test.images)
+        ceiling = case.repair(biased, case.true_counterfactuals())
+        found = self._spurious(case, "oracle")
+        by_oracle = (
+            repaired if found == (SPURIOUS,) else case.repair(biased, case.counterfactuals(found))
+        )
+        students = {"original": biased, "ceiling": ceiling, "cfkd": repaired}
+        figures: Measurement = {}
+        for name, student in students.items():
+            figures |= shares(name, student, self.test)
+        return {
+            **figures,
+            "cfkd_below_ceiling_098": figures["ceiling_aga_098"] - figures["cfkd_aga_098"],
+            "cfkd_oracle_aga_098": accuracies_of(by_oracle, self.test).aga,
+            "verdicts": len(FACTORS),
+            "repair_seconds": seconds,
         }
-        for name, method in methods.items():
-            self.measure(name, seed, lambda n=name, m=method: shares(n, m(), self.test))
 
-    def resnet(self, seed: int) -> None:
-        """Repair torchvision's ResNet-18, where torchvision is installed."""
-        try:
-            importlib.import_module("torchvision")
-        except (ImportError, RuntimeError):  # absent, or built for another torch
-            return
-        self.measure("resnet18", seed, lambda: resnet_figures(self.case(seed), self.test))
+    def controls(self, seed: int) -> Measurement:
+        """Repair what must not be repaired."""
+        case = self.case(seed)
+        biased = case.student
+        components = replace(self.components, student=biased)
+        data = case.train, case.held_out
+        nothing = repair_student(components, *data, (), RepairConfig()).student
+        same = zip(biased.state_dict().values(), nothing.state_dict().values(), strict=True)
+        inverted = repair_student(components, *data, (FACTORS.index("foreground"),), RepairConfig())
+        # Longer training alone teaches the student something; it must not pass for a gain.
+        longer = case.repair(biased, case.train)
+        other = random_dictionary(components.dictionary, seed)
+        random = case.repair(biased, case.counterfactuals((SPURIOUS,), other))
+        wrong = repair_student(
+            replace(components, dictionary=other), *data, (SPURIOUS,), RepairConfig()
+        )
+        longer_aga = accuracies_of(longer, self.test).aga
+        return {
+            "longer_training_aga_098": longer_aga,
+            "control_nothing_marked_changed": float(not all(a.equal(b) for a, b in same)),
+            "control_inverted_accepted": float(inverted.decision.accepted),
+            "control_random_direction_accepted": float(wrong.decision.accepted),
+            "control_random_direction_gain": accuracies_of(random, self.test).aga - longer_aga,
+        }
+
+    def svd(self, seed: int) -> Measurement:
+        """Repair along the spurious directions that an oracle finds among singular vectors."""
+        case = self.case(seed)
+        encoder = self.components.encoder
+        z = embed(encoder, self.square, self.square.splits["train"])
+        dictionary = SVD(4).fit(z, encoder_fingerprint=encoder.fingerprint)
+        found = self._spurious(case, "svd", dictionary)
+        if not found:
+            return {"svd_cfkd_aga_098": accuracies_of(case.student, self.test).aga}
+        repaired = case.repair(case.student, case.counterfactuals(found, dictionary))
+        return {"svd_cfkd_aga_098": accuracies_of(repaired, self.test).aga}
+
+    def correlation(self, correlation: float, seed: int) -> Measurement:
+        """Repair at another poisoning."""
+        case, name = self.case(seed, correlation), f"{round(100 * correlation):03d}"
+        before = accuracies_of(case.student, self.test).aga
+        repaired = case.repair(case.student, case.counterfactuals())
+        after = shares("cfkd", repaired, self.test, name)
+        gained = after[f"cfkd_aga_{name}"] - before
+        return {f"original_aga_{name}": before, **after, f"cfkd_gain_{name}": gained}
+
+    def head(self, seed: int) -> HeadCase:
+        """Give the biased head of a seed."""
+        return HeadCase.make(self.components, self.square, self.recipe, self.embedded, seed)
+
+    def heads(self, seed: int) -> Measurement:
+        """Repair a linear head on z, also with noisy verdicts."""
+        case, pairs = self.head(seed), self._explained(self.case(seed), "oracle")
+        return {**head_figures(case), **noise_figures(case, pairs, square_classes)}
+
+    def audits(self, count: int, seed: int) -> Measurement:
+        """Let the gate judge audits of heads."""
+        first = 1000 * (seed + 1)  # draws of their own, not those of the students
+        return audit_figures(map(self.head, range(first, first + count)))
+
+    def baseline(self, name: str, seed: int) -> Measurement:
+        """Repair with a method that needs group labels."""
+        case, (method, config) = self.case(seed), BASELINES[name]
+        repaired = method(case.student, case.train, case.held_out, config, seed)
+        return shares(name, repaired, self.test)
 
     def _with_judges(self, seed: int, dictionary: Dictionary) -> Components:
         """Give the components with the student of a seed, its probe and surrogates."""

@@ -156,6 +156,9 @@ TARGETS: Targets = {
     "control_noedit_flip": (None, 0),
     "control_pgd_na": (None, 0.10),
     "control_truth_na": (0.95, None),
+    # An attack is a flip: the flip rate alone is never to be believed.
+    "control_nafr_believed": (1, None),
+    "control_na_believed": (1, None),
 }
 
 
@@ -270,9 +273,7 @@ def _add_controls(figures: Figures) -> None:
         if source in figures:
             figures.add(key, figures[source].value, figures[source].n)
     for found in _verified(figures):
-        # An attack is a flip: the flip rate alone is never to be believed.
-        needed = None if found.metric == "flip_rate" else 1
-        figures.add(f"control_{found.metric}_believed", float(found.ok), 1, at_least=needed)
+        figures.add(f"control_{found.metric}_believed", float(found.ok), 1)
 
 
 def _verified(figures: Figures) -> list[controls.Verification]:

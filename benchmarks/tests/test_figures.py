@@ -11,8 +11,8 @@ from didae_bench.figures import Figures
     ("value", "ok"), [(0.94, False), (0.95, True), (1.05, True), (1.06, False)]
 )
 def test_a_figure_is_held_against_both_bounds(value: float, ok: bool):
-    figures = Figures()
-    figures.add("slope", value, 10, at_least=0.95, at_most=1.05)
+    figures = Figures({"slope": (0.95, 1.05)})
+    figures.add("slope", value, 10)
     assert figures["slope"].ok is ok
 
 
@@ -33,14 +33,14 @@ def test_what_a_method_needs_stands_beside_its_number():
 
 
 def test_a_figure_that_is_not_a_number_never_passes():
-    figures = Figures()
-    figures.add("psnr", float("nan"), 3, at_least=1)
+    figures = Figures({"psnr": (1, None)})
+    figures.add("psnr", float("nan"), 3)
     assert figures["psnr"].ok is False
 
 
 def test_markdown_has_a_line_per_figure():
-    figures = Figures()
-    figures.add("flip", [0.9, 1.0], 400, at_least=0.96)
+    figures = Figures({"flip": (0.96, None)})
+    figures.add("flip", [0.9, 1.0], 400)
     figures.add("nfe", 27, 8)
     assert figures.markdown().splitlines()[2:] == [
         "| `flip` | 0.95 ± 0.0707 | 400 | 2 | >= 0.96 | **no** |",

@@ -42,8 +42,7 @@ def test_what_learns_from_the_truth_is_the_ceiling(tmp_path, monkeypatch) -> Non
         return By(background=not made.images.equal(true.images))
 
     monkeypatch.setattr(Case, "repair", learnt)
-    measured.student(0)
-    found = {key: values[0] for key, values in measured.rows.items()}
+    found = measured.student(0)
     assert found["ceiling_aga_098"] > found["cfkd_aga_098"] + 0.2
     gap = found["ceiling_aga_098"] - found["cfkd_aga_098"]
     assert found["cfkd_below_ceiling_098"] == pytest.approx(gap)

@@ -76,10 +76,10 @@ def test_every_benchmark_has_its_page_and_every_file_its_benchmark() -> None:
 
 
 def test_another_figure_is_found() -> None:
-    figures = Figures()
-    figures.add("nafr", [0.989, 0.991], 800, at_least=0.95)
+    figures = Figures({"nafr": (0.95, None), "worst": (0.5, None)})
+    figures.add("nafr", [0.989, 0.991], 800)
     figures.add("speed_ratio", -2.46, 24)
-    figures.add("worst", 0.2, 24, at_least=0.5)
+    figures.add("worst", 0.2, 24)
     kept = json.loads(json.dumps(figures.to_json()))
     page = "NAFR .990 ± .001<!--nafr-->, −2.5 times<!--speed_ratio-->, | 0.20<!--worst--> |"
     assert faults(page, kept) == []

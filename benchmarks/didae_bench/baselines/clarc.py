@@ -8,6 +8,7 @@ left out: with AdamW and clipped gradients, 1 000 already unlearns the classes o
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from itertools import product
 
 import torch
@@ -98,11 +99,7 @@ def project_artifact(
         fine_tune(changed, train_data, training.model_copy(update={"seed": seed}), "P-ClArC")
         return changed.requires_grad_(True)
 
-    place, strength = max(
-        product(stages(student), config.strengths),
-        key=lambda setting: validation_aga(repaired(*setting, config.search), validation),
-    )
-    return repaired(place, strength, config.training)
+    return _best(repaired, product(stages(student), config.strengths), config, validation)
 
 
 def penalise_artifact(
@@ -121,11 +118,18 @@ def penalise_artifact(
         _fine_tune_right(changed, train_data, place, weight * direction, seeded)
         return changed.requires_grad_(True)
 
-    place, weight = max(
-        product(stages(student), config.weights),
-        key=lambda setting: validation_aga(repaired(*setting, config.search), validation),
-    )
-    return repaired(place, weight, config.training)
+    return _best(repaired, product(stages(student), config.weights), config, validation)
+
+
+def _best(
+    repaired: Callable[[int, float, TrainingConfig], nn.Module],
+    settings: Iterable[tuple[int, float]],
+    config: ProjectionConfig | PenaltyConfig,
+    validation: Labelled,
+) -> nn.Module:
+    """Search stage and strength, and train as long as CFKD with the best of them."""
+    searched = {s: validation_aga(repaired(*s, config.search), validation) for s in settings}
+    return repaired(*max(searched, key=searched.__getitem__), config.training)
 
 
 def gradient_penalty(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float
 from pydantic import Field
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from didae.config import Config
@@ -98,23 +99,10 @@ def _logistic(
     features: Float[Tensor, "n d"], labels: Tensor, classes: int, penalty: float, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Fit a penalised logistic regression to float64 features."""
-    weight = torch.zeros(classes, features.shape[1], dtype=torch.float64)
-    bias = torch.zeros(classes, dtype=torch.float64)
-    optimiser = torch.optim.LBFGS(
-        [weight.requires_grad_(), bias.requires_grad_()],
-        max_iter=steps,
-        line_search_fn="strong_wolfe",
-    )
-    count = float(len(labels))
-    counts = torch.ones(len(labels), dtype=torch.float64)
-
-    def loss() -> float:
-        optimiser.zero_grad()
-        said = features @ weight.T + bias
-        value = nn.functional.cross_entropy(said, labels, reduction="none") @ counts / count
-        value = value + penalty * weight.square().sum() / 2
-        value.backward()
-        return value.item()
-
-    optimiser.step(loss)
-    return weight.detach(), bias.detach()
+    # Of two classes scikit-learn fits the difference, on which the penalty weighs half.
+    strength = (2 if classes == 2 else 1) / (penalty * len(labels))
+    model = LogisticRegression(C=strength, max_iter=steps).fit(features.numpy(), labels.numpy())
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    if classes == 2:
+        return torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    return weight, bias

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from didae.errors import DidaeError
 from didae_bench.figures import table
 
 Control = Literal["no_edit", "random", "pgd", "truth"]
+"""The factual itself, an edit of the same length along a random direction, an attack on the
+student's pixels that stops where it succeeds, and the true counterfactual."""
 
-CONTROLS: dict[Control, str] = {
-    "no_edit": "the factual itself",
-    "random": "an edit of the same length along a random direction",
-    "pgd": "an attack on the student's pixels, stopped where it succeeds",
-    "truth": "the true counterfactual",
-}
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 LIMITS: dict[str, dict[Control, tuple[float, float]]] = {
     # An attack that does not flip the student controls nothing.
