@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from didae.auditing import audit as audit
     from didae.config import Config as Config
+    from didae.data.cutouts import Cutouts as Cutouts
     from didae.data.images import read_image as read_image
     from didae.data.images import write_png as write_png
     from didae.data.sampling import quota_subset as quota_subset
@@ -68,6 +69,7 @@ else:
         "ExplainConfig": "explainer",
         "explain": "explainer",
         "AuditConfig": "explainer.fit",
+        "Cutouts": "data.cutouts",
         "quota_subset": "data.sampling",
         "read_image": "data.images",
         "write_png": "data.images",

@@ -19,8 +19,9 @@ from data.downloads import (
     picture,
 )
 from didae.cli import main
-from didae.cli.sources import NAMES, SourceConfig, factors, rows
+from didae.cli.sources import SourceConfig, factors, rows
 from didae.data import known
+from didae.data.opening import NAMES
 from didae.data.sampling import complete, draw
 from didae.data.square import Square
 from didae.data.table import ImageTable
@@ -58,7 +59,7 @@ def test_a_known_data_set_is_named_or_told_from_its_files(tmp_path, name):
     assert named.license
     assert torch.equal(named.images([1, 0]), told.images([1, 0]))
     assert named.images([0]).shape == (1, 3, 16, 16)
-    assert not {"square", "hf", "fashion-mnist", *MAKERS} ^ set(NAMES)
+    assert not {"square", "hf", "fashion-mnist", "cutouts", *MAKERS} ^ set(NAMES)
 
 
 def test_label_and_attributes_are_passed_on(tmp_path):

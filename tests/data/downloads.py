@@ -111,3 +111,42 @@ def make_fashion(folder: Path, train: int = 30, test: int = 10, packed: bool = T
             else:
                 path.write_bytes(idx(array))
     return images
+
+
+def make_cutouts(
+    folder: Path, n: int = 24, side: int = 8, pairs: bool = True, seed: int = 0
+) -> Path:
+    """Write n objects of two classes, and six backgrounds of the families sand and snow."""
+    rng = np.random.default_rng(seed)
+    objects = ["file_name,mask_file_name,id,label,kind,split,weight,tone"]
+    listed = ["id,sand_background,snow_background,biased_family"]
+    for row in range(n):
+        # Quarters of four: each split has both classes.
+        split = ("train", "train", "validation", "test")[row // 2 % 4]
+        label, kind, tone = ("cat", "dog")[row % 2], "abc"[row % 3], ("dark", "pale")[row % 5 == 0]
+        alpha = rng.choice([0, 0, 255, 255, 51, 140], (side, side)).astype(np.uint8)
+        # Premultiplied, and noise where nothing is, as JPEG leaves it.
+        picture = rng.integers(0, 256, (side, side, 3)) * alpha[..., None] / 255
+        picture = np.where(alpha[..., None] > 0, picture, rng.integers(0, 4, (side, side, 3)))
+        for part, pixels in (("images", picture.round()), ("masks", alpha)):
+            path = folder / "objects" / part / f"thing_{row:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+        files = f"images/thing_{row:02d}.png,masks/thing_{row:02d}.png"
+        objects.append(f"{files},thing_{row:02d},{label},{kind},{split},{row * 1.5},{tone}")
+        behind = "3" if split == "test" else str(row % 2 + 1)
+        family = "sand" if (label == "cat") != (row == 2) else "snow"
+        listed.append(f"thing_{row:02d},sand_{behind},snow_{behind},{family}")
+    backgrounds = ["file_name,id,family,split"]
+    for family in ("sand", "snow"):
+        for number in (1, 2, 3):
+            path = folder / "backgrounds" / "images" / f"{family}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (side, side, 3)).astype(np.uint8)).save(path)
+            split = "test" if number == 3 else "train"
+            backgrounds.append(f"images/{family}_{number}.png,{family}_{number},{family},{split}")
+    (folder / "objects" / "metadata.csv").write_text("\n".join(objects) + "\n")
+    (folder / "backgrounds" / "metadata.csv").write_text("\n".join(backgrounds) + "\n")
+    if pairs:
+        (folder / "pairs.csv").write_text("\n".join(listed) + "\n")
+    return folder

@@ -13,10 +13,10 @@ from didae.cli.sources import (
     load_dictionary,
     load_encoder,
     load_judges,
-    place,
 )
 from didae.cli.study import COMPONENTS, Audit, Demo, Explain
 from didae.config import load_yaml
+from didae.data.opening import place, split_world
 from didae.demo import SURROGATES, load_components
 from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
@@ -81,7 +81,9 @@ def lost(folder: Path) -> dict[str, str]:
     if isinstance(run, Demo):
         return {}
     data = run_source(folder).data
-    files = {"student": (run.student, _file(run.student)), "data": (data, place(data)[1])}
+    home = place(data)[1]
+    found = None if home is None else split_world(home)[0]
+    files = {"student": (run.student, _file(run.student)), "data": (data, found)}
     return {
         flag: name for flag, (name, file) in files.items() if file is not None and not file.exists()
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from didae.config import Config
-from didae.data.known import DATASETS
-from didae.data.opening import open_folder
+from didae.data.opening import open_named
 from didae.data.sampling import FEWEST, Splits, complete
 from didae.data.square import Square
 from didae.data.table import ImageSource, ImageTable, Reading, changed
@@ -30,9 +28,6 @@ logger = logging.getLogger(__name__)
 
 SQUARE = "square"
 
-NAMES: Final = (SQUARE, *DATASETS)
-"""What may stand before a colon in the name of a data set, or alone."""
-
 NONE: Final = ("none",)
 """The attributes of who wants none."""
 
@@ -46,7 +41,7 @@ class SourceConfig(Config):
         square; a folder of images: class folders, train/ and test/ of them, or with metadata.csv,
         metadata.jsonl or metadata.parquet; or celeba:FOLDER, waterbirds:FOLDER, camelyon17:FOLDER,
         elpv[:FOLDER], fashion-mnist[:FOLDER], hf:FOLDER (saved by Hugging Face's datasets, or
-        Parquet files of the Hub).
+        Parquet files of the Hub), cutouts:FOLDER[@WORLD] (objects with masks on backgrounds).
     pool : int
         Images of Square; 80 % are trained on and the last 10 % explained.
     pool_seed : int
@@ -111,15 +106,9 @@ class SourceConfig(Config):
             )
 
     def _read(self) -> ImageTable:
-        kind, folder = place(self.data)
         attributes = () if self.attributes == NONE else self.attributes or None
         reading = Reading(self.image_size, self.on_error, self.label, attributes)
-        if folder is None:
-            installed = None if kind is None else DATASETS[kind].installed
-            if installed is None:
-                raise DidaeError(f"{kind} needs the folder of its files: --data {kind}:FOLDER.")
-            folder = installed()
-        return open_folder(folder, reading, kind)
+        return open_named(self.data, reading)
 
     def _splits(self, source: ImageTable) -> Splits:
         if self.whole or not (source.splits or len(source) >= FEWEST):
@@ -151,23 +140,6 @@ def factors(
             "the data has no attributes to learn from: add numeric columns to metadata.csv."
         )
     return found
-
-
-def place(data: str) -> tuple[str | None, Path | None]:
-    """Split a name into kind and folder; a kind of None is for the files to tell."""
-    if data in NAMES:
-        return data, None
-    # One letter before a colon is a drive of Windows.
-    named = re.fullmatch(r"([A-Za-z][\w-]+):(.*)", data, flags=re.DOTALL)
-    if named is None or Path(data).is_dir():
-        return None, Path(data)
-    kind, folder = named.groups()
-    if kind not in NAMES[1:]:
-        known = ", ".join(f"{name}:FOLDER" for name in NAMES[1:])
-        raise DidaeError(f"unknown kind of data {kind!r}: write square, a folder, or {known}.")
-    if not folder:
-        raise DidaeError(f"--data {data} names no folder: write {kind}:FOLDER.")
-    return kind, Path(folder)
 
 
 SHIPPED_NAME = "square"

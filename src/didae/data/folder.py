@@ -250,7 +250,7 @@ def _from_tables(
     label = choose_label(frame, reading)
     column = None
     if not splits:
-        column, splits = _splits_of_column(frame, (label, *(reading.attributes or ())))
+        column, splits = splits_of_column(frame, (label, *(reading.attributes or ())))
         paths = [_split_of_path(name) for name in names]
         splits = splits or ({} if None in paths else rows_of_splits(paths))
     if label is None and reading.label_option:
@@ -262,7 +262,7 @@ def _from_tables(
     return table_of_files(folder, names, reading, place=frame.place, splits=splits, **columns)
 
 
-def _splits_of_column(
+def splits_of_column(
     frame: Frame, taken: Sequence[str | None]
 ) -> tuple[str | None, dict[str, NDArray[np.int64]]]:
     """Find the column whose cells are words for splits; numbers in it make it an attribute."""

@@ -177,9 +177,12 @@ def picture_to_tensor(
         raise ImageReadError(f"cannot read {name}: {reason(error)}") from error
 
 
-def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> None:
-    """Check an image file by its header alone; damage further back shows when it is decoded."""
-    _opened(Path(path), str(path), max_pixels, lambda _: None)
+def check_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Check an image file by its header alone, and give its width and height as they are stored.
+
+    Damage further back shows when it is decoded.
+    """
+    return _opened(Path(path), str(path), max_pixels, lambda image: image.size)
 
 
 def resized(images: UInt8[Tensor, "b 3 h w"], size: int | None) -> UInt8[Tensor, "b 3 size size"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 import shlex
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,10 +38,55 @@ _KINDS: Final = (
 )
 
 
+NAMES: Final = ("square", *DATASETS)
+"""What may stand before a colon in the name of a data set, or alone."""
+
+
+def place(data: str) -> tuple[str | None, Path | None]:
+    """Split a name into kind and folder; a kind of None is for the files to tell."""
+    if data in NAMES:
+        return data, None
+    # One letter before a colon is a drive of Windows.
+    named = re.fullmatch(r"([A-Za-z][\w-]+):(.*)", data, flags=re.DOTALL)
+    if named is None or Path(data).is_dir():
+        return None, Path(data)
+    kind, folder = named.groups()
+    if kind not in DATASETS:
+        known = ", ".join(f"{name}:FOLDER" for name in DATASETS)
+        raise DidaeError(f"unknown kind of data {kind!r}: write square, a folder, or {known}.")
+    if not folder:
+        raise DidaeError(f"{data} names no folder: write {kind}:FOLDER.")
+    return kind, Path(folder)
+
+
+def split_world(folder: Path) -> tuple[Path, str]:
+    """Split FOLDER@WORLD, which is for cut-outs; what exists is a folder as it stands."""
+    home, _, world = str(folder).rpartition("@")
+    if not home or Path(world).name != world or folder.exists() or not Path(home).is_dir():
+        return folder, ""
+    return Path(home), world
+
+
+def open_named(data: str, reading: Reading) -> ImageTable:
+    """Open what a name says: a kind of data and its folder, or either of them alone."""
+    kind, folder = place(data)
+    if folder is None and kind in DATASETS:
+        installed = DATASETS[kind].installed
+        if installed is None:
+            raise DidaeError(
+                f"{kind} needs the folder of its files: write {kind}:FOLDER (--data {kind}:FOLDER)."
+            )
+        folder = installed()
+    return (
+        open_folder(Path(data), reading) if folder is None else open_folder(folder, reading, kind)
+    )
+
+
 def open_images(images: Any, size: int | None = None, labels: Any = None) -> ImageTable:
     """Make a table of images, whatever holds them.
 
-    A tensor is (n, 3, h, w) or (n, 1, h, w), an array (n, h, w, 3) or (n, h, w, 1): bytes, or
+    A string is a folder, or a name as for `--data`, such as `cutouts:FOLDER@balanced`. A tensor is
+    (n, 3, h, w) or (n, 1, h, w), an array (n, h, w, 3) or (n, h, w, 1): bytes, or
     floats from 0 to 1. A list holds PIL images, such arrays (h, w, 3) or tensors (3, h, w), or
     arrays (h, w). A torch Dataset gives such an image or a pair of image and label; every item is
     read once for its label, unless `labels` are given. With `size`, every image is cut and resized
@@ -50,7 +97,8 @@ def open_images(images: Any, size: int | None = None, labels: Any = None) -> Ima
     option = "labels=" if labels is None or column else ""
     reading = Reading(size, label=column, label_option=option)
     if isinstance(images, (str, Path)):
-        table = open_folder(Path(images), reading)
+        path = Path(images)
+        table = open_folder(path, reading) if path.is_dir() else open_named(str(path), reading)
     elif type(images).__module__.partition(".")[0] == "datasets":
         table = open_dataset(images, reading)
     elif column is not None:
@@ -228,6 +276,9 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
     """Open the folder of a data set that is named, or told from its files, or of one's own."""
     if name is not None and name not in DATASETS:
         raise DidaeError(f"unknown layout {name!r}; {nearest(name, DATASETS)}")
+    folder, world = split_world(folder)
+    if world:
+        reading = replace(reading, world=world)
     for module, fits in (("zipfile", zipfile.is_zipfile), ("tarfile", tarfile.is_tarfile)):
         if folder.is_file() and fits(folder):
             goal = folder.name.partition(".")[0] or "images"
@@ -249,14 +300,17 @@ def open_folder(folder: Path, reading: Reading, name: str | None = None) -> Imag
             home, names = inner[0], recognise(inner[0])
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
-    if name is not None:
-        return DATASETS[name].open(home if name in names else folder, reading)
-    if len(names) > 1:
+    if name is None and len(names) > 1:
         first = names[0]
         raise DidaeError(f"{home} may be {' or '.join(names)}: write such as {first}:{home}")
-    if not names and idx_place(home):
+    kind = name or next(iter(names), None)
+    if reading.world and kind != "cutouts":
+        raise DidaeError(f"{folder} holds no cut-outs, of which @{reading.world} would be a world")
+    if kind is not None:
+        return DATASETS[kind].open(home if kind in names else folder, reading)
+    if idx_place(home):
         raise DidaeError(
             f"{home} may be MNIST or Fashion-MNIST, whose files look alike: if it is the latter, "
             f"name it fashion-mnist:{home}."
         )
-    return DATASETS[names[0]].open(home, reading) if names else open_own(home, reading)
+    return open_own(home, reading)

@@ -114,7 +114,7 @@ class Reading:
     """How images are read.
 
     `label_option` is how a user chooses the column of the class, up to its name; empty where the
-    labels are given otherwise.
+    labels are given otherwise. `world` is that of cut-outs, which other data does not have.
     """
 
     size: int | None = None
@@ -123,6 +123,7 @@ class Reading:
     attributes: Sequence[str] | None = None
     max_pixels: int = MAX_PIXELS
     label_option: str = "--label "
+    world: str = ""
 
     def __post_init__(self) -> None:
         if self.on_error not in (None, "raise", "skip", "late"):
