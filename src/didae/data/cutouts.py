@@ -351,11 +351,11 @@ class Cutouts:
                 f"{self.folder} has no world {name!r}: write {known} or a share from 0 to 1"
             )
         classes = len(self.label_names) or 1
-        own = np.resize(self.families, classes).tolist() if own is None else own
-        if len(own) != classes or not {*own} <= {*self.families}:
+        given = [*np.resize(self.families, classes)] if own is None else [*own]
+        if len(given) != classes or not {*given} <= {*self.families}:
             known = ", ".join(self.families)
-            raise DidaeError(f"own={[*own]}: give each of {classes} classes one of {known}")
-        homes = [self.families.index(family) for family in own]
+            raise DidaeError(f"own={given}: give each of {classes} classes one of {known}")
+        homes = [self.families.index(family) for family in given]
         cells = np.full((2, len(self.ids)), -1)
         for number, rows in enumerate(self.splits.values()):
             cells[0, rows] = number
