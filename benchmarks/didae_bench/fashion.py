@@ -20,7 +20,7 @@ from didae.data.sampling import complete
 from didae.data.table import Reading, changed
 from didae.decoders.base import EXACT, Decoder, SamplerConfig
 from didae.encoders.base import Encoder, open_encoder
-from didae.encoders.lite import LiteEncoder
+from didae.encoders.pretrained import LiteEncoder
 from didae.repair.base import Labelled, accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd, partners
 from didae.students import (

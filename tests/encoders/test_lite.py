@@ -16,7 +16,7 @@ from torch.nn import functional
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
-from didae.encoders.lite import LiteEncoder, _open_lite
+from didae.encoders.pretrained import LiteEncoder, _open_lite
 from didae.randomness import seeded
 from failures import one_line
 

@@ -18,7 +18,7 @@ from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig
 from didae.dictionaries import SVD
 from didae.encoders.base import (
-    _ENCODERS,
+    ENCODERS,
     ModuleEncoder,
     embed,
     list_encoders,
@@ -36,7 +36,7 @@ def test_each_form_is_opened_by_its_own(monkeypatch: pytest.MonkeyPatch, tmp_pat
         kind, colon, _ = form.partition(":")
         if colon:
             monkeypatch.setitem(
-                _ENCODERS, form, lambda rest, kind=kind: asked.append((kind, rest)) or True
+                ENCODERS, form, lambda rest, kind=kind: asked.append((kind, rest)) or True
             )
     open_encoder("timm:resnet18.a1_in1k@96@a:b@c.pt")
     open_encoder("open_clip:hf-hub:laion/x")
@@ -118,7 +118,8 @@ def test_a_run_with_a_named_encoder_is_opened_again(tmp_path: Path, capsys):
 
 
 def test_a_kind_of_encoder_is_one_registration(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("didae.encoders.base._ENCODERS", dict(_ENCODERS))
+    for form in ("means:SIDE", "mean[@SIDE]"):  # Both are forgotten at the end.
+        monkeypatch.setitem(ENCODERS, form, open_encoder)
 
     @register("means:SIDE", "mean[@SIDE]")
     def open_means(rest: str) -> ModuleEncoder:

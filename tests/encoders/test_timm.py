@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from contracts.encoder import SQUARE, EncoderContract
 from didae.data.images import to_float
 from didae.encoders.base import Encoder, embed, open_encoder
-from didae.encoders.lite import _open_lite
-from didae.encoders.pretrained import _open_timm, timm_encoder
+from didae.encoders.pretrained import _open_lite, _open_timm, timm_encoder
 from didae.randomness import seeded
 from encoders.test_lite import VARIANTS, Variant, published
 from failures import one_line

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from didae.encoders.base import _ENCODERS
-from didae.encoders.lite import LiteEncoder
+from didae.encoders.base import ENCODERS
+from didae.encoders.pretrained import LiteEncoder
 from didae.errors import DidaeError
 from didae.students import LinearHead, StudentConfig, build_student, check_student
 from didae.students.names import list_students, open_student
@@ -137,7 +137,7 @@ def test_a_saved_head_is_opened_with_its_encoder(tmp_path, monkeypatch):
     head = LinearHead(encoder, torch.randn(2, 1280), torch.randn(2))
     head.save(tmp_path / "head")
     known = {"lite0@32": encoder}
-    monkeypatch.setitem(_ENCODERS, "lite0[@SIDE]", lambda side: known[f"lite0@{side}"])
+    monkeypatch.setitem(ENCODERS, "lite0[@SIDE]", lambda side: known[f"lite0@{side}"])
     images = torch.rand(2, 3, 32, 32)
     found = open_student(str(tmp_path / "head"))
     with torch.no_grad():

@@ -8,7 +8,7 @@ import logging
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,18 +24,50 @@ from didae.runtime import AutoBatch, progress, weights_like
 from didae.storage import fingerprint, load_tensors, save_tensors
 
 _T = TypeVar("_T")
-_Opener = TypeVar("_Opener", bound="Callable[[str], Encoder]")
+_Opener = TypeVar("_Opener", bound=Callable[[str], Any])
 _Indices = Sequence[int] | NDArray[Any]
-
-_ENCODERS: dict[str, Callable[[str], Encoder]] = {}
-"""What a name may look like, KIND:REST or KIND[@REST] -> what opens it, which is given the rest."""
-
-_SAVED = "the folder of a saved encoder"
 
 _LIMIT = 4 << 30
 """Bytes that kept embeddings take at most; what was used longest ago goes first."""
 
 _logger = logging.getLogger(__name__)
+
+
+class Forms(dict[str, Callable[[str], _T]]):
+    """What a name may look like, KIND, KIND[@REST] or KIND:REST -> what opens it, given the rest.
+
+    The kinds register themselves as the modules of their package are imported.
+    """
+
+    def __init__(self, package: str, *others: str) -> None:
+        super().__init__()
+        self._package, self._others = package, others
+
+    def register(self, *forms: str) -> Callable[[_Opener], _Opener]:
+        """Make a kind known by what its names look like, such as ``timm:NAME[@FILE]``."""
+
+        def add(opener: _Opener) -> _Opener:
+            self.update(dict.fromkeys(forms, opener))
+            return opener
+
+        return add
+
+    def listed(self) -> tuple[str, ...]:
+        """List all forms, and the others, which are opened elsewhere."""
+        for module in pkgutil.iter_modules(importlib.import_module(self._package).__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+        return *sorted(self), *self._others
+
+    def open(self, name: str) -> _T | None:
+        """Open what a name calls for by the first form that it has; None if it has none."""
+        for form, opener in self.items():
+            kind, colon, _ = form.partition(":")
+            bare, optional, _ = form.partition("[")
+            pattern = f"{kind}:(.+)" if colon else f"{bare}(?:@(.+))?" if optional else f"{bare}()"
+            match = re.fullmatch(pattern, name, re.DOTALL)
+            if match:
+                return opener(match[1] or "")
+        return None
 
 
 class Encoder(nn.Module):
@@ -62,12 +94,13 @@ class Encoder(nn.Module):
         self.name, self.dim, self.image_size, self.license = name, dim, image_size, license
 
     def __call__(self, images: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Encode images in the precision of the weights."""
+        """Encode images in the precision of the weights, where it can take them."""
         if not images.is_floating_point():
             raise DidaeError(
                 f"encoder {self.name}: images are {str(images.dtype).removeprefix('torch.')}, not "
                 "floats in [0, 1]; divide by their largest value."
             )
+        self.check(images)
         dtype = weights_like(self, images).dtype
         return super().__call__(images.to(dtype)).to(images.dtype)
 
@@ -165,7 +198,6 @@ class ModuleEncoder(Encoder):
         images : Tensor, float, shape (b, 3, h, w)
             Images in [0, 1].
         """
-        self.check(images)
         z = self.module(images if self.preprocess is None else self.preprocess(images))
         if not isinstance(z, Tensor) or z.shape != (len(images), self.dim):
             raise DidaeError(
@@ -183,14 +215,8 @@ def shape_of(output: object) -> str:
     return f"a {type(output).__name__}"
 
 
-def register(*forms: str) -> Callable[[_Opener], _Opener]:
-    """Make a kind of encoder known by what its names look like, such as ``timm:NAME[@FILE]``."""
-
-    def add(opener: _Opener) -> _Opener:
-        _ENCODERS.update(dict.fromkeys(forms, opener))
-        return opener
-
-    return add
+ENCODERS: Forms[Encoder] = Forms("didae.encoders", "the folder of a saved encoder")
+register = ENCODERS.register
 
 
 def list_encoders() -> tuple[str, ...]:
@@ -202,8 +228,7 @@ def list_encoders() -> tuple[str, ...]:
         One form for each kind; capitals stand for what you fill in, brackets for what may be left
         out.
     """
-    import_all("didae.encoders")
-    return *sorted(_ENCODERS), _SAVED
+    return ENCODERS.listed()
 
 
 def open_encoder(name: str) -> Encoder:
@@ -228,30 +253,13 @@ def open_encoder(name: str) -> Encoder:
     forms = list_encoders()
     if name and Path(name).is_dir():
         return importlib.import_module("didae.encoders.factors").FactorEncoder.load(Path(name))
-    encoder = open_kind(name, _ENCODERS)
+    encoder = ENCODERS.open(name)
     if encoder is None:
         raise DidaeError(
             f"there is no encoder {name!r}: no such folder, and no name of a known form, which are "
             f"{', '.join(forms)}."
         )
     return encoder
-
-
-def import_all(package: str) -> None:
-    """Import all modules of a package, so that the kinds that they register are known."""
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        importlib.import_module(f"{package}.{module.name}")
-
-
-def open_kind(name: str, kinds: Mapping[str, Callable[[str], _T]]) -> _T | None:
-    """Open what a name calls for by the first form that it has; None if it has none."""
-    for form, opener in kinds.items():
-        kind, colon, _ = form.partition(":")
-        pattern = f"{kind}:(.+)" if colon else f"{form.partition('[')[0]}(?:@(.+))?"
-        match = re.fullmatch(pattern, name, re.DOTALL)
-        if match:
-            return opener(match[1] or "")
-    return None
 
 
 def as_rows(values: Tensor, count: int) -> Tensor | None:
@@ -399,19 +407,15 @@ class _Shards:
             os.utime(path)
 
     def _make_room(self) -> None:
-        files: list[tuple[int, int, Path]] = []
-        for path in self.home.glob("*/*.safetensors"):
-            # Another process may be making room as well.
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                files.append((status.st_mtime_ns, status.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self.limit:
-                return
-            with contextlib.suppress(OSError):
+        # Another process may be making room as well: then the rest is left to it.
+        with contextlib.suppress(OSError):
+            found = [(path.stat(), path) for path in self.home.glob("*/*.safetensors")]
+            total = sum(status.st_size for status, _ in found)
+            for status, path in sorted(found, key=lambda item: item[0].st_mtime_ns):
+                if total <= self.limit:
+                    break
                 path.unlink()
-            total -= size
+                total -= status.st_size
 
 
 def _check(keys: Tensor, z: Tensor) -> Tensor:

@@ -87,7 +87,6 @@ class FactorEncoder(Component, Encoder):
         images : Tensor, float, shape (b, 3, size, size)
             Images in [0, 1].
         """
-        self.check(images)
         maps = self.features((images * 4 - 2).contiguous(memory_format=torch.channels_last))
         # Pixels before channels, as they lie in memory: (b, pixels, width).
         flat = maps.permute(0, 2, 3, 1).flatten(1, 2)

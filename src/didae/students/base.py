@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from didae.data.images import to_float
-from didae.encoders.base import Encoder, as_rows, open_encoder
+from didae.encoders.base import Encoder, Forms, as_rows, open_encoder
 from didae.errors import DidaeError, told
 from didae.randomness import generator
 from didae.runtime import AutoBatch, weights_like
@@ -31,10 +31,10 @@ StudentLike = Callable[[Tensor], Any]
 logit an image for two classes, (b,) or (b, 1); as a tensor, under ``logits``, or first in a tuple.
 """
 
-_Opener = TypeVar("_Opener", bound=Callable[[str], StudentLike])
-
-STUDENTS: dict[str, Callable[[str], StudentLike]] = {}
-"""What a name may look like, KIND:REST -> what opens it, which is given the rest."""
+STUDENTS: Forms[StudentLike] = Forms(
+    "didae.students", "a file that ends in .onnx", "the folder of a saved student"
+)
+register = STUDENTS.register
 
 Reading = Literal["logits", "probabilities", "probability"]
 """What the numbers are that a student gives; the last is one for an image, that of class 1."""
@@ -320,16 +320,6 @@ def accuracy_above_chance(judged: Tensor, labels: Tensor) -> float:
             100 * right,
         )
     return right
-
-
-def register(*forms: str) -> Callable[[_Opener], _Opener]:
-    """Make a kind of student known by what its names look like, such as ``onnx:FILE[#LOGITS]``."""
-
-    def add(opener: _Opener) -> _Opener:
-        STUDENTS.update(dict.fromkeys(forms, opener))
-        return opener
-
-    return add
 
 
 class LinearHead(Component, nn.Module):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from didae.encoders.base import import_all, open_kind
 from didae.encoders.onnx_file import split_spec
 from didae.encoders.pretrained import (
     SOURCES,
@@ -42,8 +41,7 @@ def list_students() -> tuple[str, ...]:
         One form for each kind; capitals stand for what you fill in, brackets for what may be left
         out.
     """
-    import_all("didae.students")
-    return *sorted(STUDENTS), "a file that ends in .onnx", "the folder of a saved student"
+    return STUDENTS.listed()
 
 
 def open_student(name: str) -> StudentLike:
@@ -75,7 +73,7 @@ def open_student(name: str) -> StudentLike:
         head = read_json(Path(name) / CONFIG_FILE).get("kind") == LinearHead.part
         return (LinearHead if head else StudentNetwork).load(name)
     bare = split_spec(name)[0].suffix.lower() == ".onnx"
-    student = open_kind(name, STUDENTS) or (open_kind(f"onnx:{name}", STUDENTS) if bare else None)
+    student = STUDENTS.open(name) or (STUDENTS.open(f"onnx:{name}") if bare else None)
     if student is not None:
         return student
     if name.startswith("torchscript:") or Path(name).suffix.lower() in _PROGRAMS:
@@ -106,7 +104,7 @@ def _open_timm_student(spec: str) -> TimmStudent:
     """Load a classifier of timm; its name is that of `_open_timm`, but for the side."""
     name, _, file = (spec, "", "") if spec.startswith(SOURCES) else spec.partition("@")
     who = f"student timm:{spec}"
-    network = create_timm(who, name, file, _load)
+    network = create_timm(who, name, file)
     if network.num_classes < 2:
         raise DidaeError(
             f"{who}: the network has no classifier; give weights that have one with "
@@ -116,15 +114,6 @@ def _open_timm_student(spec: str) -> TimmStudent:
     # An encoder is frozen; a student learns when it is repaired.
     network.requires_grad_(True)
     return TimmStudent(network, preprocessing).eval()
-
-
-def _load(network: Any, tensors: dict[str, Tensor]) -> None:
-    """Put weights into a network, with as many classes as they have."""
-    head = network.pretrained_cfg.get("classifier")
-    first = head if isinstance(head, str) else (head or ("",))[0]
-    if f"{first}.weight" in tensors:
-        network.reset_classifier(len(tensors[f"{first}.weight"]))
-    network.load_state_dict(tensors)
 
 
 @register("zero_shot:MODEL/PRETRAINED#TEXT|TEXT")
