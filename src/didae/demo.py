@@ -18,9 +18,9 @@ from didae.dictionaries import Procrustes
 from didae.encoders.base import Encoder, embed
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig, fit_factor_encoder
 from didae.explainer import DiDAE
-from didae.explainer.parts import SHIPPED, SURROGATES
+from didae.explainer.parts import SURROGATES
 from didae.repair.measure import RepairData
-from didae.storage.components import CONFIG_FILE
+from didae.storage.components import CONFIG_FILE, SHIPPED
 from didae.students import (
     Probe,
     StudentConfig,

@@ -10,9 +10,9 @@ import pytest
 
 from cli.parts import complaint
 from didae.cli import main
-from didae.cli.runs import load_run_components
 from didae.data.images import write_png
 from didae.data.square import Square
+from didae.explainer import DiDAE
 from didae.storage import read_table
 
 FAST = (
@@ -103,7 +103,7 @@ def test_a_second_call_trains_nothing_and_gives_the_same(folder, run, tmp_path):
 
 
 def test_its_components_can_be_judged_and_repaired(run):
-    components = load_run_components(run)
+    components = DiDAE.from_pretrained(run)
     assert components.decoder.condition_dim == components.encoder.dim
     assert components.decoder.config.network.dim == 8
     assert components.probe is not None

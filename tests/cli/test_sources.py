@@ -21,7 +21,6 @@ from data.downloads import (
 from didae.cli import main
 from didae.cli.sources import SourceConfig, factors, rows
 from didae.data import known
-from didae.data.opening import NAMES
 from didae.data.sampling import complete, draw
 from didae.data.square import Square
 from didae.data.table import ImageTable
@@ -59,7 +58,19 @@ def test_a_known_data_set_is_named_or_told_from_its_files(tmp_path, name):
     assert named.license
     assert torch.equal(named.images([1, 0]), told.images([1, 0]))
     assert named.images([0]).shape == (1, 3, 16, 16)
-    assert not {"square", "hf", "fashion-mnist", "cutouts", *MAKERS} ^ set(NAMES)
+    assert not {"hf", "fashion-mnist", "cutouts", *MAKERS} ^ set(known.DATASETS)
+
+
+def test_a_data_set_that_a_user_registers_has_a_name_and_help(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(known.DATASETS, "toy", known.DATASETS["waterbirds"])  # gone afterwards
+    known.register("toy", lambda _: False)(known.DATASETS["waterbirds"].open)
+    folder = make_waterbirds(tmp_path)
+    assert SourceConfig(data=f"toy:{folder}").open().label_names == ("landbird", "waterbird")
+    with pytest.raises(DidaeError, match="toy:FOLDER"):
+        SourceConfig(data="tyo:folder").open()
+    for command in ("audit", "explain"):
+        assert main([command, "--help-all"]) == 0
+        assert "toy:FOLDER" in capsys.readouterr().out
 
 
 def test_label_and_attributes_are_passed_on(tmp_path):

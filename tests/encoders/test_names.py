@@ -11,8 +11,6 @@ from torch import nn
 
 from cli.parts import POOL, explain_flags, make_parts
 from didae.cli import main
-from didae.cli.runs import load_run_components
-from didae.cli.sources import load_encoder
 from didae.data.square import Square
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.decoders.network import NetworkConfig
@@ -26,6 +24,7 @@ from didae.encoders.base import (
     register,
 )
 from didae.encoders.factors import FactorEncoder, FactorEncoderConfig
+from didae.explainer import DiDAE
 from didae.randomness import seeded
 from failures import one_line
 
@@ -80,10 +79,10 @@ def test_libraries_that_are_missing(name: str, library: str, monkeypatch: pytest
 
 
 def test_the_shipped_encoder_keeps_its_name():
-    encoder = load_encoder("square")
+    encoder = open_encoder("square")
     assert encoder.name == "square"
-    assert load_encoder("lite0@64").name == "lite0@64"
-    assert "'sqaure'" in one_line(lambda: load_encoder("sqaure"))
+    assert open_encoder("lite0@64").name == "lite0@64"
+    assert "'sqaure'" in one_line(lambda: open_encoder("sqaure"))
 
 
 def test_a_run_with_a_named_encoder_is_opened_again(tmp_path: Path, capsys):
@@ -106,7 +105,7 @@ def test_a_run_with_a_named_encoder_is_opened_again(tmp_path: Path, capsys):
         images=2,
     )
     assert main(flags) == 0
-    components = load_run_components(run)
+    components = DiDAE.from_pretrained(run)
     assert components.encoder.name == name
     assert components.encoder.fingerprint == encoder.fingerprint
     assert torch.equal(embed(components.encoder, square, [0]), embed(encoder, square, [0]))

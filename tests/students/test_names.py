@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from didae.cli import main
 from didae.encoders.base import ENCODERS
 from didae.encoders.pretrained import LiteEncoder
 from didae.errors import DidaeError
@@ -145,3 +146,18 @@ def test_a_saved_head_is_opened_with_its_encoder(tmp_path, monkeypatch):
     known["lite0@32"] = other
     with pytest.raises(DidaeError, match="another encoder"):
         open_student(str(tmp_path / "head"))
+
+
+@pytest.mark.parametrize("command", ["audit", "explain", "evaluate"])
+def test_the_help_of_commands_has_every_form(command: str, capsys: pytest.CaptureFixture[str]):
+    assert main([command, "--help"]) == 0
+    shown = "".join(letter for letter in capsys.readouterr().out if letter not in "│| \n")
+    assert all(form.replace(" ", "").replace("|", "") in shown for form in list_students())
+
+
+def test_the_shipped_student_has_a_name_that_no_folder_takes(tmp_path: Path, monkeypatch):
+    shipped = open_student("square")
+    (tmp_path / "square").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert str(open_student("square")) == str(shipped)
+    assert "square@64" in one_line(lambda: open_student("square@64"))

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from didae.cli.command import RUN_FILE, Command
+from didae.cli.command import Command
 from didae.cli.console import console
-from didae.cli.runs import load_run_components, lost, run_source
-from didae.cli.study import Audit, Demo, load_summary, require_finished
+from didae.cli.runs import lost, open_explainer, read_run, run_source
+from didae.cli.sources import tried
+from didae.cli.study import Audit, Demo, Explain, load_summary, require_finished
 from didae.cli.verdicts import RepairRun
-from didae.config import load_yaml
 from didae.data.square import Square
-from didae.demo import square_repair_data
-from didae.encoders.onnx_file import split_spec, try_file
+from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError, require
 from didae.repair.measure import repair_and_measure
 from didae.repair.run import RepairConfig
@@ -88,7 +87,8 @@ class App(Command):
         progress(None, "Reading what the run used")
         home = folder / REPAIR_FOLDER
         with watched(progress):
-            if _demo(folder) is None:
+            run = _told(folder)
+            if not isinstance(run, Demo):
                 RepairRun(
                     explained=folder,
                     folder=home,
@@ -97,14 +97,13 @@ class App(Command):
                     repair=self.repair,
                 ).execute()
             else:
-                self._repair_demo(folder, home)
+                self._repair_demo(folder, home, run.recipe)
         write_report(folder, load_summary(folder))
         return read_repair(home)
 
-    def _repair_demo(self, folder: Path, home: Path) -> None:
-        components = load_run_components(folder).to(resolve_device(self.device))
+    def _repair_demo(self, folder: Path, home: Path, recipe: SquareRecipe) -> None:
+        components = open_explainer(folder).to(resolve_device(self.device))
         verdicts = Verdicts.load(folder / VERDICTS_FILE)
-        recipe = load_yaml(Demo, folder / RUN_FILE).recipe
         home.mkdir(exist_ok=True)
         with lock_folder(home):
             data = square_repair_data(Square(recipe.size, recipe.seed), recipe)
@@ -125,11 +124,10 @@ def _end(jobs: Jobs) -> None:
 
 def obstacle(folder: Path) -> str:
     """Say why the page cannot repair the student of a run; nothing for demos and audits."""
-    if _demo(folder) is not None:
+    run = _told(folder)
+    if isinstance(run, Demo):
         return ""
-    try:
-        load_yaml(Audit, folder / RUN_FILE)
-    except DidaeError:
+    if not isinstance(run, Audit):
         return (
             "The page does not know whether this classifier was trained on the images of this run. "
             f"If it was, `didae repair {shlex.quote(str(folder))}` repairs it as these verdicts "
@@ -144,17 +142,16 @@ def obstacle(folder: Path) -> str:
     return ""
 
 
-def _demo(folder: Path) -> Demo | None:
+def _told(folder: Path) -> Demo | Audit | Explain | None:
+    """Read what the command of a run was told; None where it cannot be read."""
     with contextlib.suppress(DidaeError):
-        return load_yaml(Demo, folder / RUN_FILE)
+        return read_run(folder)
     return None
 
 
 def audit_own(images: Path, student: str, folder: Path, progress: Progress) -> None:
     """Audit a user's own images and classifier as `didae audit` does, with its defaults."""
     progress(None, "Looking at the classifier and the images")
-    file = split_spec(student)[0]
-    if file.suffix.lower() == ".onnx":
-        try_file(file)
+    tried(student)
     with watched(progress):
         Audit(images=str(images), student=student, folder=folder).execute()

@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.yaml"
 
+_FORMS = {
+    "{encoders}": ("didae.encoders.base", "list_encoders"),
+    "{students}": ("didae.students.names", "list_students"),
+    "{data sets}": ("didae.data.known", "list_datasets"),
+}
+"""What a docstring says in place of the forms of names -> module and function that list them."""
+
+_WORDS: dict[type[Config], str] = {}
+"""Docstrings as they were written."""
+
 _LIMITS = {
     "ge": "at least",
     "gt": "more than",
@@ -96,10 +106,7 @@ class Command(Config):
     def parse(cls, name: str, arguments: list[str]) -> Self:
         """Build the command from flags, and from the file of ``--config`` where there is one."""
         flags, file = _take_config(arguments)
-        if "{encoders}" in (words := cls.__doc__ or ""):
-            # The forms that are registered are the help of the flag.
-            *forms, last = importlib.import_module("didae.encoders.base").list_encoders()
-            cls.__doc__ = words.replace("{encoders}", f"{', '.join(forms)} or {last}")
+        _fill(cls)
         config = None if file is None else load_yaml(cls, file)
         command = cls._read(name, flags, config)
         default = command.default({} if config is None else config.model_dump(exclude_unset=True))
@@ -189,6 +196,20 @@ def open_run(command: Command, folder: Path) -> None:
     require_own(command, folder)
     if not (folder / RUN_FILE).exists():
         save_yaml(command, folder / RUN_FILE)
+
+
+def _fill(config: type[Config]) -> None:
+    """Let the registries say what names look like, in the help of a configuration and its parts."""
+    words = _WORDS.setdefault(config, config.__doc__ or "")
+    for mark, (module, lister) in _FORMS.items():
+        if mark in words:
+            *forms, last = getattr(importlib.import_module(module), lister)()
+            words = words.replace(mark, f"{', '.join(forms)} or {last}")
+    if words != config.__doc__:
+        config.__doc__ = words
+    for field in config.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            _fill(field.annotation)
 
 
 def _folded(config: type[Any], essential: Sequence[str] = ()) -> type[Any]:

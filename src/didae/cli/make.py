@@ -17,7 +17,7 @@ from torch import Tensor
 
 from didae.cli.command import Command, open_run
 from didae.cli.console import console
-from didae.cli.sources import SHIPPED_NAME, SourceConfig, factors, load_encoder, rows
+from didae.cli.sources import SourceConfig, factors, rows, tried
 from didae.data.images import write_png
 from didae.data.sampling import draw
 from didae.data.square import FACTORS, Square
@@ -33,11 +33,11 @@ from didae.dictionaries.diagnostics import (
     separation,
     stability,
 )
-from didae.encoders.base import cached_embed
+from didae.encoders.base import cached_embed, open_encoder
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
 from didae.report.figures import SAMPLES, SampleSheets
 from didae.runtime import progress
-from didae.storage import write_json, write_text
+from didae.storage import SHIPPED_NAME, write_json, write_text
 from didae.students import (
     StudentConfig,
     agreement,
@@ -143,7 +143,7 @@ class TrainDecoder(Command):
     folder : Path
         Gets the decoder, and samples/ while it trains; an interrupted run there is continued.
     encoder : str
-        square (shipped), {encoders}.
+        {encoders}.
     source : SourceConfig
         Which images.
     mirror : tuple of str
@@ -182,7 +182,7 @@ class TrainDecoder(Command):
     def run(self) -> None:
         """Train."""
         self.source.require_multiple(DECODER_STEP)
-        encoder = load_encoder(self.encoder)
+        encoder = open_encoder(tried(self.encoder))
         source = self.source.open()
         if self.mirror:
             source = source.mirrored(self.mirror)
@@ -222,7 +222,7 @@ class TrainStudent(Command):
     folder : Path
         Gets student, probe and surrogates, a folder each; an interrupted run is continued.
     encoder : str
-        square (shipped), {encoders}, for the probe.
+        {encoders}, for the probe.
     source : SourceConfig
         Which images; a folder needs labels.
     poisoned : int
@@ -250,7 +250,7 @@ class TrainStudent(Command):
     def run(self) -> None:
         """Train."""
         self.source.require_multiple(SIDE_STEP)
-        encoder = load_encoder(self.encoder)
+        encoder = open_encoder(tried(self.encoder))
         source = self.source.open()
         labelled, broad = self._choose(source)
         z = cached_embed(encoder, source, broad)
@@ -298,7 +298,7 @@ class Fit(Command):
     folder : Path
         Gets the dictionary, and diagnostics.json: explained variance, stability, correlations.
     encoder : str
-        square (shipped), {encoders}.
+        {encoders}.
     source : SourceConfig
         Which images.
     kind : str
@@ -320,7 +320,7 @@ class Fit(Command):
 
     def run(self) -> None:
         """Fit."""
-        encoder = load_encoder(self.encoder)
+        encoder = open_encoder(tried(self.encoder))
         source = self.source.open()
         chosen = rows(source, "train")
         targets = factors(source, chosen) if DICTIONARIES[self.kind].supervised else None

@@ -6,60 +6,27 @@ from contextlib import suppress
 from pathlib import Path
 
 from didae.cli.command import RUN_FILE
-from didae.cli.sources import (
-    SHIPPED_NAME,
-    SourceConfig,
-    load_decoder,
-    load_dictionary,
-    load_encoder,
-    load_judges,
-)
-from didae.cli.study import COMPONENTS, Audit, Demo, Explain
+from didae.cli.sources import SourceConfig, tried
+from didae.cli.study import Audit, Demo, Explain
 from didae.config import load_yaml
 from didae.data.opening import place, split_world
-from didae.demo import SURROGATES, load_components
 from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
-from didae.explainer import Components
-from didae.explainer.summary import read_manifest, require_components
-from didae.students import Probe, StudentNetwork
+from didae.explainer import DiDAE
+from didae.storage import SHIPPED_NAME
 
 
-def load_run_components(folder: Path, student: str | None = None) -> Components:
-    """Load the components that a run used."""
-    run = _read(folder)
-    if student is not None and not isinstance(run, Demo):
-        run = run.model_copy(update={"student": student})
-    components = _load(folder, run)
-    manifest = read_manifest(folder)
-    require_components(folder, manifest, components.fingerprints())
-    return components
-
-
-def _load(folder: Path, run: Demo | Audit | Explain) -> Components:
+def open_explainer(folder: Path, student: str | None = None) -> DiDAE:
+    """Load what a run used, with its classifier from where it is now."""
+    run = read_run(folder)
     if isinstance(run, Demo):
-        return load_components(folder / "components" if run.from_scratch else None)
-    student, probe, surrogates = load_judges(run.student)
-    if isinstance(run, Audit):
-        home = folder / COMPONENTS
-        names = str(home / "dictionary"), str(home / "decoder")
-        probe = Probe.load(home / "probe")
-        surrogates = tuple(StudentNetwork.load(home / f"surrogate_{kind}") for kind in SURROGATES)
-    else:
-        names = run.dictionary, run.decoder
-    return Components(
-        encoder=load_encoder(run.encoder),
-        dictionary=load_dictionary(names[0]),
-        decoder=load_decoder(names[1]),
-        student=student,
-        probe=probe,
-        surrogates=surrogates,
-    )
+        return DiDAE.from_pretrained(folder)
+    return DiDAE.from_pretrained(folder, tried(student or run.student), tried(run.encoder))
 
 
 def run_source(folder: Path) -> SourceConfig:
     """Give the images of a run, read as they were for it."""
-    run = _read(folder)
+    run = read_run(folder)
     if isinstance(run, Demo):
         return SourceConfig(pool=run.recipe.size, pool_seed=run.recipe.seed)
     if isinstance(run, Audit):
@@ -69,7 +36,7 @@ def run_source(folder: Path) -> SourceConfig:
 
 def run_recipe(folder: Path) -> dict[str, float]:
     """Give how the student of a demo was drawn its images; empty for other runs."""
-    run = _read(folder)
+    run = read_run(folder)
     return (
         run.recipe.model_dump(include={"poisoned", "correlation"}) if isinstance(run, Demo) else {}
     )
@@ -77,7 +44,7 @@ def run_recipe(folder: Path) -> dict[str, float]:
 
 def lost(folder: Path) -> dict[str, str]:
     """Give the names of a run's student and data, by flag, where their files are not found here."""
-    run = _read(folder)
+    run = read_run(folder)
     if isinstance(run, Demo):
         return {}
     data = run_source(folder).data
@@ -115,7 +82,8 @@ def _file(student: str) -> Path | None:
     return split_spec(rest if kind == "onnx" else student)[0]
 
 
-def _read(folder: Path) -> Demo | Audit | Explain:
+def read_run(folder: Path) -> Demo | Audit | Explain:
+    """Read what the command of a run was told."""
     path = folder / RUN_FILE
     if not path.exists():
         raise DidaeError(

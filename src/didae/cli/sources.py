@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -15,13 +14,10 @@ from didae.data.opening import open_named
 from didae.data.sampling import FEWEST, Splits, complete
 from didae.data.square import Square
 from didae.data.table import ImageSource, ImageTable, Reading, changed
-from didae.decoders.base import Decoder
-from didae.dictionaries import Dictionary
-from didae.encoders.base import Encoder, open_encoder
 from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError
 from didae.explainer.fit import attributes_of
-from didae.students import Probe, StudentLike, StudentNetwork
+from didae.students import StudentLike
 from didae.students.names import open_student
 
 logger = logging.getLogger(__name__)
@@ -39,9 +35,8 @@ class SourceConfig(Config):
     ----------
     data : str
         square; a folder of images: class folders, train/ and test/ of them, or with metadata.csv,
-        metadata.jsonl or metadata.parquet; or celeba:FOLDER, waterbirds:FOLDER, camelyon17:FOLDER,
-        elpv[:FOLDER], fashion-mnist[:FOLDER], hf:FOLDER (saved by Hugging Face's datasets, or
-        Parquet files of the Hub), cutouts:FOLDER[@WORLD] (objects with masks on backgrounds).
+        metadata.jsonl or metadata.parquet; or {data sets}. hf is what Hugging Face's
+        datasets saved, or Parquet files of the Hub; cutouts are objects with masks on backgrounds.
     pool : int
         Images of Square; 80 % are trained on and the last 10 % explained.
     pool_seed : int
@@ -142,53 +137,18 @@ def factors(
     return found
 
 
-SHIPPED_NAME = "square"
+def student_of(name: str) -> StudentLike:
+    """Open a student, which is named with a flag."""
+    try:
+        return open_student(tried(name))
+    except DidaeError as error:
+        raise DidaeError(f"--student: {error}") from error
 
 
-def load_encoder(name: str) -> Encoder:
-    """Load an encoder."""
-    _try_onnx(name)
-    return open_encoder(str(_folder(name, "encoder")) if name == SHIPPED_NAME else name)
-
-
-def load_dictionary(name: str) -> Dictionary:
-    """Load a dictionary."""
-    return Dictionary.load(_folder(name, "dictionary"))
-
-
-def load_decoder(name: str) -> Decoder:
-    """Load a decoder."""
-    return Decoder.load(_folder(name, "decoder"))
-
-
-def load_judges(name: str) -> tuple[StudentLike, Probe | None, tuple[StudentLike, ...]]:
-    """Load a student and, where they are, its probe and surrogates."""
-    folder = _shipped() if name == SHIPPED_NAME else Path(name)
-    if not (folder / "student").is_dir():
-        try:
-            _try_onnx(name)
-            return open_student(name), None, ()
-        except DidaeError as error:
-            raise DidaeError(f"--student: {error}") from error
-    probe = Probe.load(folder / "probe") if (folder / "probe").is_dir() else None
-    surrogates = tuple(StudentNetwork.load(path) for path in sorted(folder.glob("surrogate_*")))
-    return open_student(str(folder / "student")), probe, surrogates
-
-
-def _try_onnx(name: str) -> None:
-    """Ask an ONNX file, which anyone may have made, in another process first."""
+def tried(name: str) -> str:
+    """Give a name back; an ONNX file, which anyone may have made, is asked elsewhere first."""
     kind, _, rest = name.partition(":")
     path = split_spec(rest if kind == "onnx" else name)[0]
     if kind == "onnx" or path.suffix.lower() == ".onnx":
         try_file(path)
-
-
-def _folder(name: str, kind: str) -> Path:
-    return _shipped() / kind if name == SHIPPED_NAME else Path(name)
-
-
-def _shipped() -> Path:
-    # The recipes know every module; who names folders of their own need not wait for them.
-    from didae.demo import SHIPPED
-
-    return SHIPPED
+    return name

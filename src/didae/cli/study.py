@@ -16,20 +16,19 @@ from didae.auditing import forecast, run_audit
 from didae.cli.command import RUN_FILE, Command, open_run, require_own
 from didae.cli.console import console, tell, tell_repair
 from didae.cli.sources import (
-    SHIPPED_NAME,
     SourceConfig,
-    load_decoder,
-    load_dictionary,
-    load_encoder,
-    load_judges,
     rows,
+    student_of,
+    tried,
 )
 from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, square_repair_data, train_components
+from didae.encoders.base import open_encoder
 from didae.errors import DidaeError
-from didae.explainer import Components, ExplainConfig, explain
+from didae.explainer import DiDAE, ExplainConfig
 from didae.explainer.fit import AuditConfig
+from didae.explainer.parts import load_decoder, load_dictionary, load_judges
 from didae.explainer.run import few_images
 from didae.explainer.summary import RUN_FILE as MANIFEST
 from didae.explainer.summary import Summary, manifest_to_go_on, require_components
@@ -39,7 +38,7 @@ from didae.report import write_report
 from didae.report.repair import ORACLE_FOLDER, RepairDocument, find_repair, read_repair
 from didae.report.trust import Origin
 from didae.runtime import duration, planned, resolve_device
-from didae.storage import prepare_run_folder, read_json
+from didae.storage import SHIPPED_NAME, prepare_run_folder, read_json
 from didae.students import check_student, identity
 from didae.students.networks import SIDE_STEP
 from didae.teachers import VERDICTS_FILE, Oracle, Verdicts, judge_all, square_classes
@@ -92,14 +91,14 @@ class Demo(Command):
         square = Square(self.recipe.size, self.recipe.seed)
         # The classes of Square take turns from image to image.
         chosen = square.splits["test"][: self.images]
-        summary = explain(square, chosen, components, self.explain, self.folder)
+        summary = components.explain(square, chosen, self.folder, self.explain)
         tell(self.folder, summary)
         if not self.only_explain:
             tell_repair(self._repaired(square, components))
         publish(self.folder, summary)
         console().print(f"judge for yourself: didae app {shlex.quote(str(self.folder))}")
 
-    def _repaired(self, square: Square, components: Components) -> RepairDocument:
+    def _repaired(self, square: Square, components: DiDAE) -> RepairDocument:
         """Let the oracle judge, and repair; what is already there is kept."""
         home = self.folder / ORACLE_FOLDER
         if not (home / REPAIR_FILE).exists():
@@ -113,8 +112,6 @@ class Demo(Command):
             repair_and_measure(components, data, verdicts, self.repair, home)
         return read_repair(home)
 
-
-COMPONENTS = "components"
 
 _LISTED = 20
 
@@ -132,7 +129,7 @@ class Audit(Command):
     images : str
         The folder of images, or another name as for --data.
     student : str
-        The classifier: FILE.onnx, timm:NAME, or a folder that didae wrote.
+        The classifier: {students}.
     encoder : str
         {encoders}.
     folder : Path
@@ -173,7 +170,7 @@ class Audit(Command):
         named.require_multiple(SIDE_STEP)
         require_own(self, self.folder)
         source = named.open()
-        encoder, student = load_encoder(self.encoder), load_judges(self.student)[0]
+        encoder, student = open_encoder(tried(self.encoder)), student_of(self.student)
         manifest = manifest_to_go_on(self.folder)
         if manifest is not None:
             own = identity(student, self.source.image_size)
@@ -232,13 +229,13 @@ class Explain(Command):
     sample_seed : int
         Which of them are drawn.
     encoder : str
-        square (shipped), {encoders}.
+        {encoders}.
     dictionary : str
         square (shipped) or the folder of a dictionary.
     decoder : str
         square (shipped) or the folder of a decoder.
     student : str
-        square (shipped), what `didae train student` wrote, FILE.onnx, timm:NAME or zero_shot:...
+        {students}; what `didae train student` wrote brings a probe and surrogates.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
     explain : ExplainConfig
@@ -260,16 +257,12 @@ class Explain(Command):
 
     def run(self) -> None:
         """Explain."""
-        encoder = load_encoder(self.encoder)
-        dictionary, decoder = load_dictionary(self.dictionary), load_decoder(self.decoder)
-        student, probe, surrogates = load_judges(self.student)
-        components = Components(
-            encoder=encoder,
-            dictionary=dictionary,
-            decoder=decoder,
-            student=student,
-            probe=probe,
-            surrogates=surrogates,
+        components = DiDAE(
+            open_encoder(tried(self.encoder)),
+            load_dictionary(self.dictionary),
+            load_decoder(self.decoder),
+            student_of(self.student),
+            *load_judges(self.student),
         ).to(resolve_device(self.device))
         source = self.source.open()
         chosen = draw(source, rows(source, "test"), self.images, self.sample_seed)
@@ -279,7 +272,7 @@ class Explain(Command):
         if few is not None:
             components.check_images(few, self.explain.resolve(source.label_names))
         open_run(self, self.folder)
-        finish(self.folder, explain(source, chosen, components, self.explain, self.folder))
+        finish(self.folder, components.explain(source, chosen, self.folder, self.explain))
 
 
 SUMMARY_FILE = "summary.json"

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import torch
 import tyro
 from pydantic import Field
@@ -17,8 +16,8 @@ from typing_extensions import override
 
 from didae.cli.command import RUN_FILE, Command, open_run
 from didae.cli.console import console, groups_table, tell_outlook, tell_repair
-from didae.cli.runs import load_run_components, require_found, run_recipe, run_source
-from didae.cli.sources import NONE, SourceConfig, rows
+from didae.cli.runs import open_explainer, require_found, run_recipe, run_source
+from didae.cli.sources import NONE, SourceConfig, rows, student_of
 from didae.cli.study import load_summary, publish, require_finished
 from didae.data.sampling import draw
 from didae.data.square import Square
@@ -26,10 +25,10 @@ from didae.data.table import ImageSource
 from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError
 from didae.explainer.summary import read_manifest
-from didae.repair.base import Labelled, concatenate, without
+from didae.metrics.groups import group_accuracies
+from didae.repair.base import without
 from didae.repair.measure import (
     ONNX_FILE,
-    Indices,
     RepairData,
     read_labelled,
     repair_and_measure,
@@ -37,6 +36,14 @@ from didae.repair.measure import (
 from didae.repair.run import RepairConfig
 from didae.report.repair import read_repair
 from didae.runtime import resolve_device
+from didae.storage import SHIPPED_NAME, prepare_run_folder, write_json
+from didae.students import (
+    accuracy_above_chance,
+    check_student,
+    finite_rows,
+    logits,
+    warn_of_constant,
+)
 from didae.teachers import (
     VERDICTS_FILE,
     Answers,
@@ -54,17 +61,6 @@ from didae.teachers import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-from didae.cli.sources import SHIPPED_NAME, load_judges
-from didae.metrics.groups import group_accuracies
-from didae.storage import prepare_run_folder, write_json
-from didae.students import (
-    accuracy_above_chance,
-    check_student,
-    finite_rows,
-    logits,
-    warn_of_constant,
-)
 
 TERMINAL, SQUARE_ORACLE = "terminal", "square-oracle"
 
@@ -215,13 +211,13 @@ class RepairRun(Command):
         """Repair."""
         require_finished(self.explained)
         require_found(self.explained, self.student, self.source.data)
-        components = load_run_components(self.explained, self.student)
+        components = open_explainer(self.explained, self.student)
         components.to(resolve_device(self.device))
         verdicts = Verdicts.load(self.explained / VERDICTS_FILE)
         verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
         source, summary = self.source.open(), load_summary(self.explained)
         self._require_classes(source.label_names, summary.label_names)
-        data = self._data(self.source, source)
+        data = self._data(source)
         open_run(self, self.folder)
         judged = verdicts.limited(self.only)
         repair_and_measure(components, data, judged, self.repair, self.folder, tell_outlook)
@@ -255,66 +251,34 @@ class RepairRun(Command):
             f"{self.explained} was made with {', '.join(known)}: {advice}."
         )
 
-    def _data(self, named: SourceConfig, source: ImageSource) -> RepairData:
+    def _data(self, source: ImageSource) -> RepairData:
         """Read the training images, the held-out ones, and those that tell of the repair."""
         if isinstance(source, Square):
             recipe = SquareRecipe(poisoned=self.poisoned, correlation=self.correlation)
             data = square_repair_data(source, recipe, self.draw)
         else:
-            known, test = source.labelled(rows(source, "train")), rows(source, "test")
-            test = test[np.asarray(source.labels)[test] >= 0]
-            training, held_out, origin = self._parts(named, source, known)
-            if not len(test) or np.isin(test, known).any():  # No labels there, or not split.
-                test = held_out
-            data = RepairData.read(source, (training, held_out, test), self.attribute, origin)
+            own = "validation" in self.source.own_splits
+            data = RepairData.choose(
+                source,
+                rows(source, "train"),
+                rows(source, "test"),
+                self.attribute,
+                rows(source, "validation") if own else None,
+                self.held_out_share,
+                self.draw,
+            )
         if self.held_out is not None:
-            data = self._with_unseen(named, data, self.held_out)
+            update = {"data": str(self.held_out), "whole": True, "classes": (), "attributes": NONE}
+            unseen = self.source.model_copy(update=update).open()
+            try:
+                data = data.with_unseen(unseen, self.held_out, self.repair.gate.fewest)
+            except DidaeError as error:
+                raise DidaeError(f"--held-out: {error}") from error
         known = without(data.train_data, data.held_out.images)
         if twice := len(data.train_data) - len(known):
             told = f"{twice} training images are among those of the gate too: left out of training"
             console().print(told)
         return replace(data, train_data=known)
-
-    def _parts(
-        self, named: SourceConfig, source: ImageSource, known: Indices
-    ) -> tuple[Indices, Indices, str]:
-        """Choose the images to train on and to hold out; say where the latter are from."""
-        if "validation" in named.own_splits:
-            validation = source.labelled(rows(source, "validation"))
-            words = "the validation images of the data, which the classifier has not seen if it "
-            return known, validation, words + "was trained on the training images alone"
-        count = round(self.held_out_share * len(known))
-        held_out = draw(source, known, count, self.draw, proportional=True)
-        training = known[~np.isin(known, held_out)]
-        return (
-            training,
-            held_out,
-            (
-                "a part of the training images; the classifier may have seen these in its "
-                "training, and --held-out FOLDER gives the gate others"
-            ),
-        )
-
-    def _with_unseen(self, named: SourceConfig, data: RepairData, folder: Path) -> RepairData:
-        """Take images that the classifier has not seen for the gate."""
-        update = {"data": str(folder), "whole": True, "classes": (), "attributes": NONE}
-        source = named.model_copy(update=update).open()
-        unknown = [name for name in source.label_names if name not in data.class_names]
-        if unknown:
-            raise DidaeError(
-                f"--held-out {folder} has the class '{unknown[0]}', and the data has none of that "
-                f"name; it has {', '.join(data.class_names)}."
-            )
-        numbers = torch.tensor([data.class_names.index(name) for name in source.label_names])
-        every = source.labelled(np.arange(len(source)))
-        found, _, unread = read_labelled(source, every, None)
-        unseen = Labelled(found.images, numbers[found.labels])
-        origin = f"of {folder}, given as images that the classifier has not seen"
-        if len(unseen) < self.repair.gate.fewest:
-            origin = f"{len(unseen)} {origin}, and {len(data.held_out)} {data.origin}"
-            unseen = concatenate(unseen, data.held_out)
-        lost = data.unread if unread is None else (*data.unread, unread)
-        return replace(data, held_out=unseen, origin=origin, unread=lost)
 
 
 BACKGROUND = "background"
@@ -326,8 +290,7 @@ class Evaluate(Command):
     Attributes
     ----------
     student : str
-        square (shipped), what `didae train student` or `didae repair` wrote, or the folder of a
-        student alone.
+        {students}.
     source : SourceConfig
         Which images: the test split of Square, or a folder.
     attribute : str
@@ -351,7 +314,7 @@ class Evaluate(Command):
 
     def run(self) -> None:
         """Measure."""
-        student = load_judges(self.student)[0]
+        student = student_of(self.student)
         if isinstance(student, torch.nn.Module):
             student.to(resolve_device(self.device))
         source = self.source.open()

@@ -376,7 +376,7 @@ def _is_cutouts(folder: Path) -> bool:
     return all((folder / part / _TABLE).is_file() for part in ("objects", "backgrounds"))
 
 
-@register("cutouts", _is_cutouts)
+@register("cutouts", _is_cutouts, detail="[@WORLD]")
 def _open(folder: Path, reading: Reading) -> ImageTable:
     """Open a world of cut-outs; `reading.world` names it."""
     cutouts = Cutouts(folder, reading.size, reading.label, reading.attributes, reading.max_pixels)

@@ -69,6 +69,7 @@ class Dataset(NamedTuple):
     fits: Callable[[Path], bool]
     open: _Opener
     installed: Callable[[], Path] | None = None
+    detail: str = ""
 
 
 DATASETS: Final[dict[str, Dataset]] = {}
@@ -76,15 +77,29 @@ DATASETS: Final[dict[str, Dataset]] = {}
 
 
 def register(
-    name: str, fits: Callable[[Path], bool], installed: Callable[[], Path] | None = None
+    name: str,
+    fits: Callable[[Path], bool],
+    installed: Callable[[], Path] | None = None,
+    detail: str = "",
 ) -> Callable[[_Opener], _Opener]:
-    """Make a data set known: its name, how its folder is told, and where a package installs it."""
+    """Make a data set known: its name, how its folder is told, and where a package installs it.
+
+    `detail` is what may follow the folder in its name.
+    """
 
     def add(opener: _Opener) -> _Opener:
-        DATASETS[name] = Dataset(fits, opener, installed)
+        DATASETS[name] = Dataset(fits, opener, installed, detail)
         return opener
 
     return add
+
+
+def list_datasets() -> tuple[str, ...]:
+    """Say what the name of a data set looks like; its folder may be left out where brackets are."""
+    return tuple(
+        f"{name}[:FOLDER]" if dataset.installed else f"{name}:FOLDER{dataset.detail}"
+        for name, dataset in DATASETS.items()
+    )
 
 
 def recognise(folder: Path) -> list[str]:

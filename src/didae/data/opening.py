@@ -23,7 +23,7 @@ from didae.data.columns import Frame, read_labels
 from didae.data.folder import is_hidden, open_own, unwrapped
 from didae.data.huggingface import open_dataset
 from didae.data.images import picture_to_tensor, resized, stacked, to_uint8
-from didae.data.known import DATASETS, idx_place, recognise
+from didae.data.known import DATASETS, idx_place, list_datasets, recognise
 from didae.data.table import ImageTable, Reading, changed
 from didae.errors import DidaeError, ImageReadError, nearest, reason
 from didae.runtime import progress
@@ -38,13 +38,9 @@ _KINDS: Final = (
 )
 
 
-NAMES: Final = ("square", *DATASETS)
-"""What may stand before a colon in the name of a data set, or alone."""
-
-
 def place(data: str) -> tuple[str | None, Path | None]:
     """Split a name into kind and folder; a kind of None is for the files to tell."""
-    if data in NAMES:
+    if data == "square" or data in DATASETS:
         return data, None
     # One letter before a colon is a drive of Windows.
     named = re.fullmatch(r"([A-Za-z][\w-]+):(.*)", data, flags=re.DOTALL)
@@ -52,7 +48,7 @@ def place(data: str) -> tuple[str | None, Path | None]:
         return None, Path(data)
     kind, folder = named.groups()
     if kind not in DATASETS:
-        known = ", ".join(f"{name}:FOLDER" for name in DATASETS)
+        known = ", ".join(list_datasets())
         raise DidaeError(f"unknown kind of data {kind!r}: write square, a folder, or {known}.")
     if not folder:
         raise DidaeError(f"{data} names no folder: write {kind}:FOLDER.")

@@ -238,7 +238,7 @@ def open_encoder(name: str) -> Encoder:
     ----------
     name : str
         One of the forms that `list_encoders` gives. An existing folder is read as a saved encoder,
-        whatever its name.
+        whatever its name but ``square``.
 
     Returns
     -------
@@ -251,7 +251,7 @@ def open_encoder(name: str) -> Encoder:
         If the name has none of these forms, or what it names cannot be loaded.
     """
     forms = list_encoders()
-    if name and Path(name).is_dir():
+    if name and name not in ENCODERS and Path(name).is_dir():
         return importlib.import_module("didae.encoders.factors").FactorEncoder.load(Path(name))
     encoder = ENCODERS.open(name)
     if encoder is None:

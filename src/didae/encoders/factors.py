@@ -13,9 +13,9 @@ from typing_extensions import override
 
 from didae.config import Config, from_mapping
 from didae.data.images import to_float
-from didae.encoders.base import Encoder
+from didae.encoders.base import Encoder, register
 from didae.randomness import seeded
-from didae.storage import Component, fill, fingerprint
+from didae.storage import SHIPPED, SHIPPED_NAME, Component, fill, fingerprint
 from didae.training import Forward, TrainingConfig, train
 
 if TYPE_CHECKING:
@@ -105,6 +105,12 @@ class FactorEncoder(Component, Encoder):
     def _restored(cls, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Self:
         shape, name = from_mapping(FactorEncoderConfig, config["shape"], folder), config["name"]
         return fill(lambda: cls(shape, name), tensors)
+
+
+@register(SHIPPED_NAME)
+def open_shipped(_: str) -> FactorEncoder:
+    """Load the shipped encoder of Square."""
+    return FactorEncoder.load(SHIPPED / "encoder")
 
 
 def fit_factor_encoder(

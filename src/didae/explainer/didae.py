@@ -18,8 +18,6 @@ from didae import __version__
 from didae.config import Config, from_mapping
 from didae.data.opening import open_images
 from didae.data.table import ImageTable
-from didae.decoders.base import Decoder
-from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder, opened
 from didae.errors import DidaeError, reason
 from didae.explainer.counterfactuals import Counterfactuals, place_of
@@ -30,16 +28,25 @@ from didae.explainer.fit import (
     lay_groundwork,
     train_parts,
 )
-from didae.explainer.parts import SHIPPED, SURROGATES, ExplainConfig, Parts
+from didae.explainer.parts import (
+    PARTS,
+    ExplainConfig,
+    Parts,
+    load_decoder,
+    load_dictionary,
+    load_judges,
+    surrogate_names,
+    told,
+)
 from didae.explainer.run import few_images, stream
 from didae.explainer.summary import RUN_FILE, Summary, read_manifest, require_components
 from didae.explainer.sweep import Sweep
-from didae.storage import read_json, write_json
+from didae.storage import SHIPPED, SHIPPED_NAME, read_json, write_json
 from didae.students import Probe, StudentLike, StudentNetwork
 from didae.students.base import Read, Reading, student_name
 from didae.students.names import open_student
 
-_INDEX_FILE, _SHIPPED_NAME, COMPONENTS = "explainer.json", "square", "components"
+_INDEX_FILE, COMPONENTS = "explainer.json", "components"
 
 _SCHEMA = 1
 """Version of the index; a reader refuses a higher one."""
@@ -274,7 +281,7 @@ class DiDAE(Parts):
         ----------
         name : str or Path
             ``square`` for the shipped one, a folder of `save_pretrained`, `fit` or of a run of
-            ``didae audit`` or ``demo``, or the name of a repository on the Hub.
+            ``didae audit``, ``explain`` or ``demo``, or the name of a repository on the Hub.
         student : callable, str or Path, optional
             The classifier, where it was not saved.
         encoder : Encoder or str, optional
@@ -290,21 +297,33 @@ class DiDAE(Parts):
         DidaeError
             If a part is missing, broken or another one than it was saved with.
         """
-        home = SHIPPED if str(name) == _SHIPPED_NAME else Path(name)
+        home = SHIPPED if str(name) == SHIPPED_NAME else Path(name)
         home = home if str(name) and home.is_dir() else _downloaded(str(name))
         run = home if (home / RUN_FILE).exists() else None
+        said: dict[str, str] = {}
         if run is not None and not (home / _INDEX_FILE).exists():
             home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
-        if not (home / "dictionary").is_dir():
+            said = told(run)
+        explained = set(PARTS) <= said.keys()  # Such a run may have its parts from anywhere.
+        if not explained and not (home / "dictionary").is_dir():
             raise DidaeError(f"{home} holds no explainer: name a folder of save_pretrained.")
         index = _read_index(home / _INDEX_FILE)
+        own = {part: str(home / part) for part in PARTS if (home / part).is_dir()}
+        names = {**own, **said} if explained else {"encoder": index.encoder, **said, **own}
+        if explained:
+            judge = student if isinstance(student, (str, Path)) else said["student"]
+            probe, surrogates = load_judges(judge)
+        else:
+            probe = Probe.load(home / "probe") if (home / "probe").is_dir() else None
+            kinds = surrogate_names(home, index.surrogates)
+            surrogates = tuple(StudentNetwork.load(home / kind) for kind in kinds)
         made = cls(
-            encoder=_encoder(home, index, encoder),
-            dictionary=Dictionary.load(home / "dictionary"),
-            decoder=Decoder.load(home / "decoder"),
-            student=_student(home, index, student),
-            probe=Probe.load(home / "probe") if (home / "probe").is_dir() else None,
-            surrogates=tuple(StudentNetwork.load(home / part) for part in _surrogates(home, index)),
+            encoder=_encoder(home, names.get("encoder"), encoder),
+            dictionary=load_dictionary(names.get("dictionary") or home / "dictionary"),
+            decoder=load_decoder(names.get("decoder") or home / "decoder"),
+            student=_student(home, names.get("student") if student is None else student, index),
+            probe=probe,
+            surrogates=surrogates,
         )
         own = made.fingerprints()
         if run is not None:
@@ -379,7 +398,7 @@ def _downloaded(name: str) -> Path:
     if name.count("/") != 1 or name[0] in "./~":
         raise DidaeError(
             f"there is no explainer {name!r}: no such folder, and no name of a repository; give "
-            f"{_SHIPPED_NAME}, a folder, or user/name."
+            f"{SHIPPED_NAME}, a folder, or user/name."
         )
     from huggingface_hub import snapshot_download
 
@@ -412,39 +431,28 @@ def _read_index(path: Path) -> _Index:
     return from_mapping(_Index, index, path)
 
 
-def _encoder(home: Path, index: _Index, given: Encoder | str | None) -> Encoder:
+def _encoder(home: Path, name: str | None, given: Encoder | str | None) -> Encoder:
     if given is not None:
         return opened(given)
-    if (home / "encoder").is_dir():
-        return open_encoder(str(home / "encoder"))
-    if not index.encoder:
+    if not name:
         raise DidaeError(f"{home} does not say which encoder it belongs to: give encoder=...")
+    if Path(name).is_dir():
+        return open_encoder(name)
     try:
-        return open_encoder(index.encoder)
+        return open_encoder(name)
     except DidaeError as error:
         raise DidaeError(
-            f"{home} was saved with the encoder {index.encoder!r}, which cannot be opened by its "
-            f"name: give it with encoder=... ({reason(error)})"
+            f"{home} was saved with the encoder {name!r}, which cannot be opened by its name: give "
+            f"it with encoder=... ({reason(error)})"
         ) from error
 
 
-def _student(home: Path, index: _Index, given: StudentLike | str | Path | None) -> Any:
-    if given is None and not (home / "student").is_dir():
+def _student(home: Path, student: StudentLike | str | Path | None, index: _Index) -> Any:
+    if student is None:
         raise DidaeError(f"{home} holds no classifier: give it with student=...")
-    student = home / "student" if given is None else given
     found = open_student(str(student)) if isinstance(student, (str, Path)) else student
     reading = index.reading
     return Read(found, reading) if reading and not isinstance(found, Read) else found
-
-
-def _surrogates(home: Path, index: _Index) -> list[str]:
-    there = sorted(path.name for path in home.glob("surrogate_*"))
-    first = [f"surrogate_{kind}" for kind in SURROGATES]
-    names = index.surrogates or sorted(there, key=lambda n: n not in first[:1])
-    lost = [name for name in names if name not in there]
-    if lost:
-        raise DidaeError(f"{home} has no {lost[0]}: save the explainer again.")
-    return names
 
 
 Components = DiDAE

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from didae.data.images import write_png
+from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource, Unread, read_all
 from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.metrics.groups import GroupAccuracies
-from didae.repair.base import Labelled, accuracies_of, finite, predictions
+from didae.repair.base import Labelled, accuracies_of, concatenate, finite, predictions
 from didae.repair.cfkd import cfkd, exchange
 from didae.repair.gate import FEWEST_EXAMPLES, Cause, Ceiling, ceiling
 from didae.repair.run import Repair, RepairConfig, repair_student, trainable
@@ -103,6 +104,60 @@ class RepairData:
             words = tuple(f"{attribute} {value:g}" for value in values)
         names, lost = tuple(source.label_names), () if unread is None else (unread,)
         return cls(parts[0], parts[1], parts[2], names, words, origin, lost)
+
+    @classmethod
+    def choose(
+        cls,
+        source: ImageSource,
+        training: Indices,
+        test: Indices,
+        attribute: str | None = None,
+        validation: Indices | None = None,
+        share: float = 0.2,
+        seed: int = 0,
+    ) -> RepairData:
+        """Hold out the validation images, or else a share of the training images, and read all.
+
+        `training` are the images that the student was trained on. Test images without labels are
+        left out; the held-out ones stand in for them where none is left, or where they were
+        trained on.
+        """
+        known, test = source.labelled(training), test[np.asarray(source.labels)[test] >= 0]
+        if validation is not None:
+            held_out = source.labelled(validation)
+            origin = (
+                "the validation images of the data, which the classifier has not seen if it was "
+                "trained on the training images alone"
+            )
+        else:
+            held_out = draw(source, known, round(share * len(known)), seed, proportional=True)
+            origin = (
+                "a part of the training images; the classifier may have seen these in its "
+                "training, and --held-out FOLDER gives the gate others"
+            )
+        if not len(test) or np.isin(test, known).any():  # No labels there, or not split.
+            test = held_out
+        training = known if validation is not None else known[~np.isin(known, held_out)]
+        return cls.read(source, (training, held_out, test), attribute, origin)
+
+    def with_unseen(self, source: ImageSource, where: str | Path, fewest: int) -> RepairData:
+        """Hold out the images of `where`, which the student has not seen; fewer are added."""
+        unknown = [name for name in source.label_names if name not in self.class_names]
+        if unknown:
+            raise DidaeError(
+                f"{where} has the class '{unknown[0]}', and the data has none of that name; it has "
+                f"{', '.join(self.class_names)}."
+            )
+        numbers = torch.tensor([self.class_names.index(name) for name in source.label_names])
+        every = source.labelled(np.arange(len(source)))
+        found, _, unread = read_labelled(source, every, None)
+        unseen = Labelled(found.images, numbers[found.labels])
+        origin = f"of {where}, given as images that the classifier has not seen"
+        if len(unseen) < fewest:
+            origin = f"{len(unseen)} {origin}, and {len(self.held_out)} {self.origin}"
+            unseen = concatenate(unseen, self.held_out)
+        lost = self.unread if unread is None else (*self.unread, unread)
+        return replace(self, held_out=unseen, origin=origin, unread=lost)
 
     def finite(self, student: StudentLike) -> RepairData:
         """Leave out the images for which a student gives no finite logits, and tell of them."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from didae.storage.components import (
+    SHIPPED,
+    SHIPPED_NAME,
     Component,
     differences,
     fill,
@@ -10,6 +12,7 @@ from didae.storage.components import (
     keep_or_make,
     load_component,
     load_tensors,
+    place_of_part,
     save_component,
     save_tensors,
 )
@@ -27,6 +30,8 @@ from didae.storage.files import (
 from didae.storage.tables import Stamp, read_shard, read_table, shard_files, write_shard
 
 __all__ = [
+    "SHIPPED",
+    "SHIPPED_NAME",
     "Component",
     "Stamp",
     "commit",
@@ -38,6 +43,7 @@ __all__ = [
     "load_component",
     "load_tensors",
     "lock_folder",
+    "place_of_part",
     "prepare_run_folder",
     "read_bytes",
     "read_json",

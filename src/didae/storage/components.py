@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG_FILE = "config.json"
+SHIPPED, SHIPPED_NAME = Path(__file__).parents[1] / "assets" / "square", "square"
+"""The components that didae brings along, and what they are called."""
+
 _WEIGHTS_FILE = "model.safetensors"
 
 # Version of the layout of a component folder; a reader refuses a higher one.
@@ -66,6 +69,11 @@ def _parse_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors to a safetensors file atomically."""
     write_bytes(path, _tensor_bytes(tensors))
+
+
+def place_of_part(name: str | Path, part: str) -> Path:
+    """Give the folder that a name speaks of: that of a part, or its own where it was shipped."""
+    return SHIPPED / part if str(name) == SHIPPED_NAME else Path(name)
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:

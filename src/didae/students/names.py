@@ -22,7 +22,7 @@ from didae.encoders.pretrained import (
     timm_encoder,
 )
 from didae.errors import DidaeError
-from didae.storage import read_json
+from didae.storage import SHIPPED, SHIPPED_NAME, read_json
 from didae.storage.components import CONFIG_FILE
 from didae.students.base import STUDENTS, LinearHead, StudentLike, register
 from didae.students.networks import StudentNetwork
@@ -51,7 +51,7 @@ def open_student(name: str) -> StudentLike:
     ----------
     name : str
         One of the forms that `list_students` gives. An existing folder is read as a saved student,
-        whatever its name.
+        or one that holds it as ``student``, whatever its name but ``square``.
 
     Returns
     -------
@@ -64,14 +64,16 @@ def open_student(name: str) -> StudentLike:
         If the name has none of these forms, or what it names cannot be loaded.
     """
     forms = ", ".join(list_students())
-    if name and Path(name).is_dir():
-        if not (Path(name) / CONFIG_FILE).exists():
+    if name and name not in STUDENTS and Path(name).is_dir():
+        folder = Path(name) / "student"
+        folder = folder if folder.is_dir() else Path(name)
+        if not (folder / CONFIG_FILE).exists():
             raise DidaeError(
-                f"{name} is a folder without {CONFIG_FILE}, so no saved student: give one of "
+                f"{folder} is a folder without {CONFIG_FILE}, so no saved student: give one of "
                 f"{forms}."
             )
-        head = read_json(Path(name) / CONFIG_FILE).get("kind") == LinearHead.part
-        return (LinearHead if head else StudentNetwork).load(name)
+        head = read_json(folder / CONFIG_FILE).get("kind") == LinearHead.part
+        return (LinearHead if head else StudentNetwork).load(folder)
     bare = split_spec(name)[0].suffix.lower() == ".onnx"
     student = STUDENTS.open(name) or (STUDENTS.open(f"onnx:{name}") if bare else None)
     if student is not None:
@@ -85,6 +87,12 @@ def open_student(name: str) -> StudentLike:
         f"there is no student {name!r}: no such folder, and no name of a known form, which are "
         f"{forms}."
     )
+
+
+@register(SHIPPED_NAME)
+def open_shipped(_: str) -> StudentNetwork:
+    """Load the shipped student of Square, which is biased."""
+    return StudentNetwork.load(SHIPPED / "student")
 
 
 class TimmStudent(nn.Module):
