@@ -22,8 +22,7 @@ from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
 from didae.encoders.base import Encoder, opened
 from didae.errors import DidaeError, ImageReadError
-from didae.explainer.didae import COMPONENTS, SIDE
-from didae.explainer.didae import complete as complete_folder
+from didae.explainer.didae import SIDE
 from didae.explainer.fit import (
     AuditConfig,
     Sample,
@@ -33,6 +32,8 @@ from didae.explainer.fit import (
 )
 from didae.explainer.parts import SURROGATES
 from didae.explainer.run import stream
+from didae.explainer.saved import COMPONENTS
+from didae.explainer.saved import complete as complete_folder
 from didae.explainer.summary import LEARNT, SUMMARY_FILE, Summary
 from didae.randomness import generator
 from didae.report import write_report
@@ -110,7 +111,7 @@ def audit(
     every, home = np.arange(len(source)), Path(folder)
     learnt = draw(source, source.splits.get("train", every), _MOST)
     chosen = draw(source, source.splits.get("test", every), explained)
-    student = open_student(str(student)) if isinstance(student, (str, Path)) else student
+    student = open_student(student)
     encoder = opened(encoder)
     summary = run_audit(source, learnt, chosen, encoder, student, config or AuditConfig(), home)
     write_report(home, summary)

@@ -46,7 +46,7 @@ def test_three_statements_lead_from_a_folder_and_an_own_classifier_to_a_figure(
         write_png(
             image.repeat_interleave(4, 1).repeat_interleave(4, 2), tmp_path / kind / f"{row}.png"
         )
-    monkeypatch.setattr("didae.explainer.didae.open_encoder", lambda _: resizing(components))
+    monkeypatch.setattr("didae.explainer.saved.open_encoder", lambda _: resizing(components))
     monkeypatch.setattr("didae.explainer.didae.AuditConfig", lambda: TINY)
 
     explainer = didae.DiDAE.fit(tmp_path, model)

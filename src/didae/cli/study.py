@@ -28,8 +28,8 @@ from didae.encoders.base import open_encoder
 from didae.errors import DidaeError
 from didae.explainer import DiDAE, ExplainConfig
 from didae.explainer.fit import AuditConfig
-from didae.explainer.parts import load_decoder, load_dictionary, load_judges
 from didae.explainer.run import few_images
+from didae.explainer.saved import NAMED, load_named
 from didae.explainer.summary import RUN_FILE as MANIFEST
 from didae.explainer.summary import Summary, manifest_to_go_on, require_components
 from didae.repair.measure import REPAIR_FILE, repair_and_measure
@@ -257,13 +257,10 @@ class Explain(Command):
 
     def run(self) -> None:
         """Explain."""
-        components = DiDAE(
-            open_encoder(tried(self.encoder)),
-            load_dictionary(self.dictionary),
-            load_decoder(self.decoder),
-            student_of(self.student),
-            *load_judges(self.student),
-        ).to(resolve_device(self.device))
+        names = {part: getattr(self, part) for part in NAMED}
+        student, encoder = student_of(self.student), tried(self.encoder)
+        components = DiDAE(**vars(load_named(names, student, encoder)))
+        components.to(resolve_device(self.device))
         source = self.source.open()
         chosen = draw(source, rows(source, "test"), self.images, self.sample_seed)
         # Before the folder is taken, so that a misfit does not bind it to wrong settings.

@@ -12,13 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
 
-from didae import __version__
-from didae.config import Config, from_mapping
 from didae.data.opening import open_images
 from didae.data.table import ImageTable
-from didae.encoders.base import Encoder, open_encoder, opened
+from didae.encoders.base import Encoder, opened
 from didae.errors import DidaeError, reason
 from didae.explainer.counterfactuals import Counterfactuals, place_of
 from didae.explainer.fit import (
@@ -28,33 +25,17 @@ from didae.explainer.fit import (
     lay_groundwork,
     train_parts,
 )
-from didae.explainer.parts import (
-    PARTS,
-    ExplainConfig,
-    Parts,
-    load_decoder,
-    load_dictionary,
-    load_judges,
-    surrogate_names,
-    told,
-)
+from didae.explainer.parts import ExplainConfig, Parts
 from didae.explainer.run import few_images, stream
-from didae.explainer.summary import RUN_FILE, Summary, read_manifest, require_components
+from didae.explainer.saved import complete, load_parts, savable
+from didae.explainer.summary import Summary
 from didae.explainer.sweep import Sweep
-from didae.storage import SHIPPED, SHIPPED_NAME, read_json, write_json
-from didae.students import Probe, StudentLike, StudentNetwork
-from didae.students.base import Read, Reading, student_name
+from didae.students import StudentLike
+from didae.students.base import student_name
 from didae.students.names import open_student
-
-_INDEX_FILE, COMPONENTS = "explainer.json", "components"
-
-_SCHEMA = 1
-"""Version of the index; a reader refuses a higher one."""
 
 SIDE = 64
 """Side to which images of a folder are read where nothing else is said, in pixels."""
-
-_SAVED = ("*.json", "*.safetensors")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,7 +109,7 @@ class DiDAE(Parts):
         side = SIDE if size is None and isinstance(images, (str, Path)) else size
         source = open_source(images, side)
         rows = source.splits.get("train", np.arange(len(source)))
-        student = open_student(str(student)) if isinstance(student, (str, Path)) else student
+        student = open_student(student)
         encoder = opened(encoder)
         config = config or AuditConfig()
         with ExitStack() as stack:
@@ -230,7 +211,7 @@ class DiDAE(Parts):
             Gets ``explainer.json`` and a folder a part: JSON and safetensors with checksums.
         """
         home = Path(folder)
-        for name, part in _savable(self).items():
+        for name, part in savable(self).items():
             part.save(home / name)
         complete(self, home)
 
@@ -297,50 +278,7 @@ class DiDAE(Parts):
         DidaeError
             If a part is missing, broken or another one than it was saved with.
         """
-        home = SHIPPED if str(name) == SHIPPED_NAME else Path(name)
-        home = home if str(name) and home.is_dir() else _downloaded(str(name))
-        run = home if (home / RUN_FILE).exists() else None
-        said: dict[str, str] = {}
-        if run is not None and not (home / _INDEX_FILE).exists():
-            home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
-            said = told(run)
-        explained = set(PARTS) <= said.keys()  # Such a run may have its parts from anywhere.
-        if not explained and not (home / "dictionary").is_dir():
-            raise DidaeError(f"{home} holds no explainer: name a folder of save_pretrained.")
-        index = _read_index(home / _INDEX_FILE)
-        own = {part: str(home / part) for part in PARTS if (home / part).is_dir()}
-        names = {**own, **said} if explained else {"encoder": index.encoder, **said, **own}
-        if explained:
-            judge = student if isinstance(student, (str, Path)) else said["student"]
-            probe, surrogates = load_judges(judge)
-        else:
-            probe = Probe.load(home / "probe") if (home / "probe").is_dir() else None
-            kinds = surrogate_names(home, index.surrogates)
-            surrogates = tuple(StudentNetwork.load(home / kind) for kind in kinds)
-        made = cls(
-            encoder=_encoder(home, names.get("encoder"), encoder),
-            dictionary=load_dictionary(names.get("dictionary") or home / "dictionary"),
-            decoder=load_decoder(names.get("decoder") or home / "decoder"),
-            student=_student(home, names.get("student") if student is None else student, index),
-            probe=probe,
-            surrogates=surrogates,
-        )
-        own = made.fingerprints()
-        if run is not None:
-            manifest = read_manifest(run)
-            if home == SHIPPED and manifest.settings.components.dictionary != own["dictionary"]:
-                raise DidaeError(
-                    f"{run} holds counterfactuals and no explainer: load the explainer that made "
-                    "them, from where it was saved."
-                )
-            require_components(run, manifest, own)
-        known = index.fingerprints
-        other = [part for part in known if own.get(part) != known[part]]
-        if other:
-            raise DidaeError(
-                f"{home} was saved with another {', '.join(other)}: give the one it was saved with."
-            )
-        return made
+        return cls(**vars(load_parts(name, student, encoder)))
 
     def __repr__(self) -> str:
         names, side = self.dictionary.names, self.decoder.config.network.image_size
@@ -359,100 +297,6 @@ class DiDAE(Parts):
 def open_source(images: Any, size: int | None) -> ImageTable:
     """Give a table as it is; whatever else holds images becomes one."""
     return images if hasattr(images, "ids") else open_images(images, size)
-
-
-def complete(made: Parts, home: Path) -> None:
-    """Write ``explainer.json`` beside saved parts, and those that are small and not there yet."""
-    parts = _savable(made)
-    for name in {"encoder", "student"} & parts.keys():
-        if not (home / name).is_dir():
-            parts[name].save(home / name)
-    index = {
-        "schema": _SCHEMA,
-        "didae": __version__,
-        "encoder": made.encoder.name,
-        "reading": made.student.reading if isinstance(made.student, Read) else None,
-        "surrogates": [name for name in parts if name.startswith("surrogate_")],
-        "fingerprints": made.fingerprints(),
-    }
-    write_json(home / _INDEX_FILE, index)
-
-
-def _savable(made: Parts) -> dict[str, Any]:
-    """Give parts by folder, but for a classifier or encoder of another library."""
-    student = made.student.student if isinstance(made.student, Read) else made.student
-    found = {"encoder": made.encoder, "student": student, "probe": made.probe}
-    parts: dict[str, Any] = {name: part for name, part in found.items() if hasattr(part, "save")}
-    parts |= {"dictionary": made.dictionary, "decoder": made.decoder}
-    kinds = [getattr(getattr(s, "config", None), "architecture", "") for s in made.surrogates]
-    distinct = all(kinds) and len(set(kinds)) == len(kinds)
-    for number, (kind, part) in enumerate(zip(kinds, made.surrogates, strict=True)):
-        parts[f"surrogate_{kind if distinct else number}"] = part
-    lost = [name for name, part in parts.items() if not hasattr(part, "save")]
-    if lost:
-        raise DidaeError(f"{lost[0]} is a model of your own, which cannot be saved: leave it out.")
-    return parts
-
-
-def _downloaded(name: str) -> Path:
-    if name.count("/") != 1 or name[0] in "./~":
-        raise DidaeError(
-            f"there is no explainer {name!r}: no such folder, and no name of a repository; give "
-            f"{SHIPPED_NAME}, a folder, or user/name."
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[*_SAVED]))
-    # What goes wrong on the way comes in exceptions of several libraries.
-    except Exception as error:
-        raise DidaeError(
-            f"there is no folder {name}, and no explainer of this name came from the Hub: check "
-            f"the name and the network ({reason(error)})"
-        ) from error
-
-
-class _Index(Config):
-    """What ``explainer.json`` says, as far as it is needed."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    encoder: str | None = None
-    reading: Reading | None = None
-    surrogates: list[str] = Field(default=[])
-    fingerprints: dict[str, str | list[str] | None] = Field(default={})
-
-
-def _read_index(path: Path) -> _Index:
-    # Folders of earlier versions, and the shipped one, have no index.
-    index = read_json(path) if path.exists() else {}
-    if index.get("schema", _SCHEMA) != _SCHEMA:
-        raise DidaeError(f"{path} was written by a newer didae: upgrade didae.")
-    return from_mapping(_Index, index, path)
-
-
-def _encoder(home: Path, name: str | None, given: Encoder | str | None) -> Encoder:
-    if given is not None:
-        return opened(given)
-    if not name:
-        raise DidaeError(f"{home} does not say which encoder it belongs to: give encoder=...")
-    if Path(name).is_dir():
-        return open_encoder(name)
-    try:
-        return open_encoder(name)
-    except DidaeError as error:
-        raise DidaeError(
-            f"{home} was saved with the encoder {name!r}, which cannot be opened by its name: give "
-            f"it with encoder=... ({reason(error)})"
-        ) from error
-
-
-def _student(home: Path, student: StudentLike | str | Path | None, index: _Index) -> Any:
-    if student is None:
-        raise DidaeError(f"{home} holds no classifier: give it with student=...")
-    found = open_student(str(student)) if isinstance(student, (str, Path)) else student
-    reading = index.reading
-    return Read(found, reading) if reading and not isinstance(found, Read) else found
 
 
 Components = DiDAE

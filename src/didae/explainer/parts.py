@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
-import yaml
 from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -20,12 +18,10 @@ from didae.decoders.base import Decoder, SamplerConfig
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
-from didae.storage import SHIPPED, SHIPPED_NAME, fingerprint, place_of_part
-from didae.students import Probe, StudentLike, StudentNetwork, check_student, identity
+from didae.storage import fingerprint
+from didae.students import Probe, StudentLike, check_student, identity
 
 SURROGATES: tuple[Literal["pooled", "patches"], ...] = ("pooled", "patches")
-
-PARTS = ("encoder", "dictionary", "decoder", "student")
 
 
 class ExplainConfig(Config):
@@ -186,43 +182,3 @@ class Parts:
             pixels.to(decoder.device),
             pixels.new_zeros(1, self.encoder.dim).to(decoder.z_mean),
         )
-
-
-def load_dictionary(name: str | Path) -> Dictionary:
-    """Load a dictionary from its folder, or the shipped one."""
-    return Dictionary.load(place_of_part(name, "dictionary"))
-
-
-def load_decoder(name: str | Path) -> Decoder:
-    """Load a decoder from its folder, or the shipped one."""
-    return Decoder.load(place_of_part(name, "decoder"))
-
-
-def load_judges(student: str | Path) -> tuple[Probe | None, tuple[StudentLike, ...]]:
-    """Load the probe and surrogates that stand beside a student."""
-    home = SHIPPED if str(student) == SHIPPED_NAME else Path(student)
-    if not (home / "student").is_dir():
-        return None, ()
-    probe = Probe.load(home / "probe") if (home / "probe").is_dir() else None
-    return probe, tuple(StudentNetwork.load(path) for path in sorted(home.glob("surrogate_*")))
-
-
-def told(run: Path) -> dict[str, str]:
-    """Give the names of parts that the command of a run was told."""
-    try:
-        found = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    said: dict[str, Any] = found if isinstance(found, dict) else {}
-    return {part: str(said[part]) for part in PARTS if isinstance(said.get(part), str)}
-
-
-def surrogate_names(home: Path, saved: Sequence[str]) -> list[str]:
-    """Name the folders of saved surrogates, in the order in which they were saved."""
-    there = sorted(path.name for path in home.glob("surrogate_*"))
-    first = [f"surrogate_{kind}" for kind in SURROGATES]
-    names = list(saved) or sorted(there, key=lambda name: name not in first[:1])
-    lost = [name for name in names if name not in there]
-    if lost:
-        raise DidaeError(f"{home} has no {lost[0]}: save the explainer again.")
-    return names

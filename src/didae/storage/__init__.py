@@ -12,7 +12,6 @@ from didae.storage.components import (
     keep_or_make,
     load_component,
     load_tensors,
-    place_of_part,
     save_component,
     save_tensors,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "load_component",
     "load_tensors",
     "lock_folder",
-    "place_of_part",
     "prepare_run_folder",
     "read_bytes",
     "read_json",

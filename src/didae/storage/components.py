@@ -71,11 +71,6 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     write_bytes(path, _tensor_bytes(tensors))
 
 
-def place_of_part(name: str | Path, part: str) -> Path:
-    """Give the folder that a name speaks of: that of a part, or its own where it was shipped."""
-    return SHIPPED / part if str(name) == SHIPPED_NAME else Path(name)
-
-
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read a safetensors file; nothing in it is ever executed."""
     return _parse_tensors(Path(path), read_bytes(path))

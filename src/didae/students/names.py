@@ -44,14 +44,15 @@ def list_students() -> tuple[str, ...]:
     return STUDENTS.listed()
 
 
-def open_student(name: str) -> StudentLike:
+def open_student(name: str | Path | StudentLike) -> StudentLike:
     """Load the student of a name; nothing in its file is ever executed.
 
     Parameters
     ----------
-    name : str
+    name : str or Path
         One of the forms that `list_students` gives. An existing folder is read as a saved student,
-        or one that holds it as ``student``, whatever its name but ``square``.
+        or one that holds it as ``student``, whatever its name but ``square``. A student itself is
+        given back.
 
     Returns
     -------
@@ -63,7 +64,9 @@ def open_student(name: str) -> StudentLike:
     DidaeError
         If the name has none of these forms, or what it names cannot be loaded.
     """
-    forms = ", ".join(list_students())
+    if not isinstance(name, (str, Path)):
+        return name
+    forms, name = ", ".join(list_students()), str(name)
     if name and name not in STUDENTS and Path(name).is_dir():
         folder = Path(name) / "student"
         folder = folder if folder.is_dir() else Path(name)
