@@ -18,6 +18,8 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
 from didae.explainer.sweep import CLOSED_LOOP
 from didae.repair.base import encode_images
+from didae.repair.cfkd import exchange_codes
+from didae.repair.head import COPIES as EXCHANGES
 from didae.repair.head import fit_head, project_head, repair_head
 from didae.students import LinearHead, Probe
 from didae.students.probe import probe_of
@@ -120,7 +122,10 @@ def repairs(case: ElpvCase, n: int) -> Measurement:
     z, labels = case.z(case.poisoned), case.classes(case.poisoned)[:, 0]
 
     def repaired(dictionary: Dictionary, direction: int, drawn: Tensor | None = None) -> LinearHead:
-        return repair_head(case.biased, z, labels, dictionary, (direction,), case.seed, drawn)
+        edited = [exchange_codes(z, labels, dictionary, (direction,), EXCHANGES, case.seed)]
+        edited += [] if drawn is None else [drawn]
+        codes = dictionary.encode(z)[:, [direction]]
+        return repair_head(case.biased, z, labels, codes, *edited, seed=case.seed)[0]
 
     made = case.exchanged(case.poisoned, case.dictionary, further=CLOSED_LOOP).images
     seen = encode_images(case.components.encoder, made).unflatten(0, (len(z), COPIES))

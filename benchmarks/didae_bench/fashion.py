@@ -153,7 +153,7 @@ def _judged(case: FashionCase, lessons: Mapping[str, Labelled], n: int) -> Measu
 
 def true_exchange(case: FashionCase, train: Labelled) -> Labelled:
     """Give what `exchange` should draw: every image with the tag of its partner, or without."""
-    tagged, truth = train.known_attributes(), case.truth(case.split.train)
+    tagged, truth = train.known_attributes, case.truth(case.split.train)
     copies = [
         torch.where((tagged[chosen] == tagged)[:, None, None, None], train.images, truth)
         for chosen in partners(train.labels, COPIES, case.seed)

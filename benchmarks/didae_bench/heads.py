@@ -21,17 +21,8 @@ from didae.explainer import Components
 from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
 from didae.repair.cfkd import exchange_codes
-from didae.repair.gate import CounterExamples, GateConfig, Outcomes, decide
-from didae.repair.head import (
-    COPIES,
-    cross_fitted,
-    fit_head,
-    image_weight,
-    project_head,
-    refit_head,
-    repair_head,
-    right,
-)
+from didae.repair.gate import GateConfig, Outcomes, counter_examples, decide
+from didae.repair.head import COPIES, fit_head, project_head, repair_head, right
 from didae.students import LinearHead
 from didae.teachers import Oracle, Pairs, Teacher
 from didae.teachers.verdicts import Verdict
@@ -120,23 +111,22 @@ class HeadCase:
         used = dictionary or self.dictionary
         own = self.train.z, self.train.labels
         if not spurious:
-            return repair_head(self.head, *own, used, ()), False
+            return self.head, False
         lessons = exchange_codes(*own, used, spurious, COPIES, self.seed)
         codes = used.encode(self.train.z)[:, list(spurious)]
-        weight = image_weight(*own, len(self.head.bias), codes, [lessons], self.seed)
-        after = refit_head(self.head, *own, lessons, weight=weight)
+        after, fitted = repair_head(self.head, *own, codes, lessons, seed=self.seed)
         kept = self.held_out
         edited = exchange_codes(kept.z, kept.labels, used, spurious, 1, self.seed)
         twins = edited.flatten(0, 1), kept.labels.repeat_interleave(len(spurious))
         origins = torch.arange(len(kept.z)).repeat_interleave(len(spurious))
         pairs = Outcomes(right(self.head, *twins), right(after, *twins), origins)
-        fitted = cross_fitted(self.head, *own, lambda rows: lessons[rows], self.seed, weight)
         unseen = fitted.joined(
             Outcomes(kept.right(self.head), kept.right(after), torch.arange(len(kept.z)))
         )
         known = torch.cat([own[0], kept.z]), torch.cat([own[1], kept.labels])
-        examples = CounterExamples.of(used, own, known, spurious)
-        return after, decide(pairs, unseen, examples, GateConfig()).accepted
+        examples = counter_examples(used, own, known, spurious)
+        names = [used.names[k] for k in spurious]
+        return after, decide(pairs, unseen, names, examples, GateConfig()).accepted
 
 
 def head_figures(case: HeadCase) -> dict[str, float]:

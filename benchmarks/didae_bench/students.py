@@ -92,7 +92,7 @@ class Case:
     ) -> Labelled:
         """Exchange the codes of spurious directions on the training images."""
         used = replace(self.components, dictionary=dictionary or self.components.dictionary)
-        made, _ = exchange(used, self.train, directions, COPIES, self.seed)
+        made, *_ = exchange(used, self.train, directions, COPIES, self.seed)
         require_disjoint(made.images, self.held_out.images)
         return made
 

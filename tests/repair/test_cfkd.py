@@ -64,7 +64,8 @@ def same_weights(a, b):
 def test_counterfactuals_are_near_the_true_ones(square, components):
     rows = np.arange(24)
     images = read(square, rows)
-    made, origins = exchange(components, images, (BACKGROUND,), 2, 0)
+    made, origins, columns = exchange(components, images, (BACKGROUND,), 2, 0)
+    assert columns.tolist() == [0, 1] * 24
     assert made.images.shape == (48, 3, 64, 64)
     assert origins.tolist() == [row for row in range(24) for _ in range(2)]
     assert made.labels.equal(images.labels[origins])
@@ -100,7 +101,7 @@ def test_drawing_again_makes_up_for_a_weak_decoder(components, data):
     asked = codes[partners(part.labels, 2, 0)].T.flatten() - codes.repeat_interleave(2)
 
     def share(further):
-        made, origins = exchange(parts, part, (BACKGROUND,), 2, 0, further=further)
+        made, origins, _ = exchange(parts, part, (BACKGROUND,), 2, 0, further=further)
         assert origins.tolist() == [row for row in range(20) for _ in range(2)]
         seen = dictionary.encode(encode_images(components.encoder, made.images))[:, BACKGROUND]
         moved = seen - codes[origins]
@@ -112,7 +113,7 @@ def test_drawing_again_makes_up_for_a_weak_decoder(components, data):
 
 def test_causal_counterfactuals_take_the_label_of_the_partner(components, data):
     part = data[0][torch.tensor([0, 1, 2, 100, 150, 199])]
-    made, origins = exchange(components, part, (FOREGROUND,), 1, 0, keep_label=False)
+    made, origins, _ = exchange(components, part, (FOREGROUND,), 1, 0, keep_label=False)
     assert (made.labels != part.labels[origins]).all()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from didae.errors import DidaeError
-from didae.repair.gate import CounterExamples, GateConfig, Outcomes, decide, paired_change
+from didae.repair.gate import GateConfig, Outcomes, decide, paired_change
 
 
 def reference(before, after, n=None, weight=1.0, z=1.6448536269514722):
@@ -99,13 +99,13 @@ NINE_WRONG, SIX_WRONG, SEVEN_WRONG = (torch.arange(100) >= wrong for wrong in (9
 def examples(judged=9, others=0, n=100):
     """Say that the first images contradict the judged direction, and the first another one."""
     rows = torch.arange(n)
-    return CounterExamples(("sky",), (rows < judged)[:, None], rows < others)
+    return (rows < judged)[:, None], rows < others
 
 
 def judged(pairs, held_out, found=None, seconded=()):
     pairs, held_out = outcomes(*pairs), outcomes(*held_out)
     found = examples(n=len(held_out.before)) if found is None else found
-    return decide(pairs, held_out, found, GateConfig(), seconded)
+    return decide(pairs, held_out, ("sky",), found, GateConfig(), seconded)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_students_are_asked_about_their_images():
 
     def accepted(before, after):
         found = Outcomes.of(before, after, shown, labels)
-        return decide(found, found, examples(40, n=40), GateConfig()).accepted
+        return decide(found, found, ("sky",), examples(40, n=40), GateConfig()).accepted
 
     assert accepted(constant, bright)
     assert not accepted(bright, constant)

@@ -13,14 +13,15 @@ from didae.repair import run
 from didae.repair.base import Labelled, encode_images
 from didae.repair.cfkd import exchange_codes, exchanges, partners
 from didae.repair.head import (
+    COPIES,
     RIDGE,
-    Moments,
-    cross_fitted,
     fit_head,
+    moments,
     project_head,
     refit_head,
     repair_head,
     right,
+    solve,
 )
 from didae.repair.run import RepairConfig, repair_student
 from didae.storage import fingerprint
@@ -93,13 +94,13 @@ def test_weights_count_as_repetitions_do():
     torch.manual_seed(0)
     z, target = torch.randn(40, 6), torch.randn(40, 2)
     times = torch.arange(40) % 3 + 1
-    weighted = Moments.of(z, target, 0.1 * times).solve(0.1)
+    weighted = solve(moments(z, target, 0.1 * times), 0.1)
     repeated = z.repeat_interleave(times, 0), target.repeat_interleave(times, 0)
     for one, other in zip(
-        weighted, Moments.of(*repeated, torch.ones(int(times.sum()))).solve(0.1), strict=True
+        weighted, solve(moments(*repeated, torch.ones(int(times.sum()))), 0.1), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
-    assert not torch.allclose(weighted[0], Moments.of(z, target, torch.ones(40)).solve(0.1)[0])
+    assert not torch.allclose(weighted[0], solve(moments(z, target, torch.ones(40)), 0.1)[0])
 
 
 def test_every_kind_of_counterfactual_counts_as_much_as_the_images():
@@ -155,26 +156,27 @@ def test_exchanged_codes_are_the_partners_and_no_other_code_moves(parts):
         assert torch.allclose(after, wanted, atol=1e-3)
 
 
+def repaired(head, z, labels, direction):
+    dictionary = load_components().dictionary
+    edited = exchange_codes(z, labels, dictionary, (direction,), COPIES, 0)
+    return repair_head(head, z, labels, dictionary.encode(z)[:, [direction]], edited)
+
+
 def test_a_biased_head_is_repaired(parts):
     components = parts["components"]
     head = fit_head(components.encoder, parts["z"], parts["labels"])
     before = aga(head, parts)
-    data = head, parts["z"], parts["labels"], components.dictionary
     assert before < 0.9
-    assert aga(repair_head(*data, (BACKGROUND,)), parts) >= 0.95
+    assert aga(repaired(head, parts["z"], parts["labels"], BACKGROUND)[0], parts) >= 0.95
     # The causal direction called spurious: the head can only get worse.
-    assert aga(repair_head(*data, (0,)), parts) < 0.6
+    assert aga(repaired(head, parts["z"], parts["labels"], 0)[0], parts) < 0.6
 
 
 def test_cross_fitting_never_asks_about_an_image_that_was_fitted(parts):
     components, z = parts["components"], parts["z"][:60]
     wrong = torch.randint(2, (60,), generator=torch.Generator().manual_seed(0))
     head = fit_head(components.encoder, z, wrong, ridge=1e-6)
-
-    def edit(rows):
-        return exchange_codes(z[rows], wrong[rows], components.dictionary, (BACKGROUND,), 4, 0)
-
-    found = cross_fitted(head, z, wrong, edit)
+    found = repaired(head, z, wrong, BACKGROUND)[1]
     assert right(head, z, wrong).double().mean() > 0.9
     assert found.before.double().mean() < 0.7
 
@@ -267,10 +269,9 @@ def test_projection_makes_edits_invisible_and_keeps_the_mean(parts):
 def test_nothing_spurious_changes_nothing(parts):
     components = parts["components"]
     head = fit_head(components.encoder, parts["z"], parts["labels"])
-    data = parts["z"], parts["labels"], components.dictionary
-    for same in (repair_head(head, *data, ()), project_head(head, components.dictionary, ())):
-        assert same.weight.equal(head.weight)
-        assert same.bias.equal(head.bias)
+    same = project_head(head, components.dictionary, ())
+    assert same.weight.equal(head.weight)
+    assert same.bias.equal(head.bias)
 
 
 def test_wrong_labels_are_refused(parts):

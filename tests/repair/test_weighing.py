@@ -11,9 +11,10 @@ from didae.repair.head import (
     FEWEST,
     RIDGE,
     WEIGHTS,
-    Moments,
-    class_targets,
     image_weight,
+    moments,
+    moments_of_forms,
+    solve,
     worst_cell,
 )
 
@@ -37,7 +38,7 @@ def test_the_solution_is_the_slow_one(ridge: float):
     random = np.random.default_rng(0)
     z, share = 5 + random.normal(size=(60, WIDTH)), random.uniform(size=60)
     target = random.normal(size=(60, 2))
-    found = Moments.of(*(torch.from_numpy(part) for part in (z, target, share))).solve(ridge)
+    found = solve(moments(*(torch.from_numpy(part) for part in (z, target, share))), ridge)
     for one, other in zip(found, ridge_regression(z, target, share, ridge), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
 
@@ -45,16 +46,15 @@ def test_the_solution_is_the_slow_one(ridge: float):
 def test_sums_add_up_and_scale():
     random = torch.Generator().manual_seed(0)
     z, share = torch.randn(40, WIDTH, generator=random), torch.rand(40, generator=random)
-    target = class_targets(torch.arange(40) % 3, 3)
-    whole = Moments.of(z, target, torch.cat([share[:25], 2 * share[25:]])).solve(0.1)
-    first, second = (Moments.of(z[r], target[r], share[r]) for r in (slice(25), slice(25, None)))
-    for one, other in zip(whole, (first + second * 2).solve(0.1), strict=True):
+    target = torch.randn(40, 3, generator=random)
+    whole = solve(moments(z, target, torch.cat([share[:25], 2 * share[25:]])), 0.1)
+    first, second = (moments(z[r], target[r], share[r]) for r in (slice(25), slice(25, None)))
+    for one, other in zip(whole, solve(first + second * 2, 0.1), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_embeddings_that_are_all_equal_give_the_middle():
-    z, target = torch.ones(8, WIDTH), class_targets(torch.arange(8) % 2, 2)
-    weight, bias = Moments.of(z, target, torch.ones(8)).solve(RIDGE)
+    weight, bias = solve(moments_of_forms(torch.ones(8, 1, WIDTH), torch.arange(8) % 2, 2), RIDGE)
     assert not weight.any()
     torch.testing.assert_close(bias, torch.zeros(2, dtype=torch.float64))
 
@@ -101,9 +101,9 @@ def shortcut(left: float, seed: int) -> dict[str, Tensor]:
 
 def worst_group(data: dict[str, Tensor], weight: float) -> float:
     own, edited = (
-        Moments.of_forms(forms, data["labels"], 2) for forms in (data["z"][:, None], data["edited"])
+        moments_of_forms(forms, data["labels"], 2) for forms in (data["z"][:, None], data["edited"])
     )
-    slope, bias = (own * weight + edited).solve(RIDGE)
+    slope, bias = solve(own * weight + edited, RIDGE)
     right = (data["test"].double() @ slope.T + bias).argmax(1) == data["truth"]
     return min(float(right[data["cells"] == cell].double().mean()) for cell in range(4))
 

@@ -18,6 +18,7 @@ from didae.data.square import Square
 from didae.dictionaries import SVD
 from didae.encoders.base import embed
 from didae.encoders.onnx import OnnxEncoder
+from didae.repair.cfkd import exchange_codes
 from didae.repair.head import repair_head
 from didae.students import LinearHead, check_student, margin
 from didae.students import logits as ask
@@ -327,7 +328,8 @@ def test_the_repair_of_a_head_reaches_the_file(tmp_path: Path):
     z = embed(head.encoder, square, range(64))
     dictionary = SVD(3).fit(z, encoder_fingerprint=head.encoder.fingerprint)
     labels = torch.arange(64) % CLASSES
-    repaired = repair_head(head, z, labels, dictionary, [0])
+    edited = exchange_codes(z, labels, dictionary, [0], 16, 0)
+    repaired, _ = repair_head(head, z, labels, dictionary.encode(z)[:, [0]], edited)
     OnnxStudent(str(path)).write(repaired, target)
     images = square.images(range(64)).float() / 255
     close(repaired(images), run(target, images))

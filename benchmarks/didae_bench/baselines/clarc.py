@@ -147,7 +147,7 @@ def gradient_penalty(
 def _artifact(student: nn.Module, data: Labelled, place: int) -> tuple[Tensor, Tensor]:
     """Find direction and clean mean of the activations before a stage."""
     here = data[data.labels == CLASS]
-    attributes = here.known_attributes()
+    attributes = here.known_attributes
     activations = inputs_of(trunk(student)[place], student, here.images).flatten(1)
     direction = artifact_direction(activations, attributes)
     return direction, activations[attributes == 0].mean(0)

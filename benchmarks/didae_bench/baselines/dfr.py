@@ -24,7 +24,7 @@ def validation_aga(student: nn.Module, validation: Labelled) -> float:
 
 def every_group_occurs(data: Labelled) -> bool:
     """Say whether each label occurs with each attribute: else a shortcut has no counter-example."""
-    kinds = len(data.labels.unique()) * len(data.known_attributes().unique())
+    kinds = len(data.labels.unique()) * len(data.known_attributes.unique())
     return len(data.groups().unique()) == kinds
 
 

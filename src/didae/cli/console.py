@@ -100,8 +100,8 @@ def tell_outlook(outlook: Outlook, data: RepairData, student: StudentLike) -> No
     """Print what is known before a repair."""
     terminal = console()
     classes = [
-        f"{found.name} {plain(accuracy(found.before))} of {found.count:,}"
-        for found in data.by_class(student, student)
+        f"{name} {plain(accuracy(share))} of {count:,}"
+        for name, count, share, _ in data.by_class(student, student)
     ]
     terminal.print(f"accuracy now, by class: {', '.join(classes)}")
     if data.attribute_names:

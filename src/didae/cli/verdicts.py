@@ -26,7 +26,7 @@ from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError
 from didae.explainer.summary import read_manifest
 from didae.metrics.groups import group_accuracies
-from didae.repair.base import without
+from didae.repair.base import among
 from didae.repair.measure import (
     ONNX_FILE,
     RepairData,
@@ -274,7 +274,7 @@ class RepairRun(Command):
                 data = data.with_unseen(unseen, self.held_out, self.repair.gate.fewest)
             except DidaeError as error:
                 raise DidaeError(f"--held-out: {error}") from error
-        known = without(data.train_data, data.held_out.images)
+        known = data.train_data[~among(data.train_data.images, data.held_out.images)]
         if twice := len(data.train_data) - len(known):
             told = f"{twice} training images are among those of the gate too: left out of training"
             console().print(told)
@@ -323,7 +323,7 @@ class Evaluate(Command):
         check_student(student, data.images)
         judged = logits(student, data.images)
         good = finite_rows(student, judged, [source.ids[int(row)] for row in chosen])
-        predictions, attributes = judged[good].argmax(1), data[good].known_attributes()
+        predictions, attributes = judged[good].argmax(1), data[good].known_attributes
         warn_of_constant(predictions.tolist(), source.label_names)
         accuracy_above_chance(judged[good], data[good].labels)
         measured = group_accuracies(predictions, data[good].labels, attributes)

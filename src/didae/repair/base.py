@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from didae.data.images import to_float
@@ -70,22 +70,12 @@ class Labelled:
         DidaeError
             If the attributes are unknown.
         """
-        attributes = self.known_attributes()
+        attributes = self.known_attributes
         return self.labels * (int(attributes.max()) + 1) + attributes
 
+    @property
     def known_attributes(self) -> Tensor:
-        """Give the spurious attribute to who cannot do without.
-
-        Returns
-        -------
-        Tensor, int64, shape (n,)
-            The attributes.
-
-        Raises
-        ------
-        DidaeError
-            If they are unknown.
-        """
+        """Tensor: the spurious attributes, for who cannot do without them."""
         if self.attributes is None:
             raise DidaeError(
                 "groups: the spurious attribute of the images is unknown; "
@@ -103,8 +93,8 @@ def accuracies_of(
     student: StudentLike, data: Labelled, training: Mapping[Group, int] | None = None
 ) -> GroupAccuracies:
     """Measure the group accuracies of a student; weighted as in training where that is known."""
-    attributes = data.known_attributes()
-    return group_accuracies(predictions(student, data.images), data.labels, attributes, training)
+    found = predictions(student, data.images)
+    return group_accuracies(found, data.labels, data.known_attributes, training)
 
 
 def finite(student: StudentLike, data: Labelled, what: str) -> Labelled:
@@ -161,21 +151,21 @@ def concatenate(*parts: Labelled) -> Labelled:
     )
 
 
-def without(data: Labelled, others: UInt8[Tensor, "n 3 h w"]) -> Labelled:
-    """Leave out images that occur among others, pixel by pixel."""
-    seen = set(map(_digest, others))
-    return data[torch.tensor([_digest(image) not in seen for image in data.images]).bool()]
+def among(images: UInt8[Tensor, "n 3 h w"], others: UInt8[Tensor, "m 3 h w"]) -> Bool[Tensor, " n"]:
+    """Say which images occur among others, pixel by pixel."""
+    known, asked = (
+        [hashlib.sha256(image.contiguous().numpy().tobytes()).digest() for image in part]
+        for part in (others, images)
+    )
+    seen = set(known)
+    return torch.tensor([digest in seen for digest in asked]).bool()
 
 
-def require_disjoint(training: UInt8[Tensor, "n 3 h w"], held_out: UInt8[Tensor, "m ..."]) -> None:
-    """Prove that no held-out image is trained on, by the hashes of all images."""
-    seen = set(map(_digest, training))
-    for number, image in enumerate(held_out):
-        if _digest(image) in seen:
-            raise DidaeError(
-                f"held-out image {number} is also trained on; take it out of one of the two sets."
-            )
-
-
-def _digest(image: Tensor) -> bytes:
-    return hashlib.sha256(image.contiguous().numpy().tobytes()).digest()
+def require_disjoint(
+    training: UInt8[Tensor, "n 3 h w"], held_out: UInt8[Tensor, "m 3 h w"]
+) -> None:
+    """Prove that no held-out image is trained on."""
+    for number in among(held_out, training).nonzero()[:, 0].tolist():
+        raise DidaeError(
+            f"held-out image {number} is also trained on; take it out of one of the two sets."
+        )

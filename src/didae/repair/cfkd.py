@@ -82,15 +82,16 @@ def exchange(
     seed: int,
     keep_label: bool = True,
     further: int = 0,
-) -> tuple[Labelled, Int[Tensor, " m"]]:
+) -> tuple[Labelled, Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Draw images with the code that an image of another class has along one direction.
 
     Where the direction is spurious the label stays, and after the exchange the code says nothing
     about it; without `keep_label` it is the partner's. This draws the counterfactuals of CFKD
     (DiDAE, arXiv 2601.21851, section on repair) from the whole range of the data instead of
     reflecting each code once, so that a student cannot learn the reflected values by heart.
-    Gives them with the position of the image that each shows; what could not be decoded is left
-    out. What shows less of the exchange than was asked for is drawn again, `further` times at most.
+    Gives them with the position of the image that each shows, and that of its exchange, `copies`
+    along each direction; what could not be decoded is left out. What shows less of the exchange
+    than was asked for is drawn again, `further` times at most.
     """
     z = encode_images(components.encoder, data.images).to(components.dictionary.mean.device)
     own, asked, donors = exchanges(z, data.labels, components.dictionary, directions, copies, seed)
@@ -107,7 +108,8 @@ def exchange(
     images, kept = (torch.cat(column) for column in zip(*drawn, strict=True))
     origins = torch.arange(len(data)).repeat_interleave(len(own))
     labels = data.labels[origins if keep_label else donors.flatten().cpu()]
-    return Labelled(images[kept], labels[kept]), origins[kept]
+    columns = torch.arange(len(own)).repeat(len(data))
+    return Labelled(images[kept], labels[kept]), origins[kept], columns[kept]
 
 
 CALM = 0.2
@@ -156,7 +158,14 @@ def cfkd(
     if config.scope == "last":
         repaired.requires_grad_(False)
         last_linear(repaired).requires_grad_(True)
-    _calm(repaired, train_data)
+    # A biased student with margins of 60 meets its first counterfactuals with a loss of as much,
+    # and the steps that follow destroy its features: logits shrink, and predictions stay.
+    first, second = logits(repaired, train_data.images).topk(2).values.unbind(1)
+    margin = float((first - second).median())
+    if margin > CALM:
+        with torch.no_grad():
+            for value in last_linear(repaired).parameters():
+                value.mul_(CALM / margin)
     extra = max(1, round(config.share * config.training.batch_size))
     batch = config.training.model_copy(
         update={"batch_size": max(1, config.training.batch_size - extra)}
@@ -172,19 +181,3 @@ def cfkd(
     for name, value in repaired.named_parameters():
         value.requires_grad_(trainable[name])
     return repaired
-
-
-def _calm(student: nn.Module, data: Labelled) -> None:
-    """Shrink the logits of an over-confident student; its predictions stay the same.
-
-    A biased student with margins of 60 meets its first counterfactuals with a loss of as much, and
-    the steps that follow destroy all of its features.
-    """
-    first, second = logits(student, data.images).topk(2).values.unbind(1)
-    margin = float((first - second).median())
-    if margin > CALM:
-        head = last_linear(student)
-        with torch.no_grad():
-            head.weight.mul_(CALM / margin)
-            if head.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                head.bias.mul_(CALM / margin)

@@ -41,55 +41,31 @@ _GOES_WITH_LABEL = 0.75
 a direction may be what the label is about."""
 
 
-@dataclass(frozen=True, eq=False)
-class CounterExamples:
-    """Which labelled images can tell a right verdict from an inverted one.
+def counter_examples(
+    dictionary: Dictionary,
+    known: tuple[Tensor, Tensor],
+    asked: tuple[Tensor, Tensor],
+    spurious: Sequence[int],
+) -> tuple[Bool[Tensor, "n k"], Bool[Tensor, " n"]]:
+    """Say which labelled images can tell a right verdict from an inverted one.
 
-    ``judged`` (n, k): the code along each of the k directions judged spurious clearly contradicts
-    the label of the image. ``others`` (n,): that of another direction does, one that goes with the
-    label. Where label, confounder and object always agree there are none of either kind.
+    Both are z (n, d) and labels (n,); known ones say which codes a class has, and asked ones may be
+    counter-examples alone, which say nothing of their class. The first answer is whether the code
+    along each of the k directions judged spurious clearly contradicts the label of an image, the
+    second whether that of another direction does, one that goes with the label. Where label,
+    confounder and object always agree there are none of either kind.
     """
-
-    names: tuple[str, ...]
-    judged: Tensor
-    others: Tensor
-
-    @classmethod
-    def of(
-        cls,
-        dictionary: Dictionary,
-        known: tuple[Tensor, Tensor],
-        asked: tuple[Tensor, Tensor],
-        spurious: Sequence[int],
-    ) -> CounterExamples:
-        """Look for them among asked images; known ones say which codes a class has.
-
-        Both are z (n, d) and labels (n,). Asked images may be counter-examples alone, which say
-        nothing of their class.
-        """
-        codes, labels = dictionary.encode(known[0]).cpu(), known[1].cpu()
-        means = {int(label): codes[labels == label].mean(0) for label in labels.unique()}
-        fits = [
-            1 - contradict(codes[labels == label], label, means).double().mean(0) for label in means
-        ]
-        rivals = torch.stack(fits).mean(0) >= _GOES_WITH_LABEL
-        rivals[list(spurious)] = False
-        found = torch.zeros(len(asked[1]), len(rivals), dtype=torch.bool)
-        codes = dictionary.encode(asked[0]).cpu()
-        for label in means:
-            members = asked[1].cpu() == label
-            found[members] = contradict(codes[members], label, means)
-        names = tuple(dictionary.names[k] for k in spurious)
-        return cls(names, found[:, list(spurious)], found[:, rivals].any(1))
-
-    def telling(self, wrong: Tensor) -> tuple[dict[str, int], int]:
-        """Count those that a student or its repair gets wrong (n,): by direction, and of any kind.
-
-        What both get right shows neither that a repair is needed nor that it harms.
-        """
-        by_direction = (self.judged & wrong[:, None]).sum(0).tolist()
-        every = (self.judged.any(1) | self.others) & wrong
-        return dict(zip(self.names, by_direction, strict=True)), int(every.sum())
+    codes, labels = dictionary.encode(known[0]).cpu(), known[1].cpu()
+    means = {int(label): codes[labels == label].mean(0) for label in labels.unique()}
+    fits = [1 - contradict(codes[labels == k], k, means).double().mean(0) for k in means]
+    rivals = torch.stack(fits).mean(0) >= _GOES_WITH_LABEL
+    rivals[list(spurious)] = False
+    found = torch.zeros(len(asked[1]), len(rivals), dtype=torch.bool)
+    codes = dictionary.encode(asked[0]).cpu()
+    for label in means:
+        members = asked[1].cpu() == label
+        found[members] = contradict(codes[members], label, means)
+    return found[:, list(spurious)], found[:, rivals].any(1)
 
 
 def contradict(codes: Tensor, label: int, means: dict[int, Tensor]) -> Tensor:
@@ -137,21 +113,6 @@ class GateConfig(Config):
     tolerance: float = Field(default=0.1, ge=0, le=1)
     mended: float = Field(default=1 / 3, ge=0, le=1)
     fewest: int = Field(default=30, ge=1)
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutPairs:
-    """Held-out images and what they look like with another code along a spurious direction.
-
-    ``labels`` are the class of both, ``origins`` which held-out image each pair shows and
-    ``directions`` along which of the judged directions, by position.
-    """
-
-    factuals: UInt8[Tensor, "n 3 h w"]
-    counterfactuals: UInt8[Tensor, "n 3 h w"]
-    labels: Int[Tensor, " n"]
-    origins: Int[Tensor, " n"]
-    directions: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +169,11 @@ class Change:
     low: float
     n: int
 
+    @property
+    def went(self) -> str:
+        """str: from where to where."""
+        return f"from {100 * self.before:.1f} % to {100 * self.after:.1f} %"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -241,7 +207,8 @@ class Decision:
 def decide(
     pairs: Outcomes,
     held_out: Outcomes,
-    examples: CounterExamples,
+    names: Sequence[str],
+    examples: tuple[Bool[Tensor, "n k"], Bool[Tensor, " n"]],
     config: GateConfig,
     seconded: Collection[str] = (),
 ) -> Decision:
@@ -251,70 +218,77 @@ def decide(
     not fallen by more than the tolerance, and enough of the original's mistakes on them are mended.
     Undecided where these images cannot tell a right verdict from an inverted one: next to no
     counter-example of a judged direction shows a difference. The word of a second teacher on the
-    directions in `seconded` stands in for counter-examples.
+    directions in `seconded` stands in for counter-examples. `names` are those of the k judged
+    directions, and `examples` what `counter_examples` says of the held-out images.
     """
-    twins = paired_change(pairs, config.confidence)
-    images = paired_change(held_out, config.confidence)
+    twins, images = (paired_change(part, config.confidence) for part in (pairs, held_out))
     mistakes = int((~held_out.before).sum())
     mended = int((held_out.after & ~held_out.before).sum())
-    found, every = examples.telling(~(held_out.before & held_out.after))
+    # What both get right shows neither that a repair is needed nor that it harms.
+    judged, others = (part[~(held_out.before & held_out.after)] for part in examples)
+    found = dict(zip(names, judged.sum(0).tolist(), strict=True))
     lacking = [name for name in found if found[name] < FEWEST_EXAMPLES and name not in seconded]
-    blind = every < FEWEST_EXAMPLES
-    outcome, cause, why = _answer(twins, images, (mistakes, mended), lacking, blind, config)
+    blind = int((judged.any(1) | others).sum()) < FEWEST_EXAMPLES
+    outcome: Outcome = "refused"
+    if not found:
+        cause, why = (
+            "nothing judged",
+            "no direction was judged spurious, so there is nothing to repair.",
+        )
+    elif no := _against(twins, images, (mistakes, mended), blind, bool(lacking), config):
+        cause, why = no
+    elif lacking:
+        outcome, cause = "undecided", "no counter-examples"
+        why = (
+            f"on next to no held-out image do the label and {' and '.join(map(repr, lacking))} "
+            "disagree in a way that shows a difference between the two classifiers, so that these "
+            "images cannot tell a right verdict from an inverted one."
+        )
+    else:
+        outcome, cause = "accepted", ""
+        why = (
+            f"on held-out counterfactuals the accuracy rose {twins.went} (by at least "
+            f"{100 * twins.low:+.1f} points, {config.confidence:.0%} sure), on held-out images it "
+            f"went {images.went}, and {mended} of the original's {mistakes} mistakes there are "
+            "mended."
+        )
+        if blind:
+            why += " No counter-example speaks for the verdicts; a second teacher does."
     return Decision(outcome, cause, f"{outcome}: {why}", twins, images, mistakes, mended, found)
 
 
-def _answer(
+def _against(
     twins: Change,
     images: Change,
     mistakes: tuple[int, int],
-    lacking: Sequence[str],
     blind: bool,
+    lacking: bool,
     config: GateConfig,
-) -> tuple[Outcome, Cause, str]:
-    """Say what is decided, for which cause and why, in this order of questions."""
+) -> tuple[Cause, str] | None:
+    """Say what speaks against a repair: the cause and why, in this order of questions."""
     few, (made, mended) = min(twins.n, images.n), mistakes
-    rose, went = (f"from {100 * c.before:.1f} % to {100 * c.after:.1f} %" for c in (twins, images))
-    gain, loss = (f"{100 * change.low:+.1f} points" for change in (twins, images))
     if few < config.fewest:
         why = f"{few} held-out images or pairs are too few to judge by, {config.fewest} are needed."
-        return "refused", "few", why
+        return "few", why
     if twins.low <= 0:
-        why = (
-            f"on held-out counterfactuals the accuracy went {rose}, which is no gain one can be "
-            f"{config.confidence:.0%} sure of (it may be {gain})."
+        return "no gain", (
+            f"on held-out counterfactuals the accuracy went {twins.went}, which is no gain one can "
+            f"be {config.confidence:.0%} sure of (it may be {100 * twins.low:+.1f} points)."
         )
-        return "refused", "no gain", why
-    if not (blind and lacking):
-        if images.low < -config.tolerance:
-            why = (
-                f"on held-out images the accuracy went {went}; a loss of more than "
-                f"{100 * config.tolerance:.3g} points is possible (it may be {loss})."
-            )
-            return "refused", "loss", why
-        if not blind and made >= FEWEST_EXAMPLES and mended < config.mended * made:
-            why = (
-                f"of the original's {made} mistakes on held-out images {mended} are mended, fewer "
-                f"than {config.mended:.0%}; what was judged spurious may be what the label is "
-                "about."
-            )
-            return "refused", "mistakes", why
-    if lacking:
-        names = " and ".join(f"'{name}'" for name in lacking)
-        why = (
-            f"on next to no held-out image do the label and {names} disagree in a way that shows "
-            "a difference between the two classifiers, so that these images cannot tell a right "
-            "verdict from an inverted one."
+    if blind and lacking:
+        return None
+    if images.low < -config.tolerance:
+        return "loss", (
+            f"on held-out images the accuracy went {images.went}; a loss of more than "
+            f"{100 * config.tolerance:.3g} points is possible (it may be {100 * images.low:+.1f} "
+            "points)."
         )
-        return "undecided", "no counter-examples", why
-    why = (
-        f"on held-out counterfactuals the accuracy rose {rose} (by at least {gain}, "
-        f"{config.confidence:.0%} sure), on held-out images it went {went}, and {mended} of the "
-        f"original's {made} mistakes there are mended."
-    )
-    if blind:
-        why += " No counter-example speaks for the verdicts; a second teacher does."
-    return "accepted", "", why
+    if not blind and made >= FEWEST_EXAMPLES and mended < config.mended * made:
+        return "mistakes", (
+            f"of the original's {made} mistakes on held-out images {mended} are mended, fewer "
+            f"than {config.mended:.0%}; what was judged spurious may be what the label is about."
+        )
+    return None
 
 
 def paired_change(outcomes: Outcomes, confidence: float) -> Change:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import reduce
-from operator import add
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,73 +13,66 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
 from didae.randomness import generator
-from didae.repair.cfkd import exchange_codes
 from didae.repair.gate import FOLDS, Outcomes
 from didae.students.base import LinearHead
 
 
-def class_targets(labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, "n classes"]:
-    """Give one target of ±1 for each class."""
-    return 2 * nn.functional.one_hot(labels.cpu(), classes).double() - 1
+def moments(
+    z: Float[Tensor, "n d"], target: Float[Tensor, "n c"], share: Float[Tensor, " n"]
+) -> Float[Tensor, "1+d 1+d+c"]:
+    """Sum the products of (1, z) and (1, z, target) over a weighted sample, in float64 on the CPU.
+
+    Those of two samples add up to those of both.
+    """
+    z, target, share = (part.detach().cpu().double() for part in (z, target, share))
+    weighed = z * share[:, None]
+    ones = torch.cat([share.sum()[None], weighed.sum(0), share @ target])
+    rest = torch.cat([weighed.sum(0)[:, None], weighed.T @ z, weighed.T @ target], 1)
+    return torch.cat([ones[None], rest])
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Weighted sums over a sample, in float64 on the CPU."""
+def moments_of_forms(
+    forms: Float[Tensor, "n k d"], labels: Int[Tensor, " n"], classes: int
+) -> Float[Tensor, "1+d 1+d+classes"]:
+    """Sum over forms of labelled images, with a target of ±1 for each class.
 
-    share: Tensor
-    z: Float[Tensor, " d"]
-    target: Float[Tensor, " c"]
-    zz: Float[Tensor, "d d"]
-    z_target: Float[Tensor, "d c"]
+    The k forms of one image count 1 together.
+    """
+    count, k, _ = forms.shape
+    target = 2 * nn.functional.one_hot(labels.cpu(), classes).double() - 1
+    share = target.new_full((count * k,), 1 / k)
+    return moments(forms.flatten(0, 1), target.repeat_interleave(k, 0), share)
 
-    @classmethod
-    def of(
-        cls, z: Float[Tensor, "n d"], target: Float[Tensor, "n c"], share: Float[Tensor, " n"]
-    ) -> Moments:
-        """Sum over a sample."""
-        z, target, share = (part.detach().cpu().double() for part in (z, target, share))
-        weighed = z * share[:, None]
-        return cls(share.sum(), weighed.sum(0), share @ target, weighed.T @ z, weighed.T @ target)
 
-    @classmethod
-    def of_forms(
-        cls, forms: Float[Tensor, "n k d"], labels: Int[Tensor, " n"], classes: int
-    ) -> Moments:
-        """Sum over forms of labelled images; the k forms of one image count 1 together."""
-        count, k, _ = forms.shape
-        target = class_targets(labels, classes).repeat_interleave(k, 0)
-        return cls.of(forms.flatten(0, 1), target, target.new_full((count * k,), 1 / k))
+def solve(
+    sums: Float[Tensor, "1+d 1+d+c"], ridge: float
+) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
+    """Fit the regression with intercept: (C + r s² I)⁻¹ Cov(z, t), C = Cov(z), s² = tr C / d.
 
-    def __add__(self, other: Moments) -> Moments:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Moments(*(one + two for one, two in pairs))
-
-    def __mul__(self, factor: float) -> Moments:
-        return Moments(*(factor * one for one in vars(self).values()))
-
-    def solve(self, ridge: float) -> tuple[Tensor, Tensor]:
-        """Fit the regression with intercept: (C + r s² I)⁻¹ Cov(z, t), C = Cov(z), s² = tr C / d.
-
-        One scale s for all columns: a column that hardly varies, such as an activation that is
-        almost always 0, would get an enormous weight if it were brought to spread 1.
-        """
-        mean, middle = self.z / self.share, self.target / self.share
-        covariance = self.zz / self.share - torch.outer(mean, mean)
-        moment = self.z_target / self.share - torch.outer(mean, middle)
-        spread = covariance.diagonal().mean()
-        penalty = ridge * torch.where(spread > 0, spread, 1.0)
-        covariance.diagonal().add_(penalty)
-        weight = torch.linalg.solve(covariance, moment).T
-        return weight, middle - weight @ mean
+    One scale s for all columns: a column that hardly varies, such as an activation that is
+    almost always 0, would get an enormous weight if it were brought to spread 1.
+    """
+    d, means = len(sums) - 1, sums[0] / sums[0, 0]
+    mean, middle = means[1 : d + 1], means[d + 1 :]
+    both = sums[1:, 1:] / sums[0, 0]
+    covariance = both[:, :d] - torch.outer(mean, mean)
+    moment = both[:, d:] - torch.outer(mean, middle)
+    spread = covariance.diagonal().mean()
+    penalty = ridge * torch.where(spread > 0, spread, 1.0)
+    covariance.diagonal().add_(penalty)
+    weight = torch.linalg.solve(covariance, moment).T
+    return weight, middle - weight @ mean
 
 
 WEIGHTS = (1.0, 0.7, 0.5, 0.35, 0.25)
 """What an image may count."""
 
+COPIES = 16
+"""Exchanges per image and direction; in z they cost nothing."""
+
 RIDGE = 0.3
-"""Of a repaired head; more than that of `fit_head`, since in its sample every
-image comes in many forms. Chosen of .3 and 1 on images of solar cells that no head had seen."""
+"""Of a repaired head; more than that of `fit_head`, since in its sample every image comes in many
+forms. Chosen of .3 and 1 on images of solar cells that no head had seen."""
 
 _PARTITIONS = 3
 
@@ -107,23 +98,21 @@ def image_weight(
     three times, with other fifths.
     """
     kinds, labels, codes = [z[:, None], *edited], labels.cpu(), codes.cpu()
-
-    def moments(rows: Tensor) -> tuple[Moments, Moments]:
-        own, *others = (Moments.of_forms(kind[rows], labels[rows], classes) for kind in kinds)
-        return own, reduce(add, others)
-
     accuracies = [0.0] * len(WEIGHTS)
     for partition in range(_PARTITIONS):
         fold = torch.randperm(len(z), generator=generator(seed, "weight", partition)) % FOLDS
-        parts = [moments((fold == number).nonzero()[:, 0]) for number in range(FOLDS)]
+        folds = [(fold == number).nonzero()[:, 0] for number in range(FOLDS)]
+        parts: list[Tensor] = []
+        for rows in folds:
+            own, *others = (moments_of_forms(kind[rows], labels[rows], classes) for kind in kinds)
+            parts.append(torch.stack([own, reduce(torch.add, others)]))
         right = torch.zeros(len(WEIGHTS), len(z), dtype=torch.bool)
-        for number in range(FOLDS):
-            others = [part for place, part in enumerate(parts) if place != number]
-            images, counterfactuals = (reduce(add, sums) for sums in zip(*others, strict=True))
-            asked = fold == number
+        for number, asked in enumerate(folds):
+            known = (part for place, part in enumerate(parts) if place != number)
+            images, counterfactuals = reduce(torch.add, known)
             shown = z[asked].cpu().double()
             for row, weight in enumerate(WEIGHTS):
-                slope, bias = (images * weight + counterfactuals).solve(RIDGE)
+                slope, bias = solve(images * weight + counterfactuals, RIDGE)
                 right[row, asked] = (shown @ slope.T + bias).argmax(1) == labels[asked]
         for row, outcome in enumerate(right):
             accuracies[row] += worst_cell(outcome, labels, codes)
@@ -150,10 +139,6 @@ def worst_cell(
     return min(accuracies)
 
 
-COPIES = 16
-"""Exchanges per image and direction; in z they cost nothing."""
-
-
 def fit_head(
     encoder: Encoder,
     z: Float[Tensor, "n d"],
@@ -169,76 +154,58 @@ def fit_head(
         )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DidaeError(f"head: a label is not in 0..{classes - 1}; set classes or leave it out.")
-    weight, bias = Moments.of_forms(z[:, None], labels, classes).solve(ridge)
+    weight, bias = solve(moments_of_forms(z[:, None], labels, classes), ridge)
     return LinearHead(encoder, weight.float(), bias.float()).to(z.device)
-
-
-def repair_head(
-    head: LinearHead,
-    z: Float[Tensor, "n d"],
-    labels: Int[Tensor, " n"],
-    dictionary: Dictionary,
-    spurious: Sequence[int],
-    seed: int = 0,
-    drawn: Float[Tensor, "n k d"] | None = None,
-) -> LinearHead:
-    """Refit a head on its data and on counterfactuals of them along spurious directions.
-
-    An exchange in z moves one code exactly and leaves what goes with it, such as a texture, where
-    it was; a drawn counterfactual moves that as well, and loses what the decoder cannot draw. What
-    an image counts beside them, `image_weight` says.
-    """
-    dictionary.require_encoder(head.encoder.fingerprint)
-    if not spurious:
-        return LinearHead(head.encoder, head.weight, head.bias)
-    exchanged = exchange_codes(z, labels, dictionary, spurious, COPIES, seed)
-    edited = [exchanged] if drawn is None else [exchanged, drawn]
-    codes = dictionary.encode(z)[:, list(spurious)]
-    weight = image_weight(z, labels, len(head.bias), codes, edited, seed)
-    return refit_head(head, z, labels, *edited, weight=weight)
 
 
 def refit_head(
     head: LinearHead,
     z: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
-    *edited: Tensor,
+    *edited: Float[Tensor, "n k d"],
     weight: float = 1.0,
 ) -> LinearHead:
-    """Fit a head to images and kinds of counterfactuals of them."""
-    classes = len(head.bias)
-    sums = Moments.of_forms(z[:, None], labels, classes) * weight
-    for kind in edited:
-        sums = sums + Moments.of_forms(kind, labels, classes)
-    slope, bias = sums.solve(RIDGE)
+    """Fit a head to images and kinds of counterfactuals of them; images count as `weight` says."""
+    own, *others = (
+        moments_of_forms(kind, labels, len(head.bias)) for kind in (z[:, None], *edited)
+    )
+    slope, bias = solve(sum(others, own * weight), RIDGE)
     return LinearHead(head.encoder, slope.float(), bias.float()).to(z.device)
 
 
-def cross_fitted(
+def repair_head(
     head: LinearHead,
     z: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
-    edit: Callable[[Tensor], Tensor],
+    codes: Float[Tensor, "n m"],
+    *edited: Float[Tensor, "n k d"],
     seed: int = 0,
-    weight: float = 1.0,
-) -> Outcomes:
-    """Say what a head and its repair are right about on labelled images they were fitted without.
+) -> tuple[LinearHead, Outcomes]:
+    """Refit a head on its images and kinds of counterfactuals along spurious directions.
 
-    Both are fitted again to four fifths of the images and asked about the last fifth, in turn. A
-    head fits in milliseconds, and so all labelled images tell of the repair, not the held-out ones
-    alone: at 98 % correlation a counter-example of the shortcut is one image in fifty.
+    `codes` are those of the images along these directions. What an image counts beside its
+    counterfactuals, `image_weight` says. An exchange in z moves one code exactly and leaves what
+    goes with it, such as a texture, where it was; a drawn counterfactual moves that as well, and
+    loses what the decoder cannot draw.
+
+    The outcomes are on images that a head and its repair were fitted without: both are fitted again
+    to four fifths of the images and asked about the last fifth, in turn. A head fits in
+    milliseconds, and so all labelled images tell of the repair, not the held-out ones alone: at
+    98 % correlation a counter-example of the shortcut is one image in fifty.
     """
+    weight = image_weight(z, labels, len(head.bias), codes, edited, seed)
     fold = torch.randperm(len(z), generator=generator(seed, "folds")) % FOLDS
     before, after = torch.zeros(2, len(z), dtype=torch.bool)
     for number in range(FOLDS):
         known, asked = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
         sample = z[known], labels[known]
         first = fit_head(head.encoder, *sample, classes=len(head.bias))
-        second = refit_head(first, *sample, edit(known), weight=weight)
+        second = refit_head(first, *sample, *(kind[known] for kind in edited), weight=weight)
         before[asked], after[asked] = (
             right(fitted, z[asked], labels[asked]) for fitted in (first, second)
         )
-    return Outcomes(before, after, torch.arange(len(z)))
+    repaired = refit_head(head, z, labels, *edited, weight=weight)
+    return repaired, Outcomes(before, after, torch.arange(len(z)))
 
 
 def right(

@@ -47,22 +47,14 @@ _PREVIEWS = 6
 _DRAWING, _TRAINING = "counterfactuals to train on", "repairing the student"
 """Parts of a repair, as its progress names them."""
 
+_CLASS = "name", "count", "before", "after"
+
 _FEW, _STEPS = 8, 2
 """Images and steps that are timed."""
 
 _KINDS = {"train_data": "training", "held_out": "held-out", "test": "test"}
 
 Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ClassAccuracy:
-    """Accuracy on the images of a class, before and after a repair."""
-
-    name: str
-    count: int
-    before: float
-    after: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,20 +159,22 @@ class RepairData:
     def measure(self, student: StudentLike) -> GroupAccuracies:
         """Measure the group accuracies of a student."""
         known, asked = (
-            Counter(zip(data.labels.tolist(), data.known_attributes().tolist(), strict=True))
+            Counter(zip(data.labels.tolist(), data.known_attributes.tolist(), strict=True))
             for data in (self.train_data, self.test)
         )
         return accuracies_of(student, self.test, known if set(known) <= set(asked) else None)
 
-    def by_class(self, before: StudentLike, after: StudentLike) -> list[ClassAccuracy]:
-        """Measure the accuracy of both students on the test images of each class."""
+    def by_class(
+        self, before: StudentLike, after: StudentLike
+    ) -> list[tuple[str, int, float, float]]:
+        """Give the name of each class, its test images, and the accuracy of both students there."""
         said = [predictions(student, self.test.images) for student in (before, after)]
-        found: list[ClassAccuracy] = []
+        found: list[tuple[str, int, float, float]] = []
         for label, name in enumerate(self.class_names):
             members = self.test.labels == label
             if members.any():
-                shares = [float((p[members] == label).double().mean()) for p in said]
-                found.append(ClassAccuracy(name, int(members.sum()), *shares))
+                was, now = (float((p[members] == label).double().mean()) for p in said)
+                found.append((name, int(members.sum()), was, now))
         return found
 
     def looked(self) -> dict[str, Any]:
@@ -200,21 +194,35 @@ class Outlook:
     whole_network: bool
     seconds: dict[str, float]
 
-    @classmethod
-    def of(
-        cls,
-        components: Components,
-        student: nn.Module,
-        data: tuple[Labelled, Labelled, Labelled],
-        spurious: Sequence[int],
-        config: RepairConfig,
-    ) -> Outlook:
-        """Look at training, held-out and test images, and time a few steps of everything."""
-        _, held_out, test = data
-        more = held_out[torch.arange(0 if held_out is test else len(held_out))]
-        best = ceiling(student, test, more)
-        whole = not isinstance(student, LinearHead) and config.cfkd.scope == "all"
-        return cls(best, whole, _forecast(components, student, data, spurious, config))
+
+def outlook_of(
+    components: Components,
+    student: nn.Module,
+    data: RepairData,
+    spurious: Sequence[int],
+    config: RepairConfig,
+) -> Outlook:
+    """Look at training, held-out and test images, and time a few steps of everything."""
+    known, held_out, test = data.train_data, data.held_out, data.test
+    best = ceiling(student, test, held_out[torch.arange(0 if held_out is test else len(held_out))])
+    head = isinstance(student, LinearHead)
+    whole, seconds = not head and config.cfkd.scope == "all", dict[str, float]()
+    if spurious:
+        part = known[
+            torch.cat([(known.labels == k).nonzero()[:_FEW, 0] for k in known.labels.unique()])
+        ]
+        drawn = seconds_of(lambda: exchange(components, part, spurious[:1], 1, 0)) / len(part)
+        times = 1 if head else config.iterations
+        copies = config.copies * times * (1 + config.closed_loop)
+        if head and student.encoder.fingerprint == components.encoder.fingerprint:
+            copies = 0
+        seconds[_DRAWING] = (len(held_out) + len(known) * copies) * len(spurious) * drawn
+        if not head:
+            short = config.cfkd.training.model_copy(update={"steps": _STEPS})
+            brief = config.cfkd.model_copy(update={"training": short})
+            step = seconds_of(lambda: cfkd(student, part, part, brief)) / _STEPS
+            seconds[_TRAINING] = times * config.cfkd.training.steps * step
+    return Outlook(best, whole, seconds)
 
 
 def repair_and_measure(
@@ -238,14 +246,14 @@ def repair_and_measure(
     warn_of_constant(asked.argmax(1).tolist(), data.class_names)
     accuracy_above_chance(asked, data.held_out.labels)
     spurious, student = verdicts.directions("spurious"), trainable(components.student)
-    parts = data.train_data, data.held_out
-    outlook = Outlook.of(components, student, (*parts, data.test), spurious, config)
+    outlook = outlook_of(components, student, data, spurious, config)
     if tell:
         tell(outlook, data, components.student)
     with planned(outlook.seconds):
         done = repair_student(
             components,
-            *parts,
+            data.train_data,
+            data.held_out,
             spurious,
             config,
             verdicts.directions("causal"),
@@ -274,7 +282,7 @@ def repair_and_measure(
         "labels": data.class_names,
         "attributes": data.attribute_names,
         "groups": groups,
-        "classes": [vars(found) for found in classes],
+        "classes": [dict(zip(_CLASS, found, strict=True)) for found in classes],
         "looked": data.looked(),
         "unread": [str(unread) for unread in data.unread],
         "ceiling": outlook.ceiling and vars(outlook.ceiling),
@@ -322,7 +330,7 @@ def _previews(
     """Save held-out pairs on which only the original changes its mind."""
     if not done.decision.accepted:
         return []
-    images = torch.stack([done.pairs.factuals, done.pairs.counterfactuals], 1)
+    images = done.pairs
     said = [
         predictions(student, images.flatten(0, 1)).reshape(-1, 2)
         for student in (original, done.student)
@@ -341,36 +349,6 @@ def _previews(
         pair = dict(zip(("factual", "counterfactual"), files, strict=True))
         previews.append({**pair, "before": before, "after": after})
     return previews
-
-
-def _forecast(
-    components: Components,
-    student: nn.Module,
-    data: tuple[Labelled, Labelled, Labelled],
-    spurious: Sequence[int],
-    config: RepairConfig,
-) -> dict[str, float]:
-    """Forecast the seconds of each part that takes long."""
-    train_data, held_out, _ = data
-    if not spurious:
-        return {}
-    labels = train_data.labels
-    part = train_data[torch.cat([(labels == k).nonzero()[:_FEW, 0] for k in labels.unique()])]
-    drawn = seconds_of(lambda: exchange(components, part, spurious[:1], 1, 0)) / len(part)
-    drawn *= len(spurious)
-    own = isinstance(student, LinearHead) and (
-        student.encoder.fingerprint == components.encoder.fingerprint
-    )
-    times = config.iterations if not isinstance(student, LinearHead) else 1
-    copies = config.copies * times * (1 + config.closed_loop)
-    parts = len(held_out) * drawn + (0 if own else len(train_data) * copies * drawn)
-    found = {_DRAWING: parts}
-    if not isinstance(student, LinearHead):
-        short = config.cfkd.training.model_copy(update={"steps": _STEPS})
-        brief = config.cfkd.model_copy(update={"training": short})
-        step = seconds_of(lambda: cfkd(student, part, part, brief)) / _STEPS
-        found[_TRAINING] = times * config.cfkd.training.steps * step
-    return found
 
 
 def read_labelled(

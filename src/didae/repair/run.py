@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,20 +21,17 @@ from didae.repair.base import (
     concatenate,
     encode_images,
     finite,
-    predictions,
     require_disjoint,
 )
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, exchange_codes
 from didae.repair.gate import (
-    CounterExamples,
     Decision,
     GateConfig,
-    HeldOutPairs,
     Outcomes,
+    counter_examples,
     decide,
-    paired_change,
 )
-from didae.repair.head import COPIES, cross_fitted, image_weight, refit_head
+from didae.repair.head import COPIES, repair_head
 from didae.storage import fingerprint
 from didae.students import LinearHead, StudentLike, StudentNetwork, check_student
 from didae.students.base import Read
@@ -76,15 +74,16 @@ class RepairConfig(Config):
 class Repair:
     """What a repair gives: the repaired student where it was accepted, else the original.
 
-    ``counterfactuals`` counts those that were trained on, all iterations together. On ``pairs`` the
-    gate decided. ``alone`` says, of a linear head with several judged directions that was not
-    accepted, what the gate makes of a repair along each of them alone, by name.
+    ``counterfactuals`` counts those that were trained on, all iterations together. ``pairs`` are
+    held-out images, each with a counterfactual, on which the gate decided. ``alone`` says, of a
+    linear head with several judged directions that was not accepted, what the gate makes of a
+    repair along each of them alone, by name.
     """
 
     student: nn.Module
     decision: Decision
     counterfactuals: int
-    pairs: HeldOutPairs
+    pairs: UInt8[Tensor, "n 2 3 h w"]
     alone: dict[str, Decision] = field(default_factory=dict[str, Decision])
 
 
@@ -145,34 +144,39 @@ def repair_student(
     train_data = finite(student, train_data, "training")
     held_out = finite(student, held_out, "held-out")
     if not spurious:
-        return _nothing(student, held_out)
+        same = Outcomes.of(student, student, held_out.images, held_out.labels)
+        none, nobody = torch.zeros(0).bool(), torch.zeros(len(held_out)).bool()
+        examples = nobody[:, None][:, :0], nobody
+        decision = decide(Outcomes(none, none, none), same, (), examples, config.gate)
+        return Repair(student, decision, 0, held_out.images[:0, None])
     if not isinstance(student, LinearHead):
         require_disjoint(train_data.images, held_out.images)
     parts, device = (train_data, held_out), components.dictionary.mean.device
     z = [encode_images(components.encoder, part.images).to(device) for part in parts]
-    pairs = _twins(components, held_out, spurious, config.seed)
     known, asked = (z[0], train_data.labels), (z[1], held_out.labels)
+    # Counterfactuals of every held-out image, one along each direction.
+    twins, origins, places = exchange(components, held_out, spurious, 1, config.seed)
+    pairs = torch.stack([held_out.images[origins], twins.images], 1)
 
     def ask(repaired: nn.Module, directions: Sequence[int], fitted: Outcomes | None) -> Decision:
         """Let the gate judge; fitted are outcomes on training images, fitted without them."""
         unseen = Outcomes.of(student, repaired, held_out.images, held_out.labels)
-        places = torch.tensor([spurious.index(k) for k in directions])
-        about = torch.isin(pairs.directions, places).nonzero()[:, 0]
-        shown = pairs.counterfactuals[about], pairs.labels[about], pairs.origins[about]
-        twins = Outcomes.of(student, repaired, *shown)
+        about = torch.tensor([spurious[place] in directions for place in places.tolist()])
+        shown = twins[about]
+        changes = Outcomes.of(student, repaired, shown.images, shown.labels, origins[about])
         looked = asked
         if fitted is not None:
             unseen = fitted.joined(unseen)
             looked = torch.cat([known[0], asked[0]]), torch.cat([known[1], asked[1]])
-        examples = CounterExamples.of(components.dictionary, known, looked, directions)
-        return decide(twins, unseen, examples, config.gate, [names[k] for k in seconded])
+        examples = counter_examples(components.dictionary, known, looked, directions)
+        told, second = ([names[k] for k in given] for given in (directions, seconded))
+        return decide(changes, unseen, told, examples, config.gate, second)
 
     alone: dict[str, Decision] = {}
     if isinstance(student, LinearHead):
         fit, trained, lessons = _head_lessons(
             student, components, train_data, z[0], spurious, config
         )
-        require_disjoint(lessons, torch.cat([held_out.images, pairs.counterfactuals]))
         repaired, fitted = fit(spurious)
         decision = ask(repaired, spurious, fitted)
         if not decision.accepted and len(spurious) > 1:
@@ -183,9 +187,9 @@ def repair_student(
         repaired, seen = _fine_tune(
             student, components, train_data, spurious, config, causal, folder
         )
-        learnt = torch.cat([train_data.images, seen])
-        require_disjoint(learnt, torch.cat([held_out.images, pairs.counterfactuals]))
-        decision, trained = ask(repaired, spurious, None), len(seen)
+        lessons, trained = torch.cat([train_data.images, seen]), len(seen)
+        decision = ask(repaired, spurious, None)
+    require_disjoint(lessons, torch.cat([held_out.images, twins.images]))
     return Repair(repaired if decision.accepted else student, decision, trained, pairs, alone)
 
 
@@ -199,35 +203,6 @@ def trainable(student: StudentLike) -> nn.Module:
             "a linear head on z."
         )
     return student
-
-
-def _nothing(student: nn.Module, held_out: Labelled) -> Repair:
-    """Refuse to repair without a verdict."""
-    none, right = held_out.images[:0], predictions(student, held_out.images) == held_out.labels
-    rows = torch.arange(len(right))
-    decision = Decision(
-        "refused",
-        "nothing judged",
-        "refused: no direction was judged spurious, so there is nothing to repair.",
-        paired_change(Outcomes(right[:0], right[:0], rows[:0]), 0.95),
-        paired_change(Outcomes(right, right, rows), 0.95),
-        int((~right).sum()),
-        0,
-        {},
-    )
-    return Repair(student, decision, 0, HeldOutPairs(none, none, rows[:0], rows[:0], rows[:0]))
-
-
-def _twins(
-    components: Components, held_out: Labelled, spurious: Sequence[int], seed: int
-) -> HeldOutPairs:
-    """Draw a counterfactual of every held-out image along each direction."""
-    parts: list[tuple[Tensor, ...]] = []
-    for place, direction in enumerate(spurious):
-        made, origins = exchange(components, held_out, (direction,), 1, seed)
-        parts.append((made.images, made.labels, origins, torch.full_like(origins, place)))
-    images, labels, origins, places = (torch.cat(column) for column in zip(*parts, strict=True))
-    return HeldOutPairs(held_out.images[origins], images, labels, origins, places)
 
 
 def _fine_tune(
@@ -277,25 +252,20 @@ def _head_lessons(
         edited = exchange_codes(*sample, *settings)
     else:
         # What its own encoder sees in images and in their decoded counterfactuals.
-        sample, copies = (encode_images(head.encoder, data.images), data.labels), config.copies
+        sample = encode_images(head.encoder, data.images), data.labels
+        settings = spurious, config.copies, config.seed
+        made, origins, columns = exchange(components, data, *settings, further=config.closed_loop)
         # What could not be decoded is left out by `exchange`; the image itself stands in for it.
-        edited = sample[0][:, None].repeat(1, copies * len(spurious), 1)
-        for place, direction in enumerate(spurious):
-            made, origins = exchange(
-                components, data, (direction,), copies, config.seed, further=config.closed_loop
-            )
-            column = torch.arange(len(origins)) - torch.searchsorted(origins, origins)
-            edited[origins, place * copies + column] = encode_images(head.encoder, made.images)
-            images = torch.cat([images, made.images])
+        edited = sample[0][:, None].repeat(1, config.copies * len(spurious), 1)
+        edited[origins, columns] = encode_images(head.encoder, made.images)
+        images = made.images
     n, m, d = edited.shape
-    codes = components.dictionary.encode(z)[:, list(spurious)]
+    codes = components.dictionary.encode(z)
 
     def fit(directions: Sequence[int]) -> tuple[LinearHead, Outcomes]:
         places = [spurious.index(k) for k in directions]
         own = edited.reshape(n, len(spurious), -1, d)[:, places].flatten(1, 2)
-        weight = image_weight(*sample, len(head.bias), codes[:, places], [own], config.seed)
-        repaired = refit_head(head, *sample, own, weight=weight)
-        return repaired, cross_fitted(head, *sample, lambda rows: own[rows], config.seed, weight)
+        return repair_head(head, *sample, codes[:, list(directions)], own, seed=config.seed)
 
     return fit, n * m, images
 
