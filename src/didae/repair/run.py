@@ -151,45 +151,40 @@ def repair_student(
         return Repair(student, decision, 0, held_out.images[:0, None])
     if not isinstance(student, LinearHead):
         require_disjoint(train_data.images, held_out.images)
-    parts, device = (train_data, held_out), components.dictionary.mean.device
-    z = [encode_images(components.encoder, part.images).to(device) for part in parts]
-    known, asked = (z[0], train_data.labels), (z[1], held_out.labels)
+    device = components.dictionary.mean.device
+    known, asked = (
+        (encode_images(components.encoder, part.images).to(device), part.labels)
+        for part in (train_data, held_out)
+    )
     # Counterfactuals of every held-out image, one along each direction.
     twins, origins, places = exchange(components, held_out, spurious, 1, config.seed)
     pairs = torch.stack([held_out.images[origins], twins.images], 1)
+    learn = components, train_data, spurious, config
+    if isinstance(student, LinearHead):
+        fit, trained, lessons = _head_lessons(student, *learn, known[0])
+    else:
+        fit, trained, lessons = _fine_tune(student, *learn, causal, folder)
+    require_disjoint(lessons, torch.cat([held_out.images, twins.images]))
 
-    def ask(repaired: nn.Module, directions: Sequence[int], fitted: Outcomes | None) -> Decision:
-        """Let the gate judge; fitted are outcomes on training images, fitted without them."""
+    def ask(directions: Sequence[int]) -> tuple[nn.Module, Decision]:
+        """Repair along directions, and let the gate judge."""
+        repaired, fitted = fit(directions)
         unseen = Outcomes.of(student, repaired, held_out.images, held_out.labels)
+        unseen = fitted.joined(unseen)
         about = torch.tensor([spurious[place] in directions for place in places.tolist()])
         shown = twins[about]
         changes = Outcomes.of(student, repaired, shown.images, shown.labels, origins[about])
-        looked = asked
-        if fitted is not None:
-            unseen = fitted.joined(unseen)
-            looked = torch.cat([known[0], asked[0]]), torch.cat([known[1], asked[1]])
-        examples = counter_examples(components.dictionary, known, looked, directions)
+        z, labels = (
+            torch.cat(both)[-len(unseen.before) :] for both in zip(known, asked, strict=True)
+        )
+        examples = counter_examples(components.dictionary, known, (z, labels), directions)
         told, second = ([names[k] for k in given] for given in (directions, seconded))
-        return decide(changes, unseen, told, examples, config.gate, second)
+        return repaired, decide(changes, unseen, told, examples, config.gate, second)
 
+    repaired, decision = ask(spurious)
     alone: dict[str, Decision] = {}
-    if isinstance(student, LinearHead):
-        fit, trained, lessons = _head_lessons(
-            student, components, train_data, z[0], spurious, config
-        )
-        repaired, fitted = fit(spurious)
-        decision = ask(repaired, spurious, fitted)
-        if not decision.accepted and len(spurious) > 1:
-            for k in spurious:
-                single, fitted = fit([k])
-                alone[names[k]] = ask(single, [k], fitted)
-    else:
-        repaired, seen = _fine_tune(
-            student, components, train_data, spurious, config, causal, folder
-        )
-        lessons, trained = torch.cat([train_data.images, seen]), len(seen)
-        decision = ask(repaired, spurious, None)
-    require_disjoint(lessons, torch.cat([held_out.images, twins.images]))
+    if isinstance(student, LinearHead) and not decision.accepted and len(spurious) > 1:
+        alone = {names[k]: ask([k])[1] for k in spurious}
     return Repair(repaired if decision.accepted else student, decision, trained, pairs, alone)
 
 
@@ -205,6 +200,11 @@ def trainable(student: StudentLike) -> nn.Module:
     return student
 
 
+_Fit = Callable[[Sequence[int]], tuple[nn.Module, Outcomes]]
+"""Repairs along some directions; with what student and repair are right about on training images
+that both were fitted without, where they can be."""
+
+
 def _fine_tune(
     student: nn.Module,
     components: Components,
@@ -213,9 +213,9 @@ def _fine_tune(
     config: RepairConfig,
     causal: Sequence[int],
     folder: Path | None,
-) -> tuple[nn.Module, Tensor]:
-    """Repair a network; give it with all counterfactuals that it has seen."""
-    seen: list[Tensor] = []
+) -> tuple[_Fit, int, Tensor]:
+    """Repair a network; give it with the number of counterfactuals and all images it has seen."""
+    seen = [data.images]
     # In training too, whatever else a network gives is read as logits.
     own = isinstance(student, (StudentNetwork, Read))
     student = student if own else Read(student, "logits")
@@ -227,24 +227,25 @@ def _fine_tune(
             made.append(exchange(components, data, causal, *settings, False, further)[0])
         lessons = concatenate(*made)
         seen.append(lessons.images)
-        place = None if folder is None else folder / _name(student, data, lessons, config)
+        place = folder and folder / _name(student, data, lessons, config)
         student = cfkd(student, data, lessons, config.cfkd, place)
-    return student if own else student.get_submodule("student"), torch.cat(seen)
+    repaired, images = student if own else student.get_submodule("student"), torch.cat(seen)
+    none = torch.zeros(0).long()
+    return lambda _: (repaired, Outcomes(none > 0, none > 0, none)), len(images) - len(data), images
 
 
 def _head_lessons(
     head: LinearHead,
     components: Components,
     data: Labelled,
-    z: Tensor,
     spurious: Sequence[int],
     config: RepairConfig,
-) -> tuple[Callable[[Sequence[int]], tuple[LinearHead, Outcomes]], int, Tensor]:
+    z: Tensor,
+) -> tuple[_Fit, int, Tensor]:
     """Make the counterfactuals that a linear head learns from.
 
-    Gives what repairs it along some of the directions, and asks it and its repair about images that
-    both were fitted without; how many counterfactuals there are; and their images, none where codes
-    are exchanged in the head's own z_sem.
+    Gives what fits it, how many there are, and their images: none where codes are exchanged in the
+    head's own z_sem.
     """
     sample, images = (z, data.labels), data.images[:0]
     if head.encoder.fingerprint == components.encoder.fingerprint:
