@@ -34,7 +34,7 @@ from didae.explainer.parts import SURROGATES
 from didae.explainer.run import stream
 from didae.explainer.saved import COMPONENTS
 from didae.explainer.saved import complete as complete_folder
-from didae.explainer.summary import LEARNT, SUMMARY_FILE, Summary
+from didae.explainer.summary import ASKED, LEARNT, PURPOSES, SUMMARY_FILE, Summary
 from didae.randomness import generator
 from didae.report import write_report
 from didae.report.figures import SAMPLES, SampleSheets
@@ -143,8 +143,9 @@ def run_audit(
     )
     complete_folder(parts, home)
     summary = stream(parts.to(encoder.device), source, chosen, explained, folder)
-    unread = {} if sample.unread is None else {LEARNT: sample.unread}
-    found = {"measures": {**summary.measures, **measures}, "unread": {**unread, **summary.unread}}
+    lost = {ASKED: ground.sample.silent, LEARNT: sample.unread, **summary.unread}
+    unread = {purpose: lost[purpose] for purpose in PURPOSES if lost.get(purpose) is not None}
+    found = {"measures": {**summary.measures, **measures}, "unread": unread}
     summary = summary.model_copy(update=found)
     write_json(folder / SUMMARY_FILE, summary.to_json())
     return summary

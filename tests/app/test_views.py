@@ -149,6 +149,26 @@ def test_numbers_are_written_as_in_the_report(desk) -> None:
         assert words in report
 
 
+def test_a_screen_says_what_could_not_be_used(tmp_path) -> None:
+    folder = make_folder(tmp_path / "run", 12)
+    summary = read_json(folder / "summary.json")
+    summary["unread"] = {
+        "read": {"failed": 1, "wanted": 60, "first": "b.png", "reason": "it is empty"},
+        "found": {
+            "failed": 9, "wanted": 69, "first": "a.heic", "reason": "9 .heic",
+            "classes": {"cat": [0, 30], "dog": [9, 39]}, "kind": "other files",
+        },
+    }  # fmt: skip
+    write_json(folder / "summary.json", summary)
+    run = Desk(folder, Work().actions, UploadLimits()).run("main")
+    page = parse(views.judge_view(run, 1))
+    assert "Images to be read: 1 of 60 images cannot be read; the first, b.png" in page.text
+    assert "Files in the folder: 9 of 69 files are left out, by ending: 9 .heic." in page.text
+    # The warning stands above the pairs as well.
+    assert page.text.count("dog loses far more images") == 2
+    assert page.attributes.count(("class", "problem")) == 1
+
+
 def test_what_to_do_and_what_was_left_out_is_said(desk) -> None:
     told = {"advice": "Look again.", "unread": ["3 of 9 images cannot be read"]}
     write_repair(desk.run("main").folder, refused() | told, NAMES)

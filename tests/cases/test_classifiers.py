@@ -13,6 +13,7 @@ from onnx import helper
 from cases.inputs import AUDIT, classes, network, picture
 from didae.cli import main
 from didae.data.table import ImageTable
+from didae.storage import read_json
 from didae.students import check_student, logits
 from didae.students.onnx import OnnxStudent
 from failures import one_line
@@ -69,6 +70,14 @@ def test_one_image_without_finite_logits_is_named_and_left_out(case: Path, capsy
     files = (case / "run/table").glob("*")
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     reason = "not finite: the classifier's logits"
+    line = (
+        "Images to be learnt from: 3 of 63 images get no finite logits of the classifier (cat 1 of "
+        "31, dog 2 of 32); the first is "
+    )
+    assert line in told.out
+    assert line in (case / "run/report.html").read_text()
+    silent = read_json(case / "run/summary.json")["unread"]["asked"]
+    assert (silent["failed"], silent["classes"]) == (3, {"cat": [1, 31], "dog": [2, 32]})
     lost = {row["image_id"] for row in rows if row["reason"] == reason}
     assert lost == {"dog/dark.png", "cat/black.png", "dog/night.png"}
     assert {row["image_id"] for row in rows if row["status"] == "ok"}.isdisjoint(lost)

@@ -56,12 +56,15 @@ def test_images_that_cannot_be_read_reach_terminal_summary_and_report(case, caps
     assert "48 images to learn from are too few" in capsys.readouterr().err
     for number in range(4):
         picture(number, 1).save(case / f"data/dog/{number}.png")
+        (case / f"data/cat/{number}.heic").write_text("")
+    (case / "data/readme.txt").write_text("")
+    (case / "data/cat/notes.txt").write_text("")
     assert main([*arguments, "--explained", "8", "--folder", str(run)]) == 0
     said = capsys.readouterr()
     line = "12 of 64 images cannot be read (cat 0 of 30, dog 12 of 34); the first, dog/dog0"
     warning = "dog loses far more images than other classes"
     assert line in said.err
-    assert f"images to be learnt from: {line}" in said.out
+    assert f"Images to be learnt from: {line}" in said.out
     summary = json.loads((run / "summary.json").read_text())
     assert summary["unread"]["learnt from"]["classes"] == {"cat": [0, 30], "dog": [12, 34]}
     explained = summary["unread"]["explained"]
@@ -71,6 +74,15 @@ def test_images_that_cannot_be_read_reach_terminal_summary_and_report(case, caps
     for text in (said.err, said.out, report):
         assert warning in text
         assert "it is not an image of a known format" in text
+    other = (
+        "Files in the folder: 6 of 70 files are left out, by ending: 4 .heic (HEIC; convert it to "
+        "JPEG or PNG), 2 .txt (cat 4 of 34, dog 0 of 34). cat loses far more images than other "
+        "classes, which can bias what is found: convert or replace the files."
+    )
+    assert summary["unread"]["found"]["classes"] == {"cat": [4, 34], "dog": [0, 34]}
+    assert other in said.out
+    # Among the failures, and as a warning beside the headline.
+    assert report.count(other) == 2
 
 
 @pytest.mark.parametrize("command", [["fit", "--kind", "svd"], ["evaluate"], ["train", "decoder"]])

@@ -46,6 +46,20 @@ def test_a_class_that_loses_far_more_is_named(lost, uneven):
     assert not uneven or f"{' and '.join(uneven)} lose" in str(found)
 
 
+def test_images_that_get_no_answer_are_told_in_a_line():
+    names, ids = ("cat", "dog"), [f"{number}.png" for number in range(20)]
+    labels = [number // 10 for number in range(20)]
+    found = Unread.of(dict.fromkeys(range(14, 20), ""), ids, labels, names, "silent")
+    assert str(found) == (
+        "6 of 20 images get no finite logits of the classifier (cat 0 of 10, dog 6 of 10); the "
+        "first is 14.png. dog loses far more images than other classes, which can bias what is "
+        "found: look at them"
+    )
+    earlier = found.model_dump()
+    del earlier["kind"]
+    assert "cannot be read" in str(Unread.model_validate(earlier))
+
+
 def test_few_of_many_are_not_enough_for_a_warning():
     assert unread({"cat": 0, "dog": 50}, size=1000).uneven == []
 

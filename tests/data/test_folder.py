@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 
 from didae.data.folder import _identifier, _left_out, _walk
+from didae.data.images import write_png
+from didae.data.square import Square
+from didae.data.table import ImageTable
 
 
 def write(folder, *names):
@@ -59,6 +62,25 @@ def test_files_left_out_are_counted_by_ending_with_advice(tmp_path):
     assert _left_out(tmp_path) == (
         "3 .txt, 2 .heic (HEIC; convert it to JPEG or PNG), 1 without ending"
     )
+
+
+def test_other_files_are_counted_in_the_class_they_lie_in(tmp_path):
+    for split in ("train", "test"):
+        for label, ending in (("cat", "txt"), ("dog", "heic")):
+            write(tmp_path, *(f"{split}/{label}/{number}.{ending}" for number in range(5)))
+            for number in range(3):
+                write_png(
+                    Square(3).images([number])[0], tmp_path / f"{split}/{label}/x/{number}.png"
+                )
+    write(tmp_path, "train/n.heic", "o.avif")
+    other = ImageTable.from_folder(tmp_path).other
+    assert other is not None
+    assert (other.failed, other.wanted, other.kind) == (22, 34, "other files")
+    # A folder of several classes says nothing of a file's own, nor does a text say it is an image.
+    assert other.classes == {"cat": (0, 6), "dog": (10, 16)}
+    assert str(other).startswith("22 of 34 files are left out, by ending: 11 .heic (HEIC; ")
+    assert other.uneven == ["dog"]
+    assert ImageTable.from_folder(tmp_path / "train/cat/x").other is None
 
 
 def test_identifiers_are_unique_printable_and_mostly_the_name():

@@ -30,7 +30,7 @@ class Images:
 
     label_names = ("dark", "bright")
     license = ""
-    unread = None
+    unread = other = None
     splits: ClassVar = {}
 
     def __init__(self, count: int = 40, broken: Sequence[int] = (), size: int = SIZE) -> None:

@@ -11,6 +11,7 @@ from didae.app.uploads import UploadLimits
 from didae.report.html import templates
 from didae.report.repair import REPAIR_FOLDER, drawn_preview
 from didae.report.trust import how_many_verified, label_hint, remedy, trust
+from didae.report.words import losses
 from didae.teachers import VERDICTS
 
 MEANINGS = {
@@ -53,6 +54,7 @@ def judge_view(run: Run, direction: int) -> str:
         verified=how_many_verified(shown),
         hint=label_hint(shown.name),
         factors=_FACTORS,
+        losses=losses(run.summary),
     )
 
 

@@ -16,7 +16,7 @@ from didae.metrics.groups import GroupAccuracies
 from didae.repair.measure import Outlook, RepairData
 from didae.report.repair import Figure, RepairDocument
 from didae.report.trust import headline, remedy, trust
-from didae.report.words import accuracy, class_lines, key_figures, plain
+from didae.report.words import accuracy, class_lines, key_figures, losses, plain
 from didae.runtime import duration
 from didae.students import (
     StudentLike,
@@ -43,8 +43,8 @@ def tell(folder: Path, summary: Summary) -> None:
     advice = remedy(folder, said.remedy)
     if advice is not None:
         terminal.print(f"{advice.words}: {advice.command}" if advice.command else advice.words)
-    for purpose, unread in summary.unread.items():
-        terminal.print(f"images to be {purpose}: {unread}")
+    for line, _ in losses(summary):
+        terminal.print(line)
     stages = FUNNEL[2:]
     columns = ("direction", "trust", *(words for _, words in stages))
     table = Table(*(Column(words, overflow="fold") for words in columns))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from didae.data.columns import Frame, choose_label, read_columns, read_frame
 from didae.data.images import FOREIGN, IMAGE_SUFFIXES, check_image, read_image, stacked
-from didae.data.table import ImageTable, Reading, sift
+from didae.data.table import ImageTable, Reading, Unread, sift
 from didae.errors import DidaeError, ImageReadError, visible
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +26,9 @@ _HIDDEN: Final = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bi
 # Tables of a folder of one's own, and the column that each must have.
 _TABLES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE_NAME: Final = "file_name"
+_ADVICE: Final = {
+    ending: f" ({other.kind}; {other.advice})" for other in FOREIGN for ending in other.endings
+}
 _SPLIT_WORDS: Final = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel"), "validation"),
@@ -81,16 +84,38 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _left_out(folder: Path) -> str:
     """Count the files below a folder that are no images, by ending and with advice."""
-    counts = Counter(
-        visible(path.suffix.lower()) or "without ending"
-        for path in _walk(folder)
-        if not is_image(path.name)
-    )
-    advice = {
-        ending: f" ({other.kind}; {other.advice})" for other in FOREIGN for ending in other.endings
-    }
-    return ", ".join(
-        f"{n:,} {ending}{advice.get(ending, '')}" for ending, n in counts.most_common()
+    return _by_ending([path for path in _walk(folder) if not is_image(path.name)])
+
+
+def _by_ending(paths: Sequence[Path]) -> str:
+    counts = Counter(visible(path.suffix.lower()) or "without ending" for path in paths)
+    told = [f"{n:,} {ending}{_ADVICE.get(ending, '')}" for ending, n in counts.most_common()]
+    return ", ".join(told)
+
+
+def _other_files(folder: Path, entries: Sequence[_Entry]) -> Unread | None:
+    """Count the files of a folder that are no images; by class those that a user takes for such."""
+    paths = sorted(path for path in _walk(folder) if not is_image(path.name))
+    if not paths:
+        return None
+    labels: dict[Path, set[str]] = {}
+    for entry in entries:
+        for parent in Path(entry.name).parents:
+            labels.setdefault(parent, set()).update([entry.label] if entry.label else [])
+    lost: Counter[str] = Counter()
+    for path in paths:
+        # Folders of splits hold several classes.
+        known = [labels.get(parent, ()) for parent in path.relative_to(folder).parents]
+        own = next((label for label in known if len(label) == 1), ())
+        lost.update(own if path.suffix.lower() in _ADVICE else ())
+    kept = Counter(entry.label for entry in entries if entry.label)
+    return Unread(
+        failed=len(paths),
+        wanted=len(paths) + len(entries),
+        first=_identifier(paths[0].relative_to(folder).as_posix()),
+        reason=_by_ending(paths),
+        classes={name: (lost[name], lost[name] + kept[name]) for name in sorted(kept)},
+        kind="other files",
     )
 
 
@@ -179,9 +204,9 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
                 )
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
-    rest = _left_out(folder)
-    if rest:
-        _logger.warning("%s: left out %s", folder, rest)
+    other = _other_files(folder, entries)
+    if other is not None:
+        _logger.warning("%s: left out %s", folder, other.reason)
     label_names = sorted({entry.label for entry in entries if entry.label is not None})
     number = {name: place for place, name in enumerate(label_names)}
     labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
@@ -194,6 +219,7 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
         labels=labels if label_names else None,
         label_names=tuple(label_names),
         splits=rows_of_splits([entry.split for entry in entries]),
+        other=other,
     )
 
 

@@ -27,12 +27,16 @@ _logger = logging.getLogger(__name__)
 _UNEVEN_SHARE, _UNEVEN_IMAGES = 0.1, 3
 _CHUNK = 256
 
+_Kind = Literal["unreadable", "silent", "other files"]
+_SAID: Mapping[_Kind, str] = {
+    "unreadable": "images cannot be read{by_class}; the first, {first}: {reason}",
+    "silent": "images get no finite logits of the classifier{by_class}; the first is {first}",
+    "other files": "files are left out, by ending: {reason}{by_class}",
+}
+
 
 class Unread(BaseModel):
-    """Images that could not be read, of those that were wanted.
-
-    `classes` gives, by class, how many could not and how many were wanted; empty without labels.
-    """
+    """Images that could not be used, of those wanted; `classes` counts both by class, if known."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +45,7 @@ class Unread(BaseModel):
     first: str
     reason: str
     classes: dict[str, tuple[int, int]] = {}
+    kind: _Kind = "unreadable"
 
     @classmethod
     def of(
@@ -49,6 +54,7 @@ class Unread(BaseModel):
         ids: Sequence[str],
         labels: Iterable[int],
         names: Sequence[str],
+        kind: _Kind = "unreadable",
     ) -> Unread:
         """Count failures among wanted images: reasons by place, and the id and label of each."""
         known = [names[k] if 0 <= k < len(names) else "" for k in map(int, labels)]
@@ -58,36 +64,30 @@ class Unread(BaseModel):
         place = min(reasons)
         # A reason may name the image and its folder, which `first` says.
         reason = reasons[place].rpartition(f"{ids[place]}: ")[2]
-        return cls(
-            failed=len(reasons), wanted=len(ids), first=ids[place], reason=reason, classes=classes
-        )
+        counts: dict[str, Any] = {"failed": len(reasons), "wanted": len(ids), "classes": classes}
+        return cls(first=ids[place], reason=reason, kind=kind, **counts)
 
     def __str__(self) -> str:
         """Say it in a line; a second sentence warns of classes that lose far more than others."""
         parts = [f"{name} {lost:,} of {all_:,}" for name, (lost, all_) in self.classes.items()]
         by_class = f" ({', '.join(parts)})" if 1 < len(parts) <= 10 else ""
-        said = (
-            f"{self.failed:,} of {self.wanted:,} images cannot be read{by_class}; the first, "
-            f"{self.first}: {self.reason}"
-        )
-        uneven = self.uneven
+        words = _SAID[self.kind].format(by_class=by_class, first=self.first, reason=self.reason)
+        said, uneven = f"{self.failed:,} of {self.wanted:,} {words}", self.uneven
         if not uneven:
             return said
+        advice = "look at them" if self.kind == "silent" else "convert or replace the files"
         return (
             f"{said}. {' and '.join(uneven)} lose{'s' * (len(uneven) == 1)} far more images than "
-            "other classes, which can bias what is found: convert or replace the files"
+            f"other classes, which can bias what is found: {advice}"
         )
 
     @property
     def uneven(self) -> list[str]:
         """Classes that lose far more than the one that loses least."""
         shares = {name: failed / wanted for name, (failed, wanted) in self.classes.items()}
-        least = min(shares.values(), default=0.0)
-        return [
-            name
-            for name, share in shares.items()
-            if share - least > _UNEVEN_SHARE and self.classes[name][0] > _UNEVEN_IMAGES
-        ]
+        limit = min(shares.values(), default=0.0) + _UNEVEN_SHARE
+        many = [name for name, (failed, _) in self.classes.items() if failed > _UNEVEN_IMAGES]
+        return [name for name in many if shares[name] > limit]
 
 
 Splits = Mapping[str, NDArray[np.int64]]
@@ -97,8 +97,6 @@ Axis = Literal["horizontal", "vertical"]
 """Along which an image is mirrored: horizontal exchanges left and right."""
 
 _OnError = Literal["raise", "skip", "late"]
-"""What to do about an image that cannot be read."""
-
 _DIMENSION: Mapping[Axis, int] = {"vertical": 1, "horizontal": 2}
 
 
@@ -159,6 +157,8 @@ class ImageTable:
         The images that were left out, and why.
     unread
         How many were left out, by class; None without any.
+    other
+        How many files of the folder are no images that are read; None without any.
     """
 
     ids: tuple[str, ...]
@@ -172,6 +172,7 @@ class ImageTable:
     license: str = ""
     skipped: tuple[Skipped, ...] = ()
     unread: Unread | None = None
+    other: Unread | None = None
 
     @staticmethod
     def from_folder(

@@ -93,11 +93,15 @@ class AuditConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The images that the components are made from."""
+    """The images that the components are made from.
+
+    ``unread`` are those that cannot be read, ``silent`` those without finite logits.
+    """
 
     images: UInt8[Tensor, "n 3 h w"]
     rows: Int[NDArray[np.int64], " n"]
     unread: Unread | None = None
+    silent: Unread | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -114,6 +118,14 @@ class Sample:
                 f"needed, and some thousands are better{f': {unread}' if unread else ''}"
             )
         return cls(images, kept, unread)
+
+    def answered(self, source: ImageSource, good: Bool[Tensor, " n"]) -> Sample:
+        """Keep the images that the classifier has an answer to, and count the others."""
+        lost = dict.fromkeys((~good).nonzero()[:, 0].tolist(), "")
+        ids = [source.ids[row] for row in self.rows]
+        labels = () if source.labels is None else source.labels[self.rows]
+        silent = Unread.of(lost, ids, labels, source.label_names, "silent") if lost else None
+        return Sample(self.images[good], self.rows[good.numpy()], self.unread, silent)
 
 
 def attributes_of(
@@ -170,7 +182,7 @@ def lay_groundwork(
     and settings, and made again elsewhere.
     """
     student, judged, good = _ask(student, source, sample)
-    sample, judged = Sample(sample.images[good], sample.rows[good.numpy()]), judged[good]
+    sample, judged = sample.answered(source, good), judged[good]
     factors = factors and (factors[0][good.numpy()], factors[1])
     names = class_names(source.label_names, judged.shape[1])
     z = cached_embed(encoder, source, sample.rows)

@@ -34,6 +34,7 @@ from didae.explainer.counterfactuals import (
 )
 from didae.explainer.parts import ExplainConfig, Parts
 from didae.explainer.summary import (
+    FOUND,
     IMAGE_FOLDER,
     READ,
     RUN_FILE,
@@ -253,9 +254,9 @@ class _Run:
             label_names=tuple(self.source.label_names),
             settings=self.settings,
         )
-        if self.source.unread is not None:
-            unread = {READ: self.source.unread, **summary.unread}
-            summary = summary.model_copy(update={"unread": unread})
+        lost = {FOUND: self.source.other, READ: self.source.unread, **summary.unread}
+        known = {purpose: unread for purpose, unread in lost.items() if unread is not None}
+        summary = summary.model_copy(update={"unread": known})
         write_json(self.folder / SUMMARY_FILE, summary.to_json())
         predictions = table.column("prediction_before").to_pylist()[::directions]
         warn_of_constant([p for p in predictions if p >= 0], summary.label_names)

@@ -31,8 +31,11 @@ NO_LATENT_FLIP = "no latent flip"
 NOT_FINITE = "not finite"
 UNREADABLE = "unreadable"
 
-READ, LEARNT, EXPLAINED = "read", "learnt from", "explained"
-"""What images are for that could not be read, see `Summary.unread`."""
+PURPOSES = FOUND, READ, LEARNT, ASKED, EXPLAINED = (
+    "found", "read", "learnt from", "asked", "explained"
+)  # fmt: skip
+"""What images are for that could not be used, see `Summary.unread`: files found in a folder, images
+to be read, learnt from, asked of the classifier to learn from its answers, and explained."""
 
 FUNNEL: tuple[tuple[str, str], ...] = (
     ("n", "asked for"),

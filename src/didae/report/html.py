@@ -27,7 +27,7 @@ from didae.report.figures import (
 )
 from didae.report.repair import drawn_preview, find_repair, read_repair
 from didae.report.trust import dotted, headline, label_hint, onward, remedy
-from didae.report.words import FILTERS, class_lines, key_figures
+from didae.report.words import FILTERS, class_lines, key_figures, losses
 from didae.storage import write_text
 from didae.teachers import Oracle
 
@@ -110,6 +110,7 @@ def write_report(
         first={"pairs": ()} if first is None else pairs(first, _FIRST),
         key_figures=key_figures(summary),
         class_lines=class_lines(summary),
+        losses=losses(summary),
         cards=cards,
         thresholds=trusted,
         trusts=trusts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from didae.explainer.summary import FUNNEL, DirectionSummary, Matrix, Summary
+from didae.explainer.summary import ASKED, FOUND, FUNNEL, DirectionSummary, Matrix, Summary
 
 _NARROW = "\u202f"
 """The space between a number and its unit."""
@@ -94,6 +94,15 @@ def follows(direction: DirectionSummary) -> str:
     if abs(r) < _FOLLOWED:
         return "no known factor"
     return f"{factor} (r{_NARROW}={_NARROW}{decimals(r)})"
+
+
+def losses(summary: Summary) -> list[tuple[str, bool]]:
+    """Say which images and files could not be used, and whether a class loses far more of them."""
+    known = {FOUND: "Files in the folder", ASKED: "Images to be learnt from"}
+    return [
+        (f"{known.get(purpose, f'Images to be {purpose}')}: {unread}.", bool(unread.uneven))
+        for purpose, unread in summary.unread.items()
+    ]
 
 
 def class_lines(summary: Summary) -> list[tuple[str, str]]:
