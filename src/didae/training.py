@@ -95,16 +95,19 @@ def train(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     average = copy.deepcopy(model).requires_grad_(False).eval()
+    both = nn.ModuleDict({"model": model, "average": average})
     path, run = folder and folder / _CHECKPOINT, _identity(model, examples, config, world, data)
-    history = _restore(path, model, average, optimiser, run)
+    history = _restore(path, both, optimiser, run)
     network: nn.Module = model if accelerator is None else accelerator.prepare_model(model)
+    backward = Tensor.backward if accelerator is None else accelerator.backward
 
     def forward(*inputs: Tensor) -> Tensor:
         return network(*(tensor.to(device) for tensor in inputs)).cpu()
 
     def save() -> None:
         if path is not None and rank == 0:
-            save_tensors(path, _state(model, average, optimiser, history) | {"run": run})
+            state = {**both.state_dict(), **_moments(optimiser), "run": run}
+            save_tensors(path, {**state, "history": torch.tensor(history, dtype=torch.float64)})
 
     # An interrupt between the update of the weights and its record must not be saved.
     consistent = True
@@ -117,10 +120,7 @@ def train(
             value = loss(forward, indices, generator(config.seed, "step", step, rank))
             _require_finite(value.item(), description, step)
             optimiser.zero_grad(set_to_none=True)
-            if accelerator is None:
-                value.backward()
-            else:
-                accelerator.backward(value)
+            backward(value)
             nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
             consistent = False
             optimiser.step()
@@ -199,46 +199,28 @@ def _identity(
     return torch.tensor(list(name.encode()), dtype=torch.uint8)
 
 
-def _state(
-    model: nn.Module,
-    average: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    history: list[float],
-) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-    return tensors | {"history": torch.tensor(history, dtype=torch.float64)}
+def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    states = optimiser.state_dict()["state"].items()
+    return {f"optimiser.{i}.{name}": value for i, s in states for name, value in s.items()}
 
 
 def _restore(
-    path: Path | None,
-    model: nn.Module,
-    average: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    run: Tensor,
+    path: Path | None, both: nn.ModuleDict, optimiser: torch.optim.Optimizer, run: Tensor
 ) -> list[float]:
     """Load the newest checkpoint, if there is one, and give the losses so far."""
     if path is None or not path.exists():
         return []
     tensors = load_tensors(path)
-    found = tensors.pop("run", torch.empty(0))
-    if found.tolist() != run.tolist():
+    if tensors.pop("run", torch.empty(0)).tolist() != run.tolist():
         raise DidaeError(
             f"{path}: this checkpoint was made with other settings, or from other images or labels "
             "(they have changed since); use the settings in its run.yaml, or an empty folder."
         )
-    groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimiser": {}}
     history = tensors.pop("history").tolist()
-    for name, value in tensors.items():
-        group, key = name.split(".", 1)
-        groups[group][key] = value
-    model.load_state_dict(groups["model"])
-    average.load_state_dict(groups["average"])
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in groups["optimiser"].items():
-        index, key = name.split(".", 1)
-        moments.setdefault(int(index), {})[key] = value
+    for name in [name for name in tensors if name.startswith("optimiser.")]:
+        _, index, key = name.split(".", 2)
+        moments.setdefault(int(index), {})[key] = tensors.pop(name)
+    both.load_state_dict(tensors)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     return history

@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 class _Leading(Dictionary):
     """A dictionary in the leading directions of variance, without supervision."""
 
-    def __init__(self, directions: int) -> None:
+    def __init__(self, directions: int = 10) -> None:
         super().__init__(directions=directions)
         if directions < 1:
             raise DidaeError(f"directions must be at least 1, not {directions}")
@@ -51,15 +51,7 @@ class SVD(_Leading):
     ----------
     directions
         How many directions to keep, at least 1.
-
-    Raises
-    ------
-    DidaeError
-        If `directions` is smaller than 1.
     """
-
-    def __init__(self, directions: int = 10) -> None:
-        super().__init__(directions)
 
     @override
     def _directions(
@@ -83,15 +75,7 @@ class ICA(_Leading):
     ----------
     directions
         How many directions to find, at least 1.
-
-    Raises
-    ------
-    DidaeError
-        If `directions` is smaller than 1.
     """
-
-    def __init__(self, directions: int = 10) -> None:
-        super().__init__(directions)
 
     @override
     def _directions(

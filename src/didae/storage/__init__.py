@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-from didae.storage.components import (
-    SHIPPED,
-    SHIPPED_NAME,
-    Component,
-    differences,
-    fill,
-    fingerprint,
-    keep_or_make,
-    load_component,
-    load_tensors,
-    save_component,
-    save_tensors,
-)
-from didae.storage.files import (
-    commit,
-    json_bytes,
-    lock_folder,
-    prepare_run_folder,
-    read_bytes,
-    read_json,
-    write_bytes,
-    write_json,
-    write_text,
-)
-from didae.storage.tables import Stamp, read_shard, read_table, shard_files, write_shard
-
-__all__ = [
-    "SHIPPED",
-    "SHIPPED_NAME",
-    "Component",
-    "Stamp",
-    "commit",
-    "differences",
-    "fill",
-    "fingerprint",
-    "json_bytes",
-    "keep_or_make",
-    "load_component",
-    "load_tensors",
-    "lock_folder",
-    "prepare_run_folder",
-    "read_bytes",
-    "read_json",
-    "read_shard",
-    "read_table",
-    "save_component",
-    "save_tensors",
-    "shard_files",
-    "write_bytes",
-    "write_json",
-    "write_shard",
-    "write_text",
-]
+from didae.storage.components import SHIPPED as SHIPPED
+from didae.storage.components import SHIPPED_NAME as SHIPPED_NAME
+from didae.storage.components import Component as Component
+from didae.storage.components import differences as differences
+from didae.storage.components import fill as fill
+from didae.storage.components import fingerprint as fingerprint
+from didae.storage.components import keep_or_make as keep_or_make
+from didae.storage.components import load_component as load_component
+from didae.storage.components import load_tensors as load_tensors
+from didae.storage.components import save_component as save_component
+from didae.storage.components import save_tensors as save_tensors
+from didae.storage.files import commit as commit
+from didae.storage.files import json_bytes as json_bytes
+from didae.storage.files import lock_folder as lock_folder
+from didae.storage.files import prepare_run_folder as prepare_run_folder
+from didae.storage.files import read_bytes as read_bytes
+from didae.storage.files import read_json as read_json
+from didae.storage.files import write_bytes as write_bytes
+from didae.storage.files import write_json as write_json
+from didae.storage.files import write_text as write_text
+from didae.storage.tables import Stamp as Stamp
+from didae.storage.tables import read_shard as read_shard
+from didae.storage.tables import read_table as read_table
+from didae.storage.tables import shard_files as shard_files
+from didae.storage.tables import write_shard as write_shard
