@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cases.inputs import AUDIT, classes, network
 from didae import runtime
 from didae.auditing import forecast
 from didae.cli import main
+from didae.data.images import write_png
 from didae.data.square import Square
 from didae.decoders.base import SamplerConfig
 from didae.demo import load_components
@@ -116,3 +118,37 @@ def test_an_audit_in_python_gives_a_run_a_report_and_an_explainer(tmp_path: Path
     explainer = didae.DiDAE.from_pretrained(tmp_path)
     assert explainer.fingerprints()["student"] == shipped.fingerprints()["student"]
     assert explainer(images[:1]).names == explainer.dictionary.names
+
+
+def test_runs_of_python_are_judged_and_repaired_at_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = {"steps": 2, "batch_size": 8}
+    shipped, square = load_components(), Square(120, 0)
+    images = square.images(range(120))
+    names = [square.label_names[label] for label in square.labels]
+    for row, name in enumerate(names):
+        write_png(images[row], tmp_path / "data" / name / f"{row}.png")
+    audited = tmp_path / "audited"
+    given = {"encoder": shipped.encoder, "explained": 4, "classes": square.label_names}
+    config = {"directions": 2, "components": 4, "decoder": short, "surrogate": short}
+    didae.audit(shipped.student, images, names, audited, config=config, **given)
+    replace(shipped, surrogates=()).explain(square, range(4), tmp_path / "other")
+    replace(shipped, surrogates=()).save_pretrained(tmp_path / "saved")
+    flags = ["--data", str(tmp_path / "data"), "--repair.cfkd.training.steps", "2"]
+    flags += ["--repair.copies", "1", "--repair.gate.fewest", "10"]
+    for run, more in (
+        (audited, []),
+        (tmp_path / "other", ["--explainer", str(tmp_path / "saved")]),
+    ):
+        document = read_json(run / "summary.json")
+        direction = document["directions"][0]["name"]
+        (run / "answers.json").write_text(f'{{"{direction}": "spurious"}}')
+        assert main(["label", str(run), "--teacher", str(run / "answers.json")]) == 0
+        command = ["repair", str(run), "--folder", str(run / "repair"), *more]
+        capsys.readouterr()
+        assert main(command) == 2
+        assert "--data" in capsys.readouterr().err
+        assert main([*command, *flags]) in (0, 3)
+        assert (run / "repair" / "report.html").exists()
+    assert main(["repair", str(tmp_path / "other"), "--folder", str(tmp_path / "r"), *flags]) == 2

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from didae.config import Config, from_mapping, load_yaml, save_yaml
+from didae.config import Config, from_mapping, load_yaml, save_yaml, settled
 from didae.errors import DidaeError
 
 
@@ -134,3 +134,11 @@ def test_broken_files_end_in_one_line_with_the_path(tmp_path: Path, content: byt
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DidaeError, match=r"cannot read .*nowhere\.yaml"):
         load_yaml(Run, tmp_path / "nowhere.yaml")
+
+
+def test_settings_may_be_a_mapping() -> None:
+    assert settled(Run, None) == Run()
+    assert settled(Run, {"training": {"steps": 3}}).training.steps == 3
+    for wrong, said in (({"traning": {}}, "did you mean 'training'"), ("fast", "a dict of its")):
+        with pytest.raises(DidaeError, match=said):
+            settled(Run, wrong)

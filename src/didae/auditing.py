@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from didae.config import settled
 from didae.data.images import to_float
 from didae.data.opening import open_images
 from didae.data.sampling import FEWEST, complete, draw
@@ -66,8 +67,9 @@ def audit(
     folder: str | Path = "runs/audit",
     *,
     encoder: Encoder | str = "lite0@96",
-    config: AuditConfig | None = None,
+    config: AuditConfig | Mapping[str, Any] | None = None,
     explained: int = 100,
+    classes: Sequence[str] = (),
 ) -> Summary:
     """Find what a classifier looks at, and write a report: what ``didae audit`` does.
 
@@ -86,10 +88,12 @@ def audit(
         it was interrupted.
     encoder : Encoder or str
         Φ, or its name as for ``--encoder``.
-    config : AuditConfig, optional
+    config : AuditConfig or dict, optional
         How to fit, train and explain.
     explained : int
         Images to explain, at most.
+    classes : sequence of str
+        Keep only the images of these classes, numbered in this order; all by default.
 
     Returns
     -------
@@ -104,7 +108,9 @@ def audit(
     """
     if explained < 1:
         raise DidaeError(f"explained is {explained}: give how many images to explain, at least 1.")
+    config = settled(AuditConfig, config)
     source = open_images(images, SIDE if isinstance(images, (str, Path)) else None, labels)
+    source = source.of_classes(classes) if classes else source
     if source.splits or len(source) >= FEWEST:
         splits = complete(source.splits, source.ids, 0, source.labels)
         source = changed(source, splits=splits)
@@ -113,7 +119,7 @@ def audit(
     chosen = draw(source, source.splits.get("test", every), explained)
     student = open_student(student)
     encoder = opened(encoder)
-    summary = run_audit(source, learnt, chosen, encoder, student, config or AuditConfig(), home)
+    summary = run_audit(source, learnt, chosen, encoder, student, config, home)
     write_report(home, summary)
     return summary
 

@@ -36,6 +36,17 @@ def from_mapping(cls: type[_Config], values: Mapping[str, Any], where: str | Pat
         raise DidaeError(f"{where}: {problems}") from error
 
 
+def settled(cls: type[_Config], given: object) -> _Config:
+    """Take settings as they are, as a mapping, or the defaults for None."""
+    if given is None or isinstance(given, cls):
+        return given or cls()
+    if isinstance(given, Mapping):
+        return from_mapping(cls, given, "config")  # pyright: ignore[reportUnknownArgumentType]
+    raise DidaeError(
+        f"config is a {type(given).__name__}: give {cls.__name__}(...), or a dict of its fields"
+    )
+
+
 def load_yaml(cls: type[_Config], path: str | Path) -> _Config:
     """Read a configuration from a YAML file; nothing in it is ever executed."""
     try:

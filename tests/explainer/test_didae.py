@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +291,16 @@ def test_the_hub_gets_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(tmp_path / name))
     shipped = DiDAE.from_pretrained("square")
-    assert shipped.push_to_hub("user/square") == "https://hub/user/square"
+    assert (
+        shipped.push_to_hub("user/square", data="Square, Apache-2.0") == "https://hub/user/square"
+    )
+    said = (tmp_path / "user" / "square" / "README.md").read_text()
+    assert said.startswith("---\nlibrary_name: didae\n")
+    for words in (*shipped.dictionary.names, shipped.encoder.license, "Square, Apache-2.0"):
+        assert f"`{words}`" in said
+    loaded: dict[str, Any] = {"images": Images(2).pixels}
+    exec(said.split("```python\n")[1].split("\nexplainer(")[0], loaded)  # the card's own words
+    assert loaded["explainer"].fingerprints() == shipped.fingerprints()
     assert DiDAE.from_pretrained("user/square").fingerprints() == shipped.fingerprints()
 
 
@@ -308,6 +318,28 @@ def test_what_is_fitted_into_a_folder_goes_on_and_is_loaded_by_its_name(
         again = DiDAE.fit(source, student, **given)
     assert again.fingerprints() == first.fingerprints()
     assert isinstance(DiDAE.from_pretrained(tmp_path).student, SmallCNN)
+
+
+def test_labels_classes_and_settings_are_given_in_plain_words(
+    components: DiDAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def lay(source: Any, _sample: Any, _encoder: Any, _student: Any, config: Any, *_: Any) -> None:
+        seen.extend((source, config))
+        raise DidaeError("enough")
+
+    monkeypatch.setattr("didae.explainer.didae.lay_groundwork", lay)
+    pixels = Images(150).pixels
+    labels = ["cat", "dog", "cow"] * 50
+    fit: Any = partial(DiDAE.fit, pixels, Brightness(), encoder=components.encoder, labels=labels)
+    assert one_line(lambda: fit(classes=("dog", "cat"), config={"directions": 3})) == "enough"
+    assert seen[0].label_names == ("dog", "cat")
+    assert len(seen[0]) == 100
+    assert seen[1].directions == 3
+    assert "'directions'" in one_line(lambda: fit(config={"direction": 3}))
+    assert "AuditConfig(...)" in one_line(lambda: fit(config="fast"))
+    assert "'strength'" in one_line(lambda: components(pixels, config={"strenght": 1}))
 
 
 def test_the_names_of_before_are_the_object() -> None:

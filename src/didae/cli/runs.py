@@ -13,14 +13,20 @@ from didae.data.opening import place, split_world
 from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
 from didae.explainer import DiDAE
+from didae.explainer.summary import read_manifest, require_components
 from didae.storage import SHIPPED_NAME
 
 
-def open_explainer(folder: Path, student: str | None = None) -> DiDAE:
-    """Load what a run used, with its classifier from where it is now."""
-    run = read_run(folder)
-    if isinstance(run, Demo):
-        return DiDAE.from_pretrained(folder)
+def open_explainer(folder: Path, student: str | None = None, explainer: str | None = None) -> DiDAE:
+    """Load what a run used, with its classifier and explainer from where they are now."""
+    given = None if student is None else tried(student)
+    if explainer is not None:
+        made = DiDAE.from_pretrained(explainer, given)
+        require_components(folder, read_manifest(folder), made.fingerprints())
+        return made
+    run = read_run(folder) if (folder / RUN_FILE).exists() else None
+    if run is None or isinstance(run, Demo):
+        return DiDAE.from_pretrained(folder, given)
     return DiDAE.from_pretrained(folder, tried(student or run.student), tried(run.encoder))
 
 
@@ -44,8 +50,8 @@ def run_recipe(folder: Path) -> dict[str, float]:
 
 def lost(folder: Path) -> dict[str, str]:
     """Give the names of a run's student and data, by flag, where their files are not found here."""
-    run = read_run(folder)
-    if isinstance(run, Demo):
+    run = read_run(folder) if (folder / RUN_FILE).exists() else None
+    if run is None or isinstance(run, Demo):
         return {}
     data = run_source(folder).data
     home = place(data)[1]

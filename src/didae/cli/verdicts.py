@@ -24,6 +24,7 @@ from didae.data.square import Square
 from didae.data.table import ImageSource
 from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError
+from didae.explainer import DiDAE
 from didae.explainer.summary import read_manifest
 from didae.metrics.groups import group_accuracies
 from didae.repair.base import among
@@ -148,6 +149,9 @@ def open_verdicts(folder: Path) -> Verdicts:
     return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)
 
 
+UNKNOWN = ""
+"""The data of a run in Python."""
+
 NOT_REPAIRED = 3
 """Exit code where the gate refused the repair or left it undecided: the student is the original."""
 
@@ -158,15 +162,20 @@ class RepairRun(Command):
     Attributes
     ----------
     explained : Path
-        What didae explain or didae demo wrote, with the verdicts.json of didae label.
+        What didae audit, explain or demo wrote, or the library in Python, with the verdicts.json of
+        didae label.
     folder : Path
         Gets the student, repair.json and report.html, the report of the run with this repair; an
         interrupted repair is continued.
     source : SourceConfig
         The images that the student was trained on; by default those of the run, read as they were
-        for it, and what is given changes that alone.
+        for it, and what is given changes that alone. A run in Python does not know them.
     student : str
-        Where the classifier of the run is, if its file is no longer where it was.
+        Where the classifier of the run is, if its file is no longer where it was, or the run is of
+        Python and could not save it.
+    explainer : str
+        Where the explainer of the run is, if the run in Python does not hold it: the folder or name
+        of `save_pretrained`, `fit` or `push_to_hub`.
     poisoned : int
         Images of Square the student was trained and validated on.
     correlation : float
@@ -197,6 +206,7 @@ class RepairRun(Command):
     folder: Path = Path("runs/repair")
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig()
     student: str | None = None
+    explainer: str | None = None
     poisoned: int = Field(default=1000, ge=4)
     correlation: float = Field(default=0.98, ge=0, le=1)
     draw: int = Field(default=0, ge=0)
@@ -211,13 +221,15 @@ class RepairRun(Command):
         """Repair."""
         require_finished(self.explained)
         require_found(self.explained, self.student, self.source.data)
-        components = open_explainer(self.explained, self.student)
+        components = open_explainer(self.explained, self.student, self.explainer)
         components.to(resolve_device(self.device))
         verdicts = Verdicts.load(self.explained / VERDICTS_FILE)
         verdicts.require(components.dictionary.fingerprint, components.dictionary.names)
-        source, summary = self.source.open(), load_summary(self.explained)
+        summary = load_summary(self.explained)
+        named = self._named(components, summary.label_names)
+        source = named.open()
         self._require_classes(source.label_names, summary.label_names)
-        data = self._data(source)
+        data = self._data(named, source)
         open_run(self, self.folder)
         judged = verdicts.limited(self.only)
         repair_and_measure(components, data, judged, self.repair, self.folder, tell_outlook)
@@ -234,10 +246,24 @@ class RepairRun(Command):
     def default(self, said: Mapping[str, Any]) -> Self | None:
         """Take the images of the run; what the file says of them goes on top."""
         if not (self.explained / RUN_FILE).exists():
-            return None
+            source = SourceConfig.model_validate({"data": UNKNOWN, **said.get("source", {})})
+            return self.model_copy(update={"source": source})
         source = run_source(self.explained).model_copy(update=said.get("source", {}))
         drawn = {k: v for k, v in run_recipe(self.explained).items() if k not in said}
         return self.model_copy(update={"source": source, **drawn})
+
+    def _named(self, components: DiDAE, classes: tuple[str, ...]) -> SourceConfig:
+        """Say which images; for a run in Python they take its classes and its decoder's side."""
+        if self.source.data == UNKNOWN:
+            raise DidaeError(
+                f"{self.explained} was made in Python, which keeps no names of data: say with "
+                "--data which labelled images the classifier was trained on."
+            )
+        if not (self.explained / RUN_FILE).exists():
+            side = components.decoder.config.network.image_size
+            classes = self.source.classes or classes
+            return self.source.model_copy(update={"image_size": side, "classes": classes})
+        return self.source
 
     def _require_classes(self, names: Sequence[str], known: Sequence[str]) -> None:
         """Refuse data whose classes are not those of the run, in their order."""
@@ -251,13 +277,13 @@ class RepairRun(Command):
             f"{self.explained} was made with {', '.join(known)}: {advice}."
         )
 
-    def _data(self, source: ImageSource) -> RepairData:
+    def _data(self, named: SourceConfig, source: ImageSource) -> RepairData:
         """Read the training images, the held-out ones, and those that tell of the repair."""
         if isinstance(source, Square):
             recipe = SquareRecipe(poisoned=self.poisoned, correlation=self.correlation)
             data = square_repair_data(source, recipe, self.draw)
         else:
-            own = "validation" in self.source.own_splits
+            own = "validation" in named.own_splits
             data = RepairData.choose(
                 source,
                 rows(source, "train"),
@@ -269,7 +295,7 @@ class RepairRun(Command):
             )
         if self.held_out is not None:
             update = {"data": str(self.held_out), "whole": True, "classes": (), "attributes": NONE}
-            unseen = self.source.model_copy(update=update).open()
+            unseen = named.model_copy(update=update).open()
             try:
                 data = data.with_unseen(unseen, self.held_out, self.repair.gate.fewest)
             except DidaeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from html import escape
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from didae.config import settled
 from didae.data.opening import open_images
 from didae.data.table import ImageTable
 from didae.encoders.base import Encoder, opened
-from didae.errors import DidaeError, reason
+from didae.errors import told
 from didae.explainer.counterfactuals import Counterfactuals, place_of
 from didae.explainer.fit import (
     AuditConfig,
@@ -27,9 +28,10 @@ from didae.explainer.fit import (
 )
 from didae.explainer.parts import ExplainConfig, Parts
 from didae.explainer.run import few_images, stream
-from didae.explainer.saved import complete, load_parts, savable
+from didae.explainer.saved import card, complete, load_parts, savable
 from didae.explainer.summary import Summary
 from didae.explainer.sweep import Sweep
+from didae.storage import write_text
 from didae.students import StudentLike
 from didae.students.base import student_name
 from didae.students.names import open_student
@@ -68,8 +70,10 @@ class DiDAE(Parts):
         images: Any,
         student: StudentLike | str | Path,
         *,
+        labels: Any = None,
+        classes: Sequence[str] = (),
         encoder: Encoder | str = "lite0@96",
-        config: AuditConfig | None = None,
+        config: AuditConfig | Mapping[str, Any] | None = None,
         folder: str | Path | None = None,
         size: int | None = None,
     ) -> DiDAE:
@@ -85,9 +89,13 @@ class DiDAE(Parts):
             ``train``.
         student : callable, str or Path
             A torch module or any function of images in [0, 1], or a name as for ``--student``.
+        labels : optional
+            A class an image, or the name of a column; by default those that the images come with.
+        classes : sequence of str
+            Keep only the images of these classes, numbered in this order; all by default.
         encoder : Encoder or str
             Φ, or its name as for ``--encoder``.
-        config : AuditConfig, optional
+        config : AuditConfig or dict, optional
             How to fit and train.
         folder : str or Path, optional
             Keeps what is made; the same call goes on where it was interrupted.
@@ -106,12 +114,12 @@ class DiDAE(Parts):
             If the images are too few or cannot be understood, or the classifier gives no logits or
             calls all images the same.
         """
+        config = settled(AuditConfig, config)
         side = SIDE if size is None and isinstance(images, (str, Path)) else size
-        source = open_source(images, side)
+        source = open_source(images, side, labels, classes)
         rows = source.splits.get("train", np.arange(len(source)))
         student = open_student(student)
         encoder = opened(encoder)
-        config = config or AuditConfig()
         with ExitStack() as stack:
             place = folder or stack.enter_context(TemporaryDirectory(prefix="didae-"))
             sample = Sample.read(source, rows)
@@ -127,7 +135,7 @@ class DiDAE(Parts):
         self,
         images: Any,
         directions: Sequence[int | str] | None = None,
-        config: ExplainConfig | None = None,
+        config: ExplainConfig | Mapping[str, Any] | None = None,
     ) -> Counterfactuals:
         """Make and check a counterfactual of every image along every direction, in memory.
 
@@ -137,7 +145,7 @@ class DiDAE(Parts):
             To explain; images of another size than the decoder's are cut and resized to it.
         directions : sequence of int or str, optional
             Which directions, by number or name; all by default.
-        config : ExplainConfig, optional
+        config : ExplainConfig or dict, optional
             How to edit, and when a flip counts as verified.
 
         Returns
@@ -151,7 +159,7 @@ class DiDAE(Parts):
             If there is no such direction, or parts do not fit each other or the images.
         """
         source = open_source(images, self.decoder.config.network.image_size)
-        config = (config or ExplainConfig()).resolve(source.label_names)
+        config = settled(ExplainConfig, config).resolve(source.label_names)
         rows = range(len(source))
         names = self.dictionary.names
         wanted = range(len(names)) if directions is None else directions
@@ -167,7 +175,7 @@ class DiDAE(Parts):
         images: Any,
         rows: Sequence[int] | NDArray[Any],
         folder: str | Path,
-        config: ExplainConfig | None = None,
+        config: ExplainConfig | Mapping[str, Any] | None = None,
     ) -> Summary:
         """Do the same for any number of images, streamed to a folder.
 
@@ -184,7 +192,7 @@ class DiDAE(Parts):
             Which of them, none twice.
         folder : str or Path
             A new folder, or that of an interrupted run of the same images, parts and settings.
-        config : ExplainConfig, optional
+        config : ExplainConfig or dict, optional
             How to edit, and when a flip counts as verified.
 
         Returns
@@ -200,7 +208,7 @@ class DiDAE(Parts):
             changed; nothing has been written then.
         """
         source = open_source(images, self.decoder.config.network.image_size)
-        return stream(self, source, rows, config or ExplainConfig(), folder)
+        return stream(self, source, rows, settled(ExplainConfig, config), folder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Save everything but a classifier or encoder that is not didae's own.
@@ -215,8 +223,10 @@ class DiDAE(Parts):
             part.save(home / name)
         complete(self, home)
 
-    def push_to_hub(self, repo_id: str, *, private: bool | None = None, **options: Any) -> str:
-        """Upload to the Hub of Hugging Face what `save_pretrained` writes.
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, data: str = "", **options: Any
+    ) -> str:
+        """Upload to the Hub of Hugging Face what `save_pretrained` writes, and a model card.
 
         Parameters
         ----------
@@ -224,6 +234,8 @@ class DiDAE(Parts):
             Such as ``user/name``; the repository is made where there is none.
         private : bool, optional
             Whether a new repository is private.
+        data : str
+            What it was fitted on and under which license, for the card.
         **options
             Further ones of ``huggingface_hub.HfApi.upload_folder``, such as ``commit_message``.
 
@@ -241,13 +253,11 @@ class DiDAE(Parts):
 
         with TemporaryDirectory(prefix="didae-") as folder:
             self.save_pretrained(folder)
-            try:
+            with told(f"cannot upload to {repo_id}", "check the name, the token and the network"):
                 api = HfApi()
                 name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                write_text(Path(folder) / "README.md", card(self, name, data))
                 return str(api.upload_folder(repo_id=name, folder_path=folder, **options))
-            # What goes wrong on the way comes in exceptions of several libraries.
-            except Exception as error:
-                raise DidaeError(f"cannot upload to {repo_id}: {reason(error)}") from error
 
     @classmethod
     def from_pretrained(
@@ -294,9 +304,13 @@ class DiDAE(Parts):
         return f"<p><b>{escape(head)}</b><br>{escape(rest)}</p>"
 
 
-def open_source(images: Any, size: int | None) -> ImageTable:
+def open_source(
+    images: Any, size: int | None, labels: Any = None, classes: Sequence[str] = ()
+) -> ImageTable:
     """Give a table as it is; whatever else holds images becomes one."""
-    return images if hasattr(images, "ids") else open_images(images, size)
+    known = labels is None and hasattr(images, "ids")
+    table = images if known else open_images(images, size, labels)
+    return table.of_classes(classes) if classes else table
 
 
 Components = DiDAE

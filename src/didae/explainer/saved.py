@@ -14,12 +14,12 @@ from didae.config import Config, from_mapping
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder, opened
-from didae.errors import DidaeError, reason, told
+from didae.errors import DidaeError, reason, told, visible
 from didae.explainer.parts import SURROGATES, Parts
 from didae.explainer.summary import RUN_FILE, read_manifest, require_components
 from didae.storage import SHIPPED, SHIPPED_NAME, read_json, write_json
 from didae.students import Probe, StudentLike, StudentNetwork
-from didae.students.base import Read, Reading
+from didae.students.base import Read, Reading, student_name
 from didae.students.names import open_student
 
 INDEX_FILE, COMPONENTS = "explainer.json", "components"
@@ -30,6 +30,27 @@ _SCHEMA = 1
 """Version of the index; a reader refuses a higher one."""
 
 _SAVED = ("*.json", "*.safetensors")
+
+_CARD = """---
+library_name: didae
+tags: [counterfactual-explanations, interpretability]
+---
+# {name}
+
+Counterfactual images that show what an image classifier relies on.
+
+- directions: {directions}
+- images: {side} x {side} pixels
+- classifier: {student} {here}
+- encoder: {encoder} {opened}; license: {license}
+- data that it was fitted on, and its license: {data}
+
+```python
+import didae
+explainer = didae.DiDAE.from_pretrained("{name}"{given})
+explainer(images).figure(explainer.dictionary.names[0])
+```
+"""
 
 
 class _Index(Config):
@@ -76,6 +97,29 @@ def savable(parts: Parts) -> dict[str, Any]:
     return named
 
 
+def card(parts: Parts, name: str, data: str) -> str:
+    """Write the model card of a repository on the Hub: what it is, whose, and how it is loaded."""
+
+    def code(text: str) -> str:
+        return f"`{visible(text).replace('`', chr(39))}`"
+
+    kept = savable(parts)
+    return _CARD.format(
+        name=name,
+        student=code(student_name(parts.student)),
+        here="is here too" if "student" in kept else "is not here: give it to `from_pretrained`",
+        directions=", ".join(code(direction) for direction in parts.dictionary.names),
+        side=parts.decoder.config.network.image_size,
+        encoder=code(parts.encoder.name),
+        opened="is here too"
+        if "encoder" in kept
+        else "is opened by its name, or `encoder=` gives it",
+        license=code(parts.encoder.license),
+        data=code(data) if data else "not stated",
+        given="" if "student" in kept else ", student=your_classifier",
+    )
+
+
 def load_parts(
     name: str | Path, student: StudentLike | str | Path | None, encoder: Encoder | str | None
 ) -> Parts:
@@ -94,8 +138,8 @@ def load_parts(
     manifest, own = read_manifest(run), parts.fingerprints()
     if home == SHIPPED and manifest.settings.components.dictionary != own["dictionary"]:
         raise DidaeError(
-            f"{run} holds counterfactuals and no explainer: load the explainer that made them, "
-            "from where it was saved."
+            f"{run} holds counterfactuals and no explainer: load the explainer that made them "
+            "from where it was saved (--explainer)."
         )
     require_components(run, manifest, own)
     return parts
@@ -140,7 +184,7 @@ def _load_saved(
     if student is None:
         student = home / "student" if (home / "student").is_dir() else names.get("student")
     if student is None:
-        raise DidaeError(f"{home} holds no classifier: give it with student=...")
+        raise DidaeError(f"{home} holds no classifier: give it with student=... (--student)")
     student = open_student(student)
     if index.reading is not None and not isinstance(student, Read):
         student = Read(student, index.reading)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from didae.config import Config
+from didae.config import Config, settled
 from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.explainer.counterfactuals import place_of
@@ -92,7 +93,7 @@ def repair_student(
     train_data: Labelled,
     held_out: Labelled,
     spurious: Sequence[int | str],
-    config: RepairConfig | None = None,
+    config: RepairConfig | Mapping[str, Any] | None = None,
     causal: Sequence[int | str] = (),
     folder: Path | None = None,
     seconded: Sequence[int | str] = (),
@@ -117,7 +118,7 @@ def repair_student(
     spurious : sequence of int or str
         Directions, by number or name, that a teacher judged spurious: their counterfactuals keep
         the label.
-    config : RepairConfig, optional
+    config : RepairConfig or dict, optional
         How.
     causal : sequence of int or str
         Directions judged causal, for ``use_causal``.
@@ -138,7 +139,7 @@ def repair_student(
         all images are of one class.
     """
     student = trainable(components.student)
-    config, names = config or RepairConfig(), components.dictionary.names
+    config, names = settled(RepairConfig, config), components.dictionary.names
     spurious, causal, seconded = _places((spurious, causal, seconded), names)
     check_student(student, train_data.images)
     train_data = finite(student, train_data, "training")
