@@ -163,7 +163,10 @@ def test_a_screen_says_what_could_not_be_used(tmp_path) -> None:
     run = Desk(folder, Work().actions, UploadLimits()).run("main")
     page = parse(views.judge_view(run, 1))
     assert "Images to be read: 1 of 60 images cannot be read; the first, b.png" in page.text
-    assert "Files in the folder: 9 of 69 files are left out, by ending: 9 .heic." in page.text
+    assert (
+        "Files in the folder: 9 of 69 files are left out, by ending: 9 .heic (cat 0 of 30"
+        in page.text
+    )
     # The warning stands above the pairs as well.
     assert page.text.count("dog loses far more images") == 2
     assert page.attributes.count(("class", "problem")) == 1
