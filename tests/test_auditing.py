@@ -152,3 +152,26 @@ def test_runs_of_python_are_judged_and_repaired_at_the_command_line(
         assert main([*command, *flags]) in (0, 3)
         assert (run / "repair" / "report.html").exists()
     assert main(["repair", str(tmp_path / "other"), "--folder", str(tmp_path / "r"), *flags]) == 2
+
+
+def test_real_pairs_in_python_need_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped, images = load_components(), Square(200, 0).images(range(200))
+    labels = ["bright" if float(image.float().mean()) > 127 else "dark" for image in images]
+    for trained in ("train_parts", "train_surrogate"):
+        monkeypatch.setattr(f"didae.auditing.{trained}", pytest.fail)
+    config = AuditConfig(directions=3)
+    pairs = didae.real_pairs(
+        shipped.student, images, labels, encoder=shipped.encoder, config=config
+    )
+    assert [len(direction.pairs) > 2 for direction in pairs.directions] == [True] * 3
+    first = pairs.directions[0]
+    assert 0 <= first.flips <= 1
+    assert 0 < first.spread < 1
+    assert first.goes_with[0][0] == "dark"
+    low, high = first.pairs[0]
+    rows = [int(photograph.file.removeprefix("pairs/")[:6]) for photograph in (low, high)]
+    assert [
+        pairs.images[photograph.file].equal(images[row])
+        for photograph, row in zip((low, high), rows, strict=True)
+    ] == [True] * 2
+    assert [labels[row] for row in rows] == [low.label, high.label]

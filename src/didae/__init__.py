@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from didae.auditing import audit as audit
+    from didae.auditing import real_pairs as real_pairs
     from didae.config import Config as Config
     from didae.data.cutouts import Cutouts as Cutouts
     from didae.data.images import read_image as read_image
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from didae.explainer import ExplainConfig as ExplainConfig
     from didae.explainer import explain as explain
     from didae.explainer.fit import AuditConfig as AuditConfig
+    from didae.explainer.retrieval import RealPairs as RealPairs
     from didae.metrics.groups import group_accuracies as group_accuracies
     from didae.repair.base import Labelled as Labelled
     from didae.repair.run import RepairConfig as RepairConfig
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 else:
     _HOME = {
         "audit": "auditing",
+        "real_pairs": "auditing",
         "Config": "config",
         "Components": "explainer",
         "Counterfactuals": "explainer",
@@ -70,6 +73,7 @@ else:
         "explain": "explainer",
         "AuditConfig": "explainer.fit",
         "Cutouts": "data.cutouts",
+        "RealPairs": "explainer.retrieval",
         "quota_subset": "data.sampling",
         "read_image": "data.images",
         "write_png": "data.images",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,13 @@ from didae.explainer.fit import (
     train_parts,
 )
 from didae.explainer.parts import SURROGATES
+from didae.explainer.retrieval import RealPairs, real_pairs_of, write_pairs
 from didae.explainer.run import stream
 from didae.explainer.saved import COMPONENTS
 from didae.explainer.saved import complete as complete_folder
 from didae.explainer.summary import ASKED, LEARNT, PURPOSES, SUMMARY_FILE, Summary
 from didae.randomness import generator
-from didae.report import write_report
+from didae.report import write_first_report, write_report
 from didae.report.figures import SAMPLES, SampleSheets
 from didae.runtime import seconds_of
 from didae.storage import write_json
@@ -119,36 +121,94 @@ def audit(
     chosen = draw(source, source.splits.get("test", every), explained)
     student = open_student(student)
     encoder = opened(encoder)
-    summary = run_audit(source, learnt, chosen, encoder, student, config, home)
+    summary = run_audit(source, (learnt, chosen), encoder, student, config, home)
     write_report(home, summary)
     return summary
 
 
+def real_pairs(
+    student: StudentLike | str | Path,
+    images: Any,
+    labels: Any = None,
+    *,
+    encoder: Encoder | str = "lite0@96",
+    config: AuditConfig | Mapping[str, Any] | None = None,
+    classes: Sequence[str] = (),
+) -> RealPairs:
+    """See within a minute, before anything is trained, what your images differ in.
+
+    Parameters
+    ----------
+    student : callable, str or Path
+        The classifier: a torch module or any function of images in [0, 1], or a name as for
+        ``--student``.
+    images
+        As for `audit`; of a table with splits, those of ``train``.
+    labels : optional
+        A class an image, or the name of a column.
+    encoder : Encoder or str
+        Φ, or its name as for ``--encoder``.
+    config : AuditConfig or dict, optional
+        How many directions are fitted, and how images are to be edited.
+    classes : sequence of str
+        Keep only the images of these classes, numbered in this order; all by default.
+
+    Returns
+    -------
+    RealPairs
+        Every direction with its numbers in closed form and pairs of real photographs that differ
+        in it and agree in the others as far as photographs can; they are no counterfactuals.
+
+    Raises
+    ------
+    DidaeError
+        If the images are too few or cannot be understood, or the classifier gives no logits or
+        calls all images the same.
+    """
+    config = settled(AuditConfig, config)
+    source = open_images(images, SIDE if isinstance(images, (str, Path)) else None, labels)
+    source = source.of_classes(classes) if classes else source
+    learnt = draw(source, source.splits.get("train", np.arange(len(source))), _MOST)
+    student, sample = open_student(student), Sample.read(source, learnt)
+    known = attributes_of(source, sample.rows)
+    with TemporaryDirectory(prefix="didae-") as home:
+        ground = lay_groundwork(source, sample, opened(encoder), student, config, Path(home), known)
+    explained = config.explain.resolve(source.label_names, ground.judged.shape[1])
+    return real_pairs_of(ground, source, explained)
+
+
 def run_audit(
     source: ImageTable,
-    learnt: NDArray[np.int64],
-    chosen: NDArray[np.int64],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
     encoder: Encoder,
     student: StudentLike,
     config: AuditConfig,
     folder: Path,
     begin: Callable[[], object] = lambda: None,
+    tell: Callable[[Path], object] = lambda _path: None,
 ) -> Summary:
-    """Learn from some images, explain others; `begin` is called before anything is written."""
-    sample = Sample.read(source, learnt)
+    """Learn from some rows and explain others, given in this order.
+
+    `begin` is called before anything is written; `tell` gets the report of real pairs as soon as
+    it is there, before anything is trained. A finished run keeps the report that it has.
+    """
+    sample = Sample.read(source, rows[0])
     student = read_student(student, sample.images)
     classes = check_student(student, sample.images)
     explained = config.explain.resolve(source.label_names, classes)
     known, home = attributes_of(source, sample.rows), folder / COMPONENTS
     begin()
     ground = lay_groundwork(source, sample, encoder, student, config, home, known)
+    if not (folder / SUMMARY_FILE).exists():
+        write_pairs(real_pairs_of(ground, source, explained), folder)
+        tell(write_first_report(folder))
     # The sample begins with images of every class.
     few, z = ground.sample.images[:SAMPLES], ground.z[:SAMPLES]
     parts, measures = train_parts(
         ground, config, home, SampleSheets(folder, few, z, config.decoder)
     )
     complete_folder(parts, home)
-    summary = stream(parts.to(encoder.device), source, chosen, explained, folder)
+    summary = stream(parts.to(encoder.device), source, rows[1], explained, folder)
     lost = {ASKED: ground.sample.silent, LEARNT: sample.unread, **summary.unread}
     unread = {purpose: lost[purpose] for purpose in PURPOSES if lost.get(purpose) is not None}
     found = {"measures": {**summary.measures, **measures}, "unread": unread}

@@ -12,7 +12,7 @@ from didae.app.desk import Actions, Progress
 from didae.metrics.groups import group_accuracies
 from didae.storage import read_json, write_bytes, write_json
 from didae.teachers import Verdicts
-from report.run_folder import NAMES, make_run, save
+from report.run_folder import NAMES, make_pairs, make_run, save
 
 DICTIONARY = "f00d"
 
@@ -91,6 +91,7 @@ class Work:
         self.reason = ""
         self.failure: Exception | None = None
         self.go_on = threading.Event()
+        self.pairs = False
         self.calls: list[tuple[str, ...]] = []
 
     @property
@@ -107,6 +108,8 @@ class Work:
 
     def audit(self, images: Path, student: str, folder: Path, progress: Progress) -> None:
         self.calls.append(("audit", str(images), student))
+        if self.pairs:
+            make_pairs(folder)
         progress(None, "Training the decoder")
         self._wait()
         make_folder(folder)

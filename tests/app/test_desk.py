@@ -360,3 +360,19 @@ def test_what_is_refused_leaves_no_trace(folder, desk, work) -> None:
     finish(desk)
     assert "no graph" in desk.jobs.status.error
     assert list((folder / "own").iterdir()) == []
+
+
+def test_real_pairs_are_shown_while_an_audit_of_own_images_goes_on(folder, desk, work) -> None:
+    assert desk.auditing() is None
+    images = folder.parent / "mine"
+    images.mkdir()
+    work.pairs = True
+    desk.start_audit(None, str(images), None, "x.onnx")
+    while desk.auditing() is None:
+        assert desk.jobs.running
+        time.sleep(0.01)
+    assert desk.auditing() == folder / "own" / "001" / "run"
+    work.go_on.set()
+    while desk.jobs.running:
+        time.sleep(0.01)
+    assert desk.auditing() is None

@@ -276,6 +276,7 @@ def test_own_images_as_zip(visit, folder, work, size) -> None:
     with zipfile.ZipFile(folder.parent / "mine.zip", "w") as archive:
         for path in sorted((folder / "images" / "test").glob("*.png"))[:5]:
             archive.write(path, path.name)
+    work.pairs = True
     visitor = visit(size)
     visitor.open("Own images")
     visitor.sees("Your own images")
@@ -285,7 +286,12 @@ def test_own_images_as_zip(visit, folder, work, size) -> None:
     visitor.page.locator("#student textarea, #student input").first.fill("x.onnx")
     visitor.click("audit")
     visitor.sees("Training the decoder")
+    visitor.sees("two real photographs, not counterfactuals")
     visitor.photograph("8_auditing")
+    visitor.page.reload()
+    visitor.sees("Look at the pairs")
+    visitor.open("Own images")
+    visitor.sees("two real photographs, not counterfactuals")
     work.go_on.set()
     visitor.is_at("background", 1)
     visitor.expect(visitor.page.locator("#runs input")).to_have_value("Own images 1")

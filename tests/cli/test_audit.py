@@ -67,6 +67,37 @@ def test_the_report_shows_all_directions_and_the_broken_image(run):
     assert [path.name for path in (run / "samples").iterdir()] == ["step-000002.png"]
 
 
+def test_pairs_of_real_photographs_are_there_before_anything_is_trained(
+    folder, run, tmp_path, capsys, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("didae.auditing.train_parts", interrupted)
+    assert audit(folder, tmp_path / "run") == 130
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown.startswith(f"first pairs of real photographs: {tmp_path}/run/report.html, after ")
+    first = (tmp_path / "run" / "report.html").read_text()
+    assert 'http-equiv="refresh"' in first
+    assert "two real photographs, not counterfactuals" in first
+    made = {path.name for path in (tmp_path / "run" / "components").iterdir()}
+    assert made == {"dictionary", "probe"}
+    monkeypatch.undo()
+    assert audit(folder, tmp_path / "run") == 0
+    last = (tmp_path / "run" / "report.html").read_text()
+    assert 'http-equiv="refresh"' not in last
+    assert "two real photographs, not counterfactuals" in last
+    for path in (run / "pairs").iterdir():
+        assert (tmp_path / "run" / "pairs" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_finished_report_is_never_the_first_one_again(folder, run, tmp_path, monkeypatch):
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    monkeypatch.setattr("didae.auditing.write_first_report", pytest.fail)
+    assert audit(folder, again) == 0
+
+
 def test_the_time_is_announced_before(folder, tmp_path, capsys):
     assert audit(folder, tmp_path / "run") == 0
     shown = capsys.readouterr().out

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from didae.data.images import write_png
+from didae.explainer.retrieval import Along, Photograph, RealPairs, write_pairs
 from didae.explainer.summary import INFEASIBLE, NO_LATENT_FLIP, Summary, summarise
 from didae.storage import write_json
 from run_tables import write_rows
@@ -122,3 +123,33 @@ def make_run(
 
 def write_table(folder: Path, rows: list[dict[str, Any]]) -> None:
     write_rows(folder / "table", rows, pa.Table.from_pylist(rows).schema)
+
+
+def make_pairs(folder: Path, names: tuple[str, ...] = NAMES, said: str = "dark") -> RealPairs:
+    """Write real pairs: two along every direction but the last, which has none."""
+    random = np.random.default_rng(1)
+    images: dict[str, torch.Tensor] = {}
+
+    def photograph(number: int) -> Photograph:
+        file = f"pairs/{number:06d}.png"
+        pixels = random.integers(0, 256, (3, 16, 16), dtype=np.uint8)
+        images[file] = torch.from_numpy(pixels)
+        return Photograph(id=f"{said}/{number}.jpg", file=file, predicted=said, label="bright")
+
+    directions = tuple(
+        Along(
+            index=k,
+            name=name,
+            flips=0.1 * (k + 1),
+            spread=0.05,
+            goes_with=((said, -0.61), ("weak", 0.07)),
+            pairs=tuple(
+                (photograph(4 * k + i), photograph(4 * k + i + 1))
+                for i in (() if k == len(names) - 1 else (0, 2))
+            ),
+        )
+        for k, name in enumerate(names)
+    )
+    made = RealPairs(directions, images)
+    write_pairs(made, folder)
+    return made

@@ -15,6 +15,7 @@ from typing import Any
 
 from didae.app.uploads import UploadLimits, unpack
 from didae.errors import DidaeError
+from didae.explainer.retrieval import PAIRS_FILE
 from didae.explainer.summary import SUMMARY_FILE, Summary
 from didae.repair.measure import ONNX_FILE, REPAIR_FILE
 from didae.report import write_report
@@ -208,6 +209,14 @@ class Desk:
         """List the finished runs: main, and the numbers of the own ones."""
         found = sorted((self.home / _OWN).glob("*/run/summary.json"))
         return (_MAIN, *(path.parents[1].name for path in found))
+
+    def auditing(self) -> Path | None:
+        """Give the folder of a running audit of own images once its real pairs are there."""
+        status = self.jobs.status
+        if status is None or not status.running or status.kind != "audit":
+            return None
+        folder = self.home / _OWN / status.run / "run"
+        return folder if (folder / PAIRS_FILE).is_file() else None
 
     def title(self, name: str) -> str:
         """Name a run for a reader."""

@@ -173,13 +173,16 @@ class _Page:
             )
             self.audit = gr.Button("Start the audit", elem_id="audit", variant="primary")
             self.auditing = gr.HTML(elem_id="auditing")
+            self.photographs = gr.HTML(elem_id="photographs")
+            # The run whose photographs are shown: they are sent once, and not at every tick.
+            self.shown = gr.Textbox(visible="hidden", elem_id="shown")
 
     def connect(self, page: gr.Blocks) -> None:
         """Say what every control does."""
         on = self._on
         judge = [self.place, self.screen, *self.verdicts.values(), self.onward]
         repair = [self.judged, self.outcome, self.repair, self.downloads]
-        work = [self.clock, self.auditing, self.audit]
+        work = [self.clock, self.auditing, self.audit, self.photographs, self.shown]
         everything = [*judge, *repair, *work, self.runs, self.tabs]
         here = [self.place, self.window]
         on(page.load, self._load, [*everything, self.window], inputs=[self.window], js=_WINDOW)
@@ -199,7 +202,7 @@ class _Page:
             [self.archive, self.model, self.outcome, *work],
             inputs=[self.place, self.archive, self.folder, self.model, self.student],
         )
-        on(self.clock.tick, self._poll, everything)
+        on(self.clock.tick, self._poll, everything, inputs=[self.place, self.shown])
 
     def _on(
         self,
@@ -273,14 +276,27 @@ class _Page:
             self.audit: gr.Button(interactive=False),
         }
 
-    def _poll(self, place: str) -> _Updates:
+    def _poll(self, place: str, shown: str) -> _Updates:
         status = self.desk.jobs.status
         if status is None or status.running:
-            return self._working(place, look_again=status is not None)
-        done = self._working(place, look_again=False) | {self.audit: gr.Button(interactive=True)}
+            working = self._working(place, look_again=status is not None)
+            return working if self._audited() == shown else working | self._first_look()
+        done = self._working(place, look_again=False) | self._first_look()
+        done |= {self.audit: gr.Button(interactive=True)}
         if status.kind == "audit" and not status.error:
             return done | self._open(status.run)
         return done | self._repairs(place)
+
+    def _first_look(self) -> _Updates:
+        """Show the real pairs of an audit that goes on; nothing where none does."""
+        return {
+            self.photographs: views.photographs_view(self.desk),
+            self.shown: self._audited(),
+        }
+
+    def _audited(self) -> str:
+        folder = self.desk.auditing()
+        return "" if folder is None else folder.parent.name
 
     def _working(self, place: str, look_again: bool) -> _Updates:
         """Show what long work is doing; its end is seen by looking again."""
@@ -302,6 +318,7 @@ class _Page:
             self._judging(place)
             | self._repairs(place)
             | self._working(place, look_again=running)
+            | self._first_look()
             | {
                 self.audit: gr.Button(interactive=not running),
                 self.runs: gr.Dropdown(choices, value=run.name, visible=len(names) > 1),

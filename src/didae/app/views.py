@@ -9,6 +9,7 @@ from typing import Any
 from didae.app.desk import Desk, Run, Status
 from didae.app.uploads import UploadLimits
 from didae.report.html import templates
+from didae.report.real import drawn_real_pairs
 from didae.report.repair import REPAIR_FOLDER, drawn_preview
 from didae.report.trust import how_many_verified, label_hint, remedy, trust
 from didae.report.words import losses
@@ -90,6 +91,13 @@ def job_view(status: Status | None, kind: str = "") -> str:
     """Draw how far long work of a kind is, or why it failed; nothing where there is none."""
     shown = status is not None and kind in ("", status.kind)
     return _render("job.html.jinja", status=status) if shown else ""
+
+
+def photographs_view(desk: Desk) -> str:
+    """Draw the real pairs that a running audit of a user's own images has found."""
+    folder = desk.auditing()
+    real = drawn_real_pairs(folder) if folder is not None else {}
+    return _render("photographs.html.jinja", real=real) if real else ""
 
 
 def own_intro(limits: UploadLimits) -> str:

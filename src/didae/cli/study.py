@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -133,8 +134,8 @@ class Audit(Command):
     encoder : str
         {encoders}.
     folder : Path
-        Gets components, samples of the decoder while it trains, table, images, summary.json and
-        report.html.
+        Gets components, pairs of real photographs, samples of the decoder while it trains, table,
+        images, summary.json and report.html, which shows the pairs at first.
     explained : int
         Images to explain, of the test split: as many of each class, and of each group where there
         are attributes, as there are.
@@ -166,6 +167,7 @@ class Audit(Command):
 
     def run(self) -> None:
         """Audit."""
+        start = time.monotonic()
         named = self.source.model_copy(update={"data": self.images})
         named.require_multiple(SIDE_STEP)
         require_own(self, self.folder)
@@ -187,8 +189,13 @@ class Audit(Command):
         _announce(times, len(learnt))
         with planned(times):
             begin = partial(open_run, self, self.folder)
-            given = source, learnt, chosen, encoder, student, self.audit, self.folder
-            finish(self.folder, run_audit(*given, begin))
+            given = source, (learnt, chosen), encoder, student, self.audit, self.folder
+
+            def tell(path: Path) -> None:
+                passed = duration(time.monotonic() - start)
+                console().print(f"first pairs of real photographs: {path}, after {passed}")
+
+            finish(self.folder, run_audit(*given, begin, tell))
         console().print(f"judge the directions: didae app {shlex.quote(str(self.folder))}")
 
 

@@ -25,6 +25,7 @@ from didae.report.figures import (
     read_rows,
     varied,
 )
+from didae.report.real import drawn_real_pairs
 from didae.report.repair import drawn_preview, find_repair, read_repair
 from didae.report.trust import dotted, headline, label_hint, onward, remedy
 from didae.report.words import FILTERS, class_lines, key_figures, losses
@@ -41,6 +42,9 @@ _FIRST = 3
 
 _CARDS = 16
 """Directions that get a card with images; all others stand in the ranking."""
+
+_RENEWAL = 15
+"""Seconds after which an unfinished report looks for a newer one."""
 
 _SAMPLE_WIDTH = 960
 """Longest side of the sheet of drawings, in pixels; larger ones are reduced to it."""
@@ -112,6 +116,7 @@ def write_report(
         class_lines=class_lines(summary),
         losses=losses(summary),
         cards=cards,
+        real=drawn_real_pairs(folder),
         thresholds=trusted,
         trusts=trusts,
         repair=None if shown is None else _repair(shown, folder),
@@ -122,6 +127,14 @@ def write_report(
     )
     path = (folder if repair is None else Path(repair)) / REPORT_FILE
     write_text(path, text)
+    return path
+
+
+def write_first_report(folder: Path) -> Path:
+    """Write a report of real pairs alone; it renews itself until the usual one replaces it."""
+    page = templates().get_template("first.html.jinja")
+    path = folder / REPORT_FILE
+    write_text(path, page.render(real=drawn_real_pairs(folder), renewal=_RENEWAL))
     return path
 
 
