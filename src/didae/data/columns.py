@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -118,7 +118,10 @@ class Frame:
             labels[rows] = [truth[text] for text in texts]
             no, yes = (min(text for text in truth if truth[text] is v) for v in (False, True))
             return labels, (no, yes)
-        names = tuple(sorted(set(texts), key=_in_order))
+        measures = {text: None if text.lower() in _TRUTH else _number(text) for text in texts}
+        words = sorted(text for text, value in measures.items() if value is None)
+        known = {text: value for text, value in measures.items() if value is not None}
+        names = (*sorted(known, key=lambda text: (known[text], text)), *words)
         number = {text: place for place, text in enumerate(names)}
         labels[rows] = [number[text] for text in texts]
         return labels, names
@@ -187,19 +190,6 @@ def choose_label(frame: Frame, reading: Reading) -> str | None:
     return found[0] if found else None
 
 
-def read_columns(
-    frame: Frame,
-    reading: Reading,
-    label: str | None,
-    splits: Splits,
-    taken: Sequence[str | None] = (),
-) -> dict[str, Any]:
-    """Read labels, their names and the attributes of a table; `taken` are none of these."""
-    labels, names = read_labels(frame, label, splits)
-    attributes = _read_attributes(frame, reading.attributes, (label, *taken))
-    return {"labels": labels, "label_names": names, "attributes": attributes}
-
-
 def read_labels(
     frame: Frame, label: str | None, splits: Splits
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
@@ -226,29 +216,34 @@ def read_labels(
     return (None, ()) if unknown.all() else (labels, names)
 
 
-def _read_attributes(
-    frame: Frame, wanted: Sequence[str] | None, taken: Sequence[str | None]
-) -> dict[str, NDArray[np.float64]]:
-    """Read the attributes: those that are wanted, or every column of numbers without a hole.
+def read_columns(
+    frame: Frame,
+    reading: Reading,
+    label: str | None,
+    splits: Splits,
+    taken: Sequence[str | None] = (),
+) -> dict[str, Any]:
+    """Read labels, their names and the attributes of a table; `taken` are none of these.
 
-    What is left out is said.
+    Attributes are those that are wanted, or every column of numbers without a hole; what is left
+    out is said.
     """
+    labels, names = read_labels(frame, label, splits)
     found: dict[str, NDArray[np.float64]] = {}
     reasons: list[str] = []
-    usual = [name for name in frame.columns if name not in taken]
-    for name in usual if wanted is None else wanted:
+    usual = [name for name in frame.columns if name not in (label, *taken)]
+    for name in usual if reading.attributes is None else reading.attributes:
         frame.cells(name)  # It must be there.
         try:
-            if wanted is None and frame.class_names.get(name):
+            if reading.attributes is None and frame.class_names.get(name):
                 raise DidaeError(f"{frame.where}, column {name!r}: it has classes")
-            if wanted is None and _ROW_NUMBERS.fullmatch(name):
+            if reading.attributes is None and _ROW_NUMBERS.fullmatch(name):
                 raise DidaeError(f"{frame.where}, column {name!r}: it counts the rows")
             found[name] = frame.numbers(name)
         except DidaeError as error:
-            if wanted is not None:
-                raise DidaeError(
-                    f"{error}; leave the column out of the attributes (--attributes)"
-                ) from error
+            if reading.attributes is not None:
+                advice = "leave the column out of the attributes (--attributes)"
+                raise DidaeError(f"{error}; {advice}") from error
             reasons.append(str(error))
     if reasons:
         more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
@@ -256,7 +251,7 @@ def _read_attributes(
             "columns that are left out, for they do not have a number in every row: %s%s",
             *("; ".join(reasons[:3]), more),
         )
-    return found
+    return {"labels": labels, "label_names": names, "attributes": found}
 
 
 @contextmanager
@@ -272,12 +267,36 @@ def readable(path: Path) -> Generator[None]:
 
 def read_frame(path: Path) -> Frame:
     """Read a table: `.csv`, `.jsonl` or `.parquet`, with at least one row."""
-    kinds = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    kind, unit = path.suffix.lower(), "line"
     with readable(path):
-        return kinds[path.suffix.lower()](path)
+        if kind == ".csv":
+            header, lines, columns = _read_csv(path)
+        elif kind == ".jsonl":
+            header, lines, columns = _read_jsonl(path)
+        else:
+            from pyarrow import ArrowException, parquet
+
+            unit = "row"
+            try:
+                table = parquet.ParquetFile(path).read()
+            except ArrowException as error:
+                raise DidaeError(f"{path} is not a valid Parquet file: {reason(error)}") from error
+            header, lines = table.column_names, [*range(table.num_rows)]
+            columns = [table.column(place).to_pylist() for place in range(len(header))]
+    if not lines:
+        raise DidaeError(f"{path} lists no images; it needs one {unit} per image, below any header")
+    twins = [name for place, name in enumerate(header) if name in header[:place]]
+    if twins:
+        raise DidaeError(f"{path}: there are two columns {twins[0]!r}; rename one")
+    found = dict(zip(header, columns, strict=True))
+    return Frame(str(path), found, lambda row: f"{path}, {unit} {lines[row]}")
 
 
-def _read_csv(path: Path) -> Frame:
+_Table = tuple[list[str], list[int], Sequence[Sequence[Any]]]
+"""Names of the columns, the line of each row, the cells of each column."""
+
+
+def _read_csv(path: Path) -> _Table:
     """Read UTF-8 (a byte-order mark is fine), commas, one header line."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -285,70 +304,40 @@ def _read_csv(path: Path) -> Frame:
             table = [(reader.line_num, cells) for cells in reader if cells]
         except csv.Error as error:
             raise DidaeError(f"{path} is not a valid CSV file: {error}") from error
-    if len(table) < 2:
-        raise DidaeError(f"{path} lists no images; it needs a header line and one line per image")
-    header = [cell.strip() for cell in table.pop(0)[1]]
+    header = [cell.strip() for cell in table.pop(0)[1]] if table else []
     # Tables that pandas wrote begin with a column of row numbers that has no name.
     if "" in header[1:]:
         number = header.index("", 1) + 1
         raise DidaeError(f"{path}: column {number} has no name; name it or leave it out")
-    _refuse_twins(path, header)
     for line, cells in table:
         if len(cells) != len(header):
             raise DidaeError(
                 f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; "
                 "put quotes around a cell that holds a comma"
             )
-    columns = dict(zip(header, zip(*(cells for _, cells in table), strict=True), strict=True))
-    return Frame(str(path), columns, lambda row: f"{path}, line {table[row][0]}")
+    return header, [line for line, _ in table], [*zip(*(cells for _, cells in table), strict=True)]
 
 
-def _read_jsonl(path: Path) -> Frame:
-    rows: list[tuple[int, dict[str, object]]] = []
+def _read_jsonl(path: Path) -> _Table:
+    """Read one object a line; blank lines are passed over."""
+    rows: dict[int, dict[str, Any]] = {}
     for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not text.strip():
             continue
         try:
-            row: object = json.loads(text, object_pairs_hook=_once)
+            # Pairs, for a dictionary would forget a name that is there twice.
+            pairs: Any = json.loads(text, object_pairs_hook=tuple)
         except (ValueError, RecursionError) as error:
             raise DidaeError(f"{path}, line {line} is not valid JSON: {reason(error)}") from error
-        if not isinstance(row, dict):
+        if not isinstance(pairs, tuple):
             raise DidaeError(f'{path}, line {line} is no object {{"file_name": ..., ...}}')
-        rows.append((line, row))
-    if not rows:
-        raise DidaeError(f"{path} lists no images; it needs one object per image")
-    names = dict.fromkeys(name for _, row in rows for name in row)
-    columns = {name: [row.get(name) for _, row in rows] for name in names}
-    return Frame(str(path), columns, lambda row: f"{path}, line {rows[row][0]}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1)
-        raise ValueError(f"{twice!r} is there twice")
-    return found
-
-
-def _read_parquet(path: Path) -> Frame:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(path).read()
-    except pa.ArrowException as error:
-        raise DidaeError(f"{path} is not a valid Parquet file: {reason(error)}") from error
-    if not table.num_rows:
-        raise DidaeError(f"{path} lists no images; it needs one row per image")
-    _refuse_twins(path, table.column_names)
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Frame(str(path), columns, lambda row: f"{path}, row {row}")
-
-
-def _refuse_twins(path: Path, names: Sequence[str]) -> None:
-    twins = [name for place, name in enumerate(names) if name in names[:place]]
-    if twins:
-        raise DidaeError(f"{path}: there are two columns {twins[0]!r}; rename one")
+        rows[line] = dict(cast("tuple[tuple[str, Any], ...]", pairs))
+        names = [name for name, _ in pairs]
+        if len(rows[line]) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DidaeError(f"{path}, line {line} is not valid JSON: {twice!r} is there twice")
+    header = [*dict.fromkeys(name for row in rows.values() for name in row)]
+    return header, [*rows], [[row.get(name) for row in rows.values()] for name in header]
 
 
 def _is_missing(cell: object) -> bool:
@@ -366,8 +355,3 @@ def _number(cell: object) -> float | None:
         return float(_TRUTH[text]) if text in _TRUTH else float(text.replace("_", "?"))
     except ValueError:
         return None
-
-
-def _in_order(text: str) -> tuple[bool, float, str]:
-    number = _number(text) if text.lower() not in _TRUTH else None
-    return (True, 0.0, text) if number is None else (False, number, text)

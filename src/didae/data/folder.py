@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,25 +93,25 @@ def _by_ending(paths: Sequence[Path]) -> str:
     return ", ".join(told)
 
 
-def _other_files(folder: Path, entries: Sequence[_Entry]) -> Unread | None:
+def _other_files(folder: Path, files: Sequence[tuple[str, str]]) -> Unread | None:
     """Count the files of a folder that are no images; by class those that a user takes for such."""
     paths = sorted(path for path in _walk(folder) if not is_image(path.name))
     if not paths:
         return None
     labels: dict[Path, set[str]] = {}
-    for entry in entries:
-        for parent in Path(entry.name).parents:
-            labels.setdefault(parent, set()).update([entry.label] if entry.label else [])
+    for name, label in files:
+        for parent in Path(name).parents:
+            labels.setdefault(parent, set()).update([label] if label else [])
     lost: Counter[str] = Counter()
     for path in paths:
         # Folders of splits hold several classes.
         known = [labels.get(parent, ()) for parent in path.relative_to(folder).parents]
         own = next((label for label in known if len(label) == 1), ())
         lost.update(own if path.suffix.lower() in _ADVICE else ())
-    kept = Counter(entry.label for entry in entries if entry.label)
+    kept = Counter(label for _, label in files if label)
     return Unread(
         failed=len(paths),
-        wanted=len(paths) + len(entries),
+        wanted=len(paths) + len(files),
         first=_identifier(paths[0].relative_to(folder).as_posix()),
         reason=_by_ending(paths),
         classes={name: (lost[name], lost[name] + kept[name]) for name in sorted(kept)},
@@ -122,14 +122,6 @@ def _other_files(folder: Path, entries: Sequence[_Entry]) -> Unread | None:
 def _identifier(name: str) -> str:
     """Give a name that UTF-8, tables and terminals can hold, another one for every other name."""
     return visible(name.replace("\\", "\\\\")).replace("\n", "\\n")
-
-
-class _Entry(NamedTuple):
-    """An image of a folder: its name with `/`, its class and its split, where there are any."""
-
-    name: str
-    label: str | None
-    split: str | None = None
 
 
 def _split_of(name: str) -> tuple[str, str] | None:
@@ -191,8 +183,8 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
             return _from_tables(folder, parts, reading)
         if reading.label or reading.attributes:
             raise DidaeError(f"label and attributes name columns, but {folder} has no {_TABLES[0]}")
-        entries = _list_splits(folder, homes, splits) if splits else _list(folder)
-        if all(entry.label is None for entry in entries):
+        files, parts_of = _list_splits(folder, homes, splits) if splits else _list(folder)
+        if not any(label for _, label in files):
             paths = (p for home in (folder, *homes.values()) for p in sorted(home.iterdir()))
             kinds = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
             other = [p for p in paths if p.suffix.lower() in kinds and not is_hidden(p.name)]
@@ -202,24 +194,24 @@ def open_own(folder: Path, reading: Reading) -> ImageTable:
                     "called %s and has a column %s",
                     *(other[0], " or ".join(_TABLES), _FILE_NAME),
                 )
+        left = _other_files(folder, files)
     except OSError as error:
         raise DidaeError(f"cannot read folder {folder}: {error}") from error
-    other = _other_files(folder, entries)
-    if other is not None:
-        _logger.warning("%s: left out %s", folder, other.reason)
-    label_names = sorted({entry.label for entry in entries if entry.label is not None})
+    if left is not None:
+        _logger.warning("%s: left out %s", folder, left.reason)
+    label_names = sorted({label for _, label in files if label})
     number = {name: place for place, name in enumerate(label_names)}
-    labels = np.array([number.get(entry.label or "", -1) for entry in entries], dtype=np.int64)
     if len(label_names) == 1:
         _logger.warning("%s: all images are of one class, %r", folder, label_names[0])
+    labels = np.array([number.get(label, -1) for _, label in files], dtype=np.int64)
     return table_of_files(
         folder,
-        [entry.name for entry in entries],
+        [name for name, _ in files],
         reading,
         labels=labels if label_names else None,
         label_names=tuple(label_names),
-        splits=rows_of_splits([entry.split for entry in entries]),
-        other=other,
+        splits=rows_of_splits(parts_of),
+        other=left,
     )
 
 
@@ -352,14 +344,19 @@ def _split_folders(folder: Path) -> dict[str, str]:
     return {name: split for name, (split, _) in found.items()}
 
 
+_Files = list[tuple[str, str]]
+"""Images: the name with `/`, and the class, empty where there is none."""
+
+
 def _list_splits(
     folder: Path, homes: Mapping[str, Path], splits: Mapping[str, str]
-) -> list[_Entry]:
+) -> tuple[_Files, list[str]]:
+    """List the folders of splits, and give the split of each image."""
     parts = {
         name: _list_classes(folder, home.relative_to(folder).as_posix())
         for name, home in homes.items()
     }
-    classes = {name: {e.label for e in part if e.label} for name, part in parts.items()}
+    classes = {name: {label for _, label in part if label} for name, part in parts.items()}
     train = next((name for name in parts if splits[name] == "train"), None)
     known = classes[train] if train else set[str]().union(*classes.values())
     for name, found in classes.items():
@@ -374,27 +371,28 @@ def _list_splits(
             )
         elif known - found:
             _logger.warning("%s: no images of %s", homes[name], _words(known - found))
-    return [entry._replace(split=splits[name]) for name, part in parts.items() for entry in part]
+    files = [file for part in parts.values() for file in part]
+    return files, [splits[name] for name, part in parts.items() for _ in part]
 
 
 def _words(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _list(folder: Path) -> list[_Entry]:
+def _list(folder: Path) -> tuple[_Files, list[str | None]]:
     """List class folders, which may hold the splits inside, or images alone."""
-    entries = _list_classes(folder, "")
-    splits = [_split_of_path(entry.name.partition("/")[2]) for entry in entries]
-    some = next((entry.name for entry, split in zip(entries, splits, strict=True) if split), None)
+    files = _list_classes(folder, "")
+    splits = [_split_of_path(name.partition("/")[2]) for name, _ in files]
+    some = [name for (name, _), split in zip(files, splits, strict=True) if split]
     if some and None in splits:
         raise DidaeError(
-            f"{folder} has splits in some class folders only ({some}): put the images of every "
+            f"{folder} has splits in some class folders only ({some[0]}): put the images of every "
             "class into splits, or those of none"
         )
-    return [entry._replace(split=split) for entry, split in zip(entries, splits, strict=True)]
+    return files, splits
 
 
-def _list_classes(home: Path, part: str) -> list[_Entry]:
+def _list_classes(home: Path, part: str) -> _Files:
     """List `home / part`; the names are relative to `home`."""
     folder = home / part
     images, folders = _content(folder)
@@ -413,8 +411,8 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
         empty = ", ".join(folders)
         _logger.warning("%s: folders without images are passed over: %s", folder, empty)
     if images:
-        return [_Entry((Path(part) / name).as_posix(), None) for name in images]
-    entries: list[_Entry] = []
+        return [((Path(part) / name).as_posix(), "") for name in images]
+    files: _Files = []
     for name in folders:
         paths = (path for path in _walk(folder / name) if is_image(path.name))
         found = sorted(path.relative_to(home).as_posix() for path in paths)
@@ -424,8 +422,8 @@ def _list_classes(home: Path, part: str) -> list[_Entry]:
             raise DidaeError(
                 f"class folder {folder / name} {holds}; put images into it, or move it out of here"
             )
-        entries += [_Entry(file, _identifier(name)) for file in found]
-    return entries
+        files += [(file, _identifier(name)) for file in found]
+    return files
 
 
 def _content(folder: Path) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, cast
@@ -51,8 +52,10 @@ _CELEBA_TABLES: Final = tuple(
 )
 _WATERBIRDS: Final = "waterbird_complete95_forest2water2"
 _WATERBIRD_TABLES: Final = ("metadata.csv", f"{_WATERBIRDS}/metadata.csv")
+_BIRD_COLUMNS: Final = {"img_filename", "y", "split", "place"}
 # The repository of today, the package's folder, and the older repository's root.
 _ELPV_TABLES: Final = ("labels.csv", "data/labels.csv", "src/elpv_dataset/data/labels.csv")
+_CELL: Final = r"images/cell\d+\.png\s+[01]"
 _PATCH: Final = ("patient", "node", "x_coord", "y_coord")
 _PATCH_COLUMNS: Final = {*_PATCH, "tumor", "center", "slide"}
 # What may occur at most; the real table has 5 hospitals and 50 slides.
@@ -143,36 +146,25 @@ def _celeba_table(folder: Path, home: str, name: str) -> Frame:
     if authors is None and kaggle is not None:
         return read_frame(folder / kaggle)
     table = folder / _required(folder, f"{name}.txt", f"{home}/{name}.txt", f"{name}.csv")
-    lines = [text.split() for text in _lines(table)]
-    header, skipped = ["partition"], 0
+    lines, header, skipped = [text.split() for text in _lines(table)], ["partition"], 0
+    again, wrong = "download it again", ""
     if name == "list_attr_celeba":
         header, skipped = (lines[1] if len(lines) > 1 else []), 2
         if not header or len(lines[0]) != 1 or len(set(header)) < len(header):
-            raise DidaeError(
-                f"{table} must begin with the number of images and a line of different "
-                "attributes; download it again"
-            )
-        if lines[0][0] != str(len(lines) - 2):
-            raise DidaeError(
-                f"{table} lists {len(lines) - 2} images, its first line says {lines[0][0]}; "
-                "download it again"
-            )
-    for line, cells in enumerate(lines[skipped:], start=1 + skipped):
-        if len(cells) != 1 + len(header):
-            raise DidaeError(
-                f"{table}, line {line}: not a file name and {len(header)} values; download it again"
-            )
+            wrong = "must begin with the number of images and a line of different attributes"
+        elif lines[0][0] != str(len(lines) - 2):
+            wrong = f"lists {len(lines) - 2} images, its first line says {lines[0][0]}"
+    short = [n for n, cells in enumerate(lines) if n >= skipped and len(cells) != 1 + len(header)]
+    if wrong or short:
+        where = f"{table} {wrong}"
+        if not wrong:
+            where = f"{table}, line {short[0] + 1}: not a file name and {len(header)} values"
+        raise DidaeError(f"{where}; {again}")
     columns = dict(zip(["file", *header], zip(*lines[skipped:], strict=True), strict=True))
     return Frame(str(table), columns, lambda row: f"{table}, line {row + 1 + skipped}")
 
 
-def _is_waterbirds(folder: Path) -> bool:
-    table = _first(folder, *_WATERBIRD_TABLES)
-    needed = {"img_filename", "y", "split", "place"}
-    return table is not None and needed <= _header(folder / table)
-
-
-@register("waterbirds", _is_waterbirds)
+@register("waterbirds", lambda f: any(_header(f / t) >= _BIRD_COLUMNS for t in _WATERBIRD_TABLES))
 def _waterbirds(folder: Path, reading: Reading) -> ImageTable:
     """Open Waterbirds: the archive's folder or the one around it."""
     place = _first(folder, *_WATERBIRD_TABLES)
@@ -232,13 +224,11 @@ def installed_elpv() -> Path:
     return Path(package.submodule_search_locations[0]) / "data"
 
 
-def _is_elpv(folder: Path) -> bool:
-    place = _first(folder, *_ELPV_TABLES)
-    first = "" if place is None else _first_line(folder / place)
-    return re.match(r"images/cell\d+\.png\s+[01]", first) is not None
-
-
-@register("elpv", _is_elpv, installed_elpv)
+@register(
+    "elpv",
+    lambda f: any(re.match(_CELL, _first_line(f / table)) for table in _ELPV_TABLES),
+    installed_elpv,
+)
 def _elpv(folder: Path, reading: Reading) -> ImageTable:
     """Open ELPV: the folder of the package's data, or a copy of the repository."""
     place = _first(folder, *_ELPV_TABLES)
@@ -288,10 +278,18 @@ def fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
     """
     if reading.label is not None or reading.attributes:
         raise DidaeError("fashion-mnist has no columns: leave out label and attributes.")
-    files = {split: _find(folder, f"{name}-images-idx3-ubyte") for split, name in _PARTS.items()}
+
+    def find(name: str) -> Path:
+        path = idx_place(folder, name)
+        if path is None:
+            fix = "name the folder of Fashion-MNIST's four files"
+            raise DidaeError(f"{folder} has no {name}.gz; {fix}")
+        return path
+
+    files = {split: find(f"{name}-images-idx3-ubyte") for split, name in _PARTS.items()}
     labels: dict[str, NDArray[np.uint8]] = {}
     for split, name in _PARTS.items():
-        path = _find(folder, f"{name}-labels-idx1-ubyte")
+        path = find(f"{name}-labels-idx1-ubyte")
         found, counted = _read_idx(path, 1), len(_read_idx(files[split], 3, header_only=True))
         if len(found) != counted:
             raise DidaeError(
@@ -327,15 +325,6 @@ def idx_place(folder: Path, name: str = "train-images-idx3-ubyte") -> Path | Non
     homes = ("", "raw/", "FashionMNIST/raw/")
     place = _first(folder, *(f"{home}{name}{end}" for home in homes for end in ("", ".gz")))
     return None if place is None else folder / place
-
-
-def _find(folder: Path, name: str) -> Path:
-    place = idx_place(folder, name)
-    if place is None:
-        raise DidaeError(
-            f"{folder} has no {name}.gz; name the folder of Fashion-MNIST's four files"
-        )
-    return place
 
 
 def _read_idx(path: Path, dimensions: int, header_only: bool = False) -> NDArray[np.uint8]:
@@ -429,8 +418,6 @@ def _header(path: Path) -> set[str]:
 
 
 def _first_line(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return file.readline(10_000)
-    except OSError:
-        return ""
+    with suppress(OSError), path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.readline(10_000)
+    return ""
