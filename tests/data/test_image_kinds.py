@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from didae.data.images import IMAGE_SUFFIXES, decode_image
+from didae.data.images import IMAGE_SUFFIXES, read_image
 from didae.errors import ImageReadError
 from image_files import (
     GREY,
@@ -31,7 +31,7 @@ FUZZED = int(os.environ.get("DIDAE_FUZZED_IMAGES", "150"))
 
 
 def pixels(content):
-    return decode_image(content, "image").permute(1, 2, 0).numpy()
+    return read_image(content).permute(1, 2, 0).numpy()
 
 
 def row(content):
@@ -261,7 +261,7 @@ def test_damaged_files_are_read_or_refused():
         content = damaged(files[number % len(files)], random)
         start = time.process_time()
         try:
-            image = decode_image(content, "damaged", max_pixels=1_000_000)
+            image = read_image(content, None, 1_000_000, "damaged")
         except ImageReadError as error:
             messages.add(str(error))
         else:

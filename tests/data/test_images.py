@@ -14,7 +14,6 @@ from PIL import Image, ImageFilter
 
 from didae.data.images import (
     check_image,
-    decode_image,
     png_bytes,
     read_image,
     read_run_image,
@@ -214,14 +213,14 @@ def test_resizing_is_antialiased(tmp_path):
 @pytest.mark.parametrize("size", [None, 20])
 def test_content_is_read_as_a_file_is(tmp_path, size):
     path = saved(Image.fromarray(noise(40, 30, 4)), tmp_path / "alpha.png")
-    assert torch.equal(decode_image(path.read_bytes(), "x", size), read_image(path, size))
+    assert torch.equal(read_image(path.read_bytes(), size), read_image(path, size))
     for content, reason in ((b"", "the file is empty"), (b"words", "not an image")):
         with pytest.raises(ImageReadError, match=f"^cannot read image test/3: .*{reason}"):
-            decode_image(content, "test/3", size)
+            read_image(content, size, name="test/3")
     with pytest.raises(ImageReadError, match="30 x 40 pixels are more than the limit of 1000"):
-        decode_image(path.read_bytes(), "x", size, max_pixels=1000)
+        read_image(path.read_bytes(), size, max_pixels=1000)
     with pytest.raises(DidaeError, match="size"):
-        decode_image(path.read_bytes(), "x", 0)
+        read_image(path.read_bytes(), 0)
 
 
 def test_size_must_be_positive(tmp_path):

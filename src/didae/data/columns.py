@@ -169,89 +169,86 @@ class Frame:
         names = {name: known for part in parts for name, known in part.class_names.items()}
         return cls(where, columns, place, names)
 
-
-def choose_label(frame: Frame, reading: Reading) -> str | None:
-    """Find the column of the class: `label`, or the only one that has classes or is called so."""
-    option = reading.label_option
-    flag = option.strip(" =")
-    if reading.label is not None or "label" in frame.columns or not option:
-        return reading.label or ("label" if option else None)
-    called = re.compile("(.*_)?(labels?|class|category)", re.IGNORECASE)
-    found = list(frame.class_names) or [name for name in frame.columns if called.fullmatch(name)]
-    if len(found) > 1:
-        raise DidaeError(
-            f"{frame.where} has {len(found)} columns of classes ({', '.join(found)}): choose one "
-            f"with {flag}, such as {option}{repr(found[0]) if '=' in option else found[0]}"
-        )
-    if found and not frame.class_names:
-        _logger.warning(
-            "%s: the class is column %r (%s chooses another)", frame.where, *found, flag
-        )
-    return found[0] if found else None
-
-
-def read_labels(
-    frame: Frame, label: str | None, splits: Splits
-) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
-    """Read the column of the class; a split without any stays unlabelled, which is said."""
-    if label is None:
-        return None, ()
-    labels, names = frame.classes(label)
-    unknown = labels < 0
-    parts = [(f"split {name}", rows) for name, rows in splits.items() if len(rows)]
-    loose = np.setdiff1d(np.arange(len(frame)), np.concatenate([[], *splits.values()]))
-    if len(loose):
-        parts.append((f"{len(loose)} images without split" if splits else frame.where, loose))
-    for where, rows in parts:
-        holes = rows[unknown[rows]]
-        if 0 < len(holes) < len(rows) and not frame.class_names.get(label):
-            empty = frame.missing(label)[holes[0]]
-            what = "fill it in" if empty else "count classes 0, 1, 2, ..."
-            raise frame.error(label, int(holes[0]), f"is no class; {what} or remove the row")
-        if len(holes):
-            _logger.warning(
-                "%s: %d of %d images have no class in column %r and stay unlabelled",
-                *(where, len(holes), len(rows), label),
+    def choose_label(self, reading: Reading) -> str | None:
+        """Find the column of the class: `label`, or the only one with classes or called so."""
+        option = reading.label_option
+        flag = option.strip(" =")
+        if reading.label is not None or "label" in self.columns or not option:
+            return reading.label or ("label" if option else None)
+        called = re.compile("(.*_)?(labels?|class|category)", re.IGNORECASE)
+        found = list(self.class_names) or [name for name in self.columns if called.fullmatch(name)]
+        if len(found) > 1:
+            raise DidaeError(
+                f"{self.where} has {len(found)} columns of classes ({', '.join(found)}): choose "
+                f"one with {flag}, such as {option}{repr(found[0]) if '=' in option else found[0]}"
             )
-    return (None, ()) if unknown.all() else (labels, names)
+        if found and not self.class_names:
+            _logger.warning(
+                "%s: the class is column %r (%s chooses another)", self.where, *found, flag
+            )
+        return found[0] if found else None
 
+    def read_labels(
+        self, label: str | None, splits: Splits
+    ) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+        """Read the column of the class; a split without any stays unlabelled, which is said."""
+        if label is None:
+            return None, ()
+        labels, names = self.classes(label)
+        unknown = labels < 0
+        parts = [(f"split {name}", rows) for name, rows in splits.items() if len(rows)]
+        loose = np.setdiff1d(np.arange(len(self)), np.concatenate([[], *splits.values()]))
+        if len(loose):
+            parts.append((f"{len(loose)} images without split" if splits else self.where, loose))
+        for where, rows in parts:
+            holes = rows[unknown[rows]]
+            if 0 < len(holes) < len(rows) and not self.class_names.get(label):
+                empty = self.missing(label)[holes[0]]
+                what = "fill it in" if empty else "count classes 0, 1, 2, ..."
+                raise self.error(label, int(holes[0]), f"is no class; {what} or remove the row")
+            if len(holes):
+                _logger.warning(
+                    "%s: %d of %d images have no class in column %r and stay unlabelled",
+                    *(where, len(holes), len(rows), label),
+                )
+        return (None, ()) if unknown.all() else (labels, names)
 
-def read_columns(
-    frame: Frame,
-    reading: Reading,
-    label: str | None,
-    splits: Splits,
-    taken: Sequence[str | None] = (),
-) -> dict[str, Any]:
-    """Read labels, their names and the attributes of a table; `taken` are none of these.
+    def read_columns(
+        self,
+        reading: Reading,
+        label: str | None,
+        splits: Splits,
+        taken: Sequence[str | None] = (),
+    ) -> dict[str, Any]:
+        """Read labels, their names and the attributes of a table; `taken` are none of these.
 
-    Attributes are those that are wanted, or every column of numbers without a hole; what is left
-    out is said.
-    """
-    labels, names = read_labels(frame, label, splits)
-    found: dict[str, NDArray[np.float64]] = {}
-    reasons: list[str] = []
-    usual = [name for name in frame.columns if name not in (label, *taken)]
-    for name in usual if reading.attributes is None else reading.attributes:
-        frame.cells(name)  # It must be there.
-        try:
-            if reading.attributes is None and frame.class_names.get(name):
-                raise DidaeError(f"{frame.where}, column {name!r}: it has classes")
-            if reading.attributes is None and _ROW_NUMBERS.fullmatch(name):
-                raise DidaeError(f"{frame.where}, column {name!r}: it counts the rows")
-            found[name] = frame.numbers(name)
-        except DidaeError as error:
-            if reading.attributes is not None:
-                advice = "leave the column out of the attributes (--attributes)"
-                raise DidaeError(f"{error}; {advice}") from error
-            reasons.append(str(error))
-    if reasons:
-        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        _logger.warning(
-            "columns that are left out, for they do not have a number in every row: %s%s",
-            *("; ".join(reasons[:3]), more),
-        )
-    return {"labels": labels, "label_names": names, "attributes": found}
+        Attributes are those that are wanted, or every column of numbers without a hole; what is
+        left out is said.
+        """
+        labels, names = self.read_labels(label, splits)
+        found: dict[str, NDArray[np.float64]] = {}
+        reasons: list[str] = []
+        usual = [name for name in self.columns if name not in (label, *taken)]
+        for name in usual if reading.attributes is None else reading.attributes:
+            self.cells(name)  # It must be there.
+            try:
+                if reading.attributes is None and self.class_names.get(name):
+                    raise DidaeError(f"{self.where}, column {name!r}: it has classes")
+                if reading.attributes is None and _ROW_NUMBERS.fullmatch(name):
+                    raise DidaeError(f"{self.where}, column {name!r}: it counts the rows")
+                found[name] = self.numbers(name)
+            except DidaeError as error:
+                if reading.attributes is not None:
+                    advice = "leave the column out of the attributes (--attributes)"
+                    raise DidaeError(f"{error}; {advice}") from error
+                reasons.append(str(error))
+        if reasons:
+            more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+            _logger.warning(
+                "columns that are left out, for they do not have a number in every row: %s%s",
+                *("; ".join(reasons[:3]), more),
+            )
+        return {"labels": labels, "label_names": names, "attributes": found}
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.columns import Frame, choose_label, read_columns, read_frame
+from didae.data.columns import Frame, read_frame
 from didae.data.folder import splits_of_column
 from didae.data.images import MAX_PIXELS, check_image, read_image, resized, stacked
 from didae.data.known import register
@@ -108,7 +108,7 @@ class Cutouts:
         self.files = tuple(zip(pictures, masks, strict=True))
         wanted = None if attributes is None else [name for name in attributes if name != _FAMILY]
         reading = Reading(size, None, label, wanted, max_pixels)
-        label = choose_label(frame, reading)
+        label = frame.choose_label(reading)
         column, self.splits = splits_of_column(frame, (label, *(wanted or ())))
         taken = {label, column, "file_name", "mask_file_name", "id"}
         columns = {
@@ -116,7 +116,7 @@ class Cutouts:
             for name, cells in frame.columns.items()
         }
         told = replace(frame, columns=columns)
-        known = read_columns(told, reading, label, self.splits, tuple(taken))
+        known = told.read_columns(reading, label, self.splits, tuple(taken))
         self.labels: NDArray[np.int64] | None = known["labels"]
         self.label_names: tuple[str, ...] = known["label_names"]
         self.attributes: dict[str, NDArray[np.float64]] = known["attributes"]

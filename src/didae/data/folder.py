@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.columns import Frame, choose_label, read_columns, read_frame
+from didae.data.columns import Frame, read_frame
 from didae.data.images import FOREIGN, IMAGE_SUFFIXES, check_image, read_image, stacked
 from didae.data.table import ImageTable, Reading, Unread, sift
 from didae.errors import DidaeError, ImageReadError, visible
@@ -27,7 +27,7 @@ _HIDDEN: Final = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bi
 _TABLES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _FILE_NAME: Final = "file_name"
 _ADVICE: Final = {
-    ending: f" ({other.kind}; {other.advice})" for other in FOREIGN for ending in other.endings
+    ending: f" ({kind}; {fix})" for kind, endings, _, fix in FOREIGN for ending in endings
 }
 _SPLIT_WORDS: Final = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
@@ -265,7 +265,7 @@ def _from_tables(
             splits[split] = np.arange(start, len(names))
         frames.append(frame)
     frame = Frame.joined(str(folder), frames)
-    label = choose_label(frame, reading)
+    label = frame.choose_label(reading)
     column = None
     if not splits:
         column, splits = splits_of_column(frame, (label, *(reading.attributes or ())))
@@ -276,7 +276,7 @@ def _from_tables(
             "%s has no column label: the images have no classes (%s chooses a column)",
             *(frame.where, reading.label_option.strip(" =")),
         )
-    columns = read_columns(frame, reading, label, splits, (_FILE_NAME, column))
+    columns = frame.read_columns(reading, label, splits, (_FILE_NAME, column))
     return table_of_files(folder, names, reading, place=frame.place, splits=splits, **columns)
 
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from didae.data.columns import Frame, choose_label, read_columns
+from didae.data.columns import Frame
 from didae.data.folder import rows_of_splits, split_alone
-from didae.data.images import IMAGE_SUFFIXES, decode_image, read_image, stacked
+from didae.data.images import IMAGE_SUFFIXES, read_image, stacked
 from didae.data.table import ImageTable, Reading, sift
 from didae.errors import DidaeError, ImageReadError, reason, require
 
@@ -137,7 +137,7 @@ def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable
         if content is None:
             raise ImageReadError(f"cannot read image {ids[row]}: the cell is empty")
         if content["bytes"] is not None:
-            return decode_image(content["bytes"], ids[row], reading.size, reading.max_pixels)
+            return read_image(content["bytes"], reading.size, reading.max_pixels, ids[row])
         if not files:
             raise ImageReadError(
                 f"cannot read image {ids[row]}: the data set has no image there but the path "
@@ -153,7 +153,7 @@ def _open(dataset: Any, reading: Reading, files: bool, where: str) -> ImageTable
         read,
         splits=splits,
         license=next(iter(parts.values())).info.license or "",
-        **read_columns(frame, reading, choose_label(frame, reading), splits),
+        **frame.read_columns(reading, frame.choose_label(reading), splits),
     )
     if reading.on_error == "skip":
         return sift(table, read_one, strict=False)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -52,48 +52,43 @@ _ORIENTATION: Final = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-class _Foreign(NamedTuple):
-    """A kind of file that is not read: what it is, how it is known, and what to do about it."""
-
-    kind: str
-    endings: tuple[str, ...]
-    begins: bytes
-    advice: str
-
-
 _AS_JPEG: Final = "convert it to JPEG or PNG"
 
-FOREIGN: Final = (
-    _Foreign("HEIC", (".heic", ".heif", ".hif"), rb".{4}ftyp(hei|hev|mif1|msf1)", _AS_JPEG),
-    _Foreign("AVIF", (".avif", ".avifs"), rb".{4}ftypavi[fs]", _AS_JPEG),
-    _Foreign("JPEG XL", (".jxl",), rb"\xff\x0a|\0{3}\x0cJXL ", _AS_JPEG),
-    _Foreign("JPEG 2000", (".jp2", ".j2k", ".jpx"), rb"\0{3}\x0cjP|\xff\x4f\xff\x51", _AS_JPEG),
-    _Foreign(
-        "camera raw", (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf"), rb"FUJIFILM", _AS_JPEG
-    ),
-    _Foreign("Photoshop", (".psd",), rb"8BPS", _AS_JPEG),
-    _Foreign("OpenEXR", (".exr",), rb"\x76\x2f\x31\x01", _AS_JPEG),
-    _Foreign("SVG", (".svg",), rb"\s*(<\?xml|<svg)", "draw it as PNG"),
-    _Foreign("PDF", (".pdf",), rb"%PDF", "save its pages as PNG"),
-    _Foreign(
-        "DICOM", (".dcm",), rb".{128}DICM", "save it as PNG, with the window that readers use"
-    ),
-    _Foreign("NumPy", (".npy", ".npz"), rb"\x93NUMPY", "save each array as PNG"),
-    _Foreign("video", (".mp4", ".mov", ".avi", ".mkv"), rb".{4}ftyp", "save its frames as PNG"),
-    _Foreign(
+FOREIGN: Final[tuple[tuple[str, tuple[str, ...], bytes, str], ...]] = (
+    ("HEIC", (".heic", ".heif", ".hif"), rb".{4}ftyp(hei|hev|mif1|msf1)", _AS_JPEG),
+    ("AVIF", (".avif", ".avifs"), rb".{4}ftypavi[fs]", _AS_JPEG),
+    ("JPEG XL", (".jxl",), rb"\xff\x0a|\0{3}\x0cJXL ", _AS_JPEG),
+    ("JPEG 2000", (".jp2", ".j2k", ".jpx"), rb"\0{3}\x0cjP|\xff\x4f\xff\x51", _AS_JPEG),
+    ("camera raw", (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf"), rb"FUJIFILM", _AS_JPEG),
+    ("Photoshop", (".psd",), rb"8BPS", _AS_JPEG),
+    ("OpenEXR", (".exr",), rb"\x76\x2f\x31\x01", _AS_JPEG),
+    ("SVG", (".svg",), rb"\s*(<\?xml|<svg)", "draw it as PNG"),
+    ("PDF", (".pdf",), rb"%PDF", "save its pages as PNG"),
+    ("DICOM", (".dcm",), rb".{128}DICM", "save it as PNG, with the window that readers use"),
+    ("NumPy", (".npy", ".npz"), rb"\x93NUMPY", "save each array as PNG"),
+    ("video", (".mp4", ".mov", ".avi", ".mkv"), rb".{4}ftyp", "save its frames as PNG"),
+    (
         "archive",
         (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar"),
         rb"PK\x03\x04|\x1f\x8b",
         "unpack it",
     ),
-    _Foreign("web page", (".htm", ".html"), rb"(?i)\s*<(!doctype|html)", "download the image anew"),
-    _Foreign("Git LFS pointer", (), rb"version https://git-lfs", "fetch it with `git lfs pull`"),
-    _Foreign("TIFF of other pixels", (), rb"II\*\0|MM\0\*", "save it with 8 bits a channel"),
+    ("web page", (".htm", ".html"), rb"(?i)\s*<(!doctype|html)", "download the image anew"),
+    ("Git LFS pointer", (), rb"version https://git-lfs", "fetch it with `git lfs pull`"),
+    ("TIFF of other pixels", (), rb"II\*\0|MM\0\*", "save it with 8 bits a channel"),
 )
-"""Kinds that people take for images that are read; the first that fits."""
+"""Kinds that people take for images that are read; the first that fits.
+
+What it is, its endings, how it begins, what to do about it.
+"""
 
 
-def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(
+    path: str | Path | bytes,
+    size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+) -> Tensor:
     """Read an image file as 8-bit RGB.
 
     The format is told from the content, not from the file's ending: BMP, GIF, JPEG, PNG, PPM, TIFF
@@ -116,11 +111,13 @@ def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_
     Parameters
     ----------
     path
-        The file.
+        The file, or its content.
     size
         Side of the square that is returned, in pixels; None keeps the image's own size.
     max_pixels
         Largest width x height that is decoded. Pillow's own limit (179 million) holds besides.
+    name
+        What errors call the image; None is the path.
 
     Returns
     -------
@@ -134,7 +131,12 @@ def read_image(path: str | Path, size: int | None = None, max_pixels: int = MAX_
     DidaeError
         If `size` is not positive.
     """
-    return _read(Path(path), str(path), size, max_pixels)
+    if size is not None and size < 1:
+        raise DidaeError(f"size must be at least 1 pixel, got {size}")
+    content = isinstance(path, bytes)
+    file = io.BytesIO(path) if content else Path(path)
+    name = name or ("of these bytes" if content else str(path))
+    return _opened(file, name, max_pixels, lambda image: _to_tensor(_to_rgb(image), size))
 
 
 def read_run_image(folder: str | Path, name: str) -> Tensor:
@@ -158,13 +160,6 @@ def read_run_image(folder: str | Path, name: str) -> Tensor:
             "make the run again, or fetch the whole folder from where it was made"
         )
     return read_image(path, max_pixels=_MAX_RUN_PIXELS)
-
-
-def decode_image(
-    content: bytes, name: str, size: int | None = None, max_pixels: int = MAX_PIXELS
-) -> Tensor:
-    """Read the content of an image file by the rules of `read_image`; errors call it `name`."""
-    return _read(io.BytesIO(content), name, size, max_pixels)
 
 
 def picture_to_tensor(
@@ -266,14 +261,6 @@ def write_png(image: Tensor, path: str | Path) -> None:
     write_bytes(path, png_bytes(image))
 
 
-def _read(
-    file: Path | io.BytesIO, name: str, size: int | None, max_pixels: int
-) -> UInt8[Tensor, "3 h w"]:
-    if size is not None and size < 1:
-        raise DidaeError(f"size must be at least 1 pixel, got {size}")
-    return _opened(file, name, max_pixels, lambda image: _to_tensor(_to_rgb(image), size))
-
-
 def _to_tensor(image: Image.Image, size: int | None = None) -> UInt8[Tensor, "3 h w"]:
     """Turn an RGB picture into a uint8 tensor (3, h, w), cut to a square if there is a size."""
     if size is not None:
@@ -339,9 +326,9 @@ def _reason(error: Exception, file: Path | io.BytesIO) -> str:
         return (isinstance(error, OSError) and error.strerror) or reason(error)
     with file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getvalue()) as stream:
         head = stream.read(256)
-    for other in FOREIGN:
-        if re.match(other.begins, head, re.DOTALL):
-            return f"it is a file of another kind ({other.kind}); {other.advice}"
+    for kind, _, begins, advice in FOREIGN:
+        if re.match(begins, head, re.DOTALL):
+            return f"it is a file of another kind ({kind}); {advice}"
     return f"it is not an image of a known format ({', '.join(_ENDINGS)})"
 
 

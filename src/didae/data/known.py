@@ -146,8 +146,7 @@ def _celeba_table(folder: Path, home: str, name: str) -> Frame:
     if authors is None and kaggle is not None:
         return read_frame(folder / kaggle)
     table = folder / _required(folder, f"{name}.txt", f"{home}/{name}.txt", f"{name}.csv")
-    lines, header, skipped = [text.split() for text in _lines(table)], ["partition"], 0
-    again, wrong = "download it again", ""
+    lines, header, skipped, wrong = [text.split() for text in _lines(table)], ["partition"], 0, ""
     if name == "list_attr_celeba":
         header, skipped = (lines[1] if len(lines) > 1 else []), 2
         if not header or len(lines[0]) != 1 or len(set(header)) < len(header):
@@ -159,7 +158,7 @@ def _celeba_table(folder: Path, home: str, name: str) -> Frame:
         where = f"{table} {wrong}"
         if not wrong:
             where = f"{table}, line {short[0] + 1}: not a file name and {len(header)} values"
-        raise DidaeError(f"{where}; {again}")
+        raise DidaeError(f"{where}; download it again")
     columns = dict(zip(["file", *header], zip(*lines[skipped:], strict=True), strict=True))
     return Frame(str(table), columns, lambda row: f"{table}, line {row + 1 + skipped}")
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from didae.data.columns import Frame, read_labels
+from didae.data.columns import Frame
 from didae.data.folder import is_hidden, open_own, unwrapped
 from didae.data.huggingface import open_dataset
 from didae.data.images import picture_to_tensor, resized, stacked, to_uint8
@@ -143,7 +143,7 @@ def _classes(labels: Any, count: int, names: Any = ()) -> dict[str, Any]:
     named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
     classes = {"label": (*names,)} if numbers and named and names else {}
     frame = Frame("labels", {"label": cells}, lambda row: f"labels, image {row}", classes)
-    found, known = read_labels(frame, "label", {})
+    found, known = frame.read_labels("label", {})
     return {"labels": found, "label_names": known}
 
 
