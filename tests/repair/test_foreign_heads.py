@@ -14,6 +14,7 @@ from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, poisoned_split
 from didae.encoders.base import Encoder
 from didae.repair.base import Labelled, accuracies_of, encode_images
+from didae.repair.cfkd import CfkdConfig
 from didae.repair.head import fit_head
 from didae.repair.measure import ONNX_FILE, RepairData, repair_and_measure
 from didae.repair.run import RepairConfig, repair_student
@@ -21,6 +22,7 @@ from didae.report.repair import read_repair
 from didae.students import logits
 from didae.students.onnx import OnnxStudent
 from didae.teachers import Verdicts
+from didae.training import TrainingConfig
 from onnx_files import Classifier
 
 BACKGROUND = 1
@@ -62,7 +64,10 @@ def test_a_head_on_another_encoder_is_repaired_through_images(data):
     assert not repair_student(components, train, held_out, (0,), ONCE).decision.accepted
 
 
-def test_an_onnx_student_is_repaired_and_written_back(data, tmp_path: Path):
+@pytest.mark.parametrize("scope", ["last", "all"])
+def test_an_onnx_student_is_repaired_and_written_back(data, tmp_path: Path, scope):
+    few = TrainingConfig(steps=5)
+    config = RepairConfig(copies=1, cfkd=CfkdConfig(scope=scope, training=few))
     path = Classifier(shape=("b", 3, "h", "w")).save(tmp_path / "net.onnx")
     student, components = OnnxStudent(str(path)), load_components()
     components = dataclasses.replace(components, student=student)
@@ -70,11 +75,11 @@ def test_an_onnx_student_is_repaired_and_written_back(data, tmp_path: Path):
     verdicts = Verdicts(dictionary.fingerprint, names)
     verdicts.judge(BACKGROUND, "spurious", "test")
     repair_data = RepairData(*(part[torch.arange(40)] for part in data), ("a", "b"), ())
-    repair_and_measure(components, repair_data, verdicts, ONCE, tmp_path / "repair")
+    repair_and_measure(components, repair_data, verdicts, config, tmp_path / "repair")
     document = read_repair(tmp_path / "repair")
     written = OnnxStudent(str(tmp_path / "repair" / ONNX_FILE))
     done = repair_student(
-        components, repair_data.train_data, repair_data.held_out, (BACKGROUND,), ONCE
+        components, repair_data.train_data, repair_data.held_out, (BACKGROUND,), config
     )
     assert document.decision.accepted == done.decision.accepted
     images = data[2].images[:20]

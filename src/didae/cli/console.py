@@ -123,7 +123,11 @@ def _reachable(outlook: Outlook) -> str:
     """Say what a new last layer can win, and what to do if that is nothing."""
     found = outlook.ceiling
     if found is None:
-        return "too few test images, or no linear last layer, to say what a new last layer can win"
+        what = "the whole network is trained" if outlook.whole_network else "it alone is repaired"
+        return (
+            "too few test images, or no linear last layer, to say what a new last layer can win; "
+            f"{what}"
+        )
     mean = "groups" if found.by_group else "classes"
     said = (
         f"a new last layer can reach at most about {plain(accuracy(found.reach))} on these "
@@ -132,7 +136,7 @@ def _reachable(outlook: Outlook) -> str:
     if outlook.whole_network:
         return f"{said}; the whole network is trained, which may go beyond that"
     if found.wins:
-        return said
+        return f"{said}; the last layer alone is repaired"
     return (
         f"{said}: it can win nothing there. Either the classifier does not err on these images, "
         "and others are needed, on which what was judged spurious misleads it; or its layers "

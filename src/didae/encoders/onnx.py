@@ -195,7 +195,7 @@ class OnnxEncoder(Encoder):
             self.dim = self(black).shape[1]
         except DidaeError:
             # Some graphs state that they take any number of images, and take one.
-            self._batch = self._batch or 1
+            self.batch = self.batch or 1
             self.dim = self(black[:1]).shape[1]
 
     def _read_input(self, inputs: Sequence[Any]) -> None:
@@ -211,7 +211,7 @@ class OnnxEncoder(Encoder):
                 f"{self.name}: the graph takes {stated}; images can be given as float, double, "
                 "float16 or uint8: export it with one of these types."
             )
-        self._input, self._dtype = inputs[0].name, _TYPES[inputs[0].type]
+        self.input, self._dtype = inputs[0].name, _TYPES[inputs[0].type]
         # Lengths that are open have a name, none, or a number below 1.
         shape = [n if isinstance(n, int) and n > 0 else None for n in inputs[0].shape]
         first, last = shape[1] in (1, 3), shape[3] in (1, 3)
@@ -226,7 +226,7 @@ class OnnxEncoder(Encoder):
                 f"{self.name}: the graph takes {stated}, not square images of 1 or 3 channels; "
                 'export it for those, or say "layout" in FILE.json.'
             )
-        self._batch, self._grey = shape[0], channels == 1
+        self.batch, self._grey = shape[0], channels == 1
         self.side = known.pop() if known else self.settings.side
         mean, std = self.settings.mean, self.settings.std
         if not {len(mean), len(std)} <= {1, channels or 3}:
@@ -250,12 +250,12 @@ class OnnxEncoder(Encoder):
         """Encode images in [0, 1]; they are resized where the graph's side is fixed."""
         if not len(images):
             return images.new_empty(0, self.dim, dtype=torch.float32)
-        inputs = self._prepare(images)
-        step = self._batch or len(inputs)
+        inputs = self.prepare(images)
+        step = self.batch or len(inputs)
         parts = [self._run(inputs[first : first + step]) for first in range(0, len(inputs), step)]
         return torch.cat(parts).to(images.device)
 
-    def _prepare(self, images: Float[Tensor, "b 3 h w"]) -> NDArray[Any]:
+    def prepare(self, images: Float[Tensor, "b 3 h w"]) -> NDArray[Any]:
         """Turn images in [0, 1] into the input, (b, c, h, w) or (b, h, w, c).
 
         Images of another side than the graph's are resized by their shorter side, and the centre
@@ -281,10 +281,10 @@ class OnnxEncoder(Encoder):
 
     def _run(self, rows: NDArray[Any]) -> Tensor:
         # A batch that is fixed is filled up with copies of its last image.
-        missing = (self._batch or len(rows)) - len(rows)
+        missing = (self.batch or len(rows)) - len(rows)
         batch = np.concatenate([rows, *[rows[-1:]] * missing]) if missing else rows
         try:
-            values: Any = self._session.run(None, {self._input: batch})[0]
+            values: Any = self._session.run(None, {self.input: batch})[0]
         # The exceptions of onnxruntime share no base class.
         except Exception as error:
             why = runtime_reason(error)

@@ -162,9 +162,10 @@ def cfkd(
     # and the steps that follow destroy its features: logits shrink, and predictions stay.
     first, second = logits(repaired, train_data.images).topk(2).values.unbind(1)
     margin = float((first - second).median())
-    if margin > CALM:
+    layers = [module for module in repaired.modules() if isinstance(module, nn.Linear)]
+    if margin > CALM and layers:
         with torch.no_grad():
-            for value in last_linear(repaired).parameters():
+            for value in layers[-1].parameters():
                 value.mul_(CALM / margin)
     extra = max(1, round(config.share * config.training.batch_size))
     batch = config.training.model_copy(

@@ -36,6 +36,7 @@ from didae.students import (
     warn_of_constant,
 )
 from didae.students.onnx import OnnxStudent
+from didae.students.onnx_network import OnnxNetwork
 from didae.teachers import Verdicts
 
 REPAIR_FILE, ONNX_FILE = "repair.json", "student.onnx"
@@ -245,7 +246,10 @@ def repair_and_measure(
     asked = logits(components.student, data.held_out.images)
     warn_of_constant(asked.argmax(1).tolist(), data.class_names)
     accuracy_above_chance(asked, data.held_out.labels)
-    spurious, student = verdicts.directions("spurious"), trainable(components.student)
+    spurious, student = (
+        verdicts.directions("spurious"),
+        trainable(components.student, data.train_data.images, config),
+    )
     outlook = outlook_of(components, student, data, spurious, config)
     if tell:
         tell(outlook, data, components.student)
@@ -266,7 +270,9 @@ def repair_and_measure(
         groups = {name: data.measure(student).to_json() for name, student in students.items()}
     classes = data.by_class(components.student, done.student)
     preview = _previews(components.student, done, data.class_names, folder)
-    if isinstance(components.student, OnnxStudent) and isinstance(done.student, LinearHead):
+    if isinstance(done.student, OnnxNetwork):
+        done.student.write(folder / ONNX_FILE)
+    elif isinstance(components.student, OnnxStudent) and isinstance(done.student, LinearHead):
         components.student.write(done.student, folder / ONNX_FILE)
     elif isinstance(done.student, (StudentNetwork, LinearHead)):
         done.student.save(folder / "student")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from didae.config import Config, settled
+from didae.data.images import to_float
 from didae.errors import DidaeError
 from didae.explainer import Components
 from didae.explainer.counterfactuals import place_of
@@ -35,8 +37,11 @@ from didae.repair.gate import (
 from didae.repair.head import COPIES, repair_head
 from didae.storage import fingerprint
 from didae.students import LinearHead, StudentLike, StudentNetwork, check_student
-from didae.students.base import Read
+from didae.students.base import Read, spread
 from didae.students.onnx import OnnxStudent
+from didae.students.onnx_network import OnnxNetwork
+
+_logger = logging.getLogger(__name__)
 
 
 class RepairConfig(Config):
@@ -103,8 +108,8 @@ def repair_student(
     A network is fine-tuned on images. A linear head is fitted again in closed form: on
     counterfactuals in z where it is one on the components' encoder, else on what its own encoder
     sees in the decoded counterfactuals. Of the settings only ``copies`` and ``closed_loop`` (in the
-    second case), seed and gate concern it, and causal directions do not. An ONNX student is
-    repaired as such a head.
+    second case), seed and gate concern it, and causal directions do not. An ONNX student is a
+    network where torch can compute its graph; else, and with ``cfkd.scope`` "last", such a head.
 
     Parameters
     ----------
@@ -138,8 +143,8 @@ def repair_student(
         If the student is no torch module, a direction does not exist, an image is in both sets, or
         all images are of one class.
     """
-    student = trainable(components.student)
     config, names = settled(RepairConfig, config), components.dictionary.names
+    student = trainable(components.student, train_data.images, config)
     spurious, causal, seconded = _places((spurious, causal, seconded), names)
     check_student(student, train_data.images)
     train_data = finite(student, train_data, "training")
@@ -189,10 +194,22 @@ def repair_student(
     return Repair(repaired if decision.accepted else student, decision, trained, pairs, alone)
 
 
-def trainable(student: StudentLike) -> nn.Module:
-    """Give a student as a module that can be repaired: an ONNX student as its last layer."""
+def trainable(
+    student: StudentLike, images: UInt8[Tensor, "n 3 h w"], config: RepairConfig
+) -> nn.Module:
+    """Give a student as a module that can be repaired.
+
+    An ONNX student is its network, where torch computes it as the file does on these images, or
+    else its last layer alone.
+    """
     if isinstance(student, OnnxStudent):
-        return student.head()
+        head = student.head()
+        if config.cfkd.scope == "all":
+            try:
+                return OnnxNetwork(student, to_float(spread(images)))
+            except DidaeError as error:
+                _logger.warning("%s: its last layer alone is repaired, as %s", student.name, error)
+        return head
     if not isinstance(student, nn.Module):
         raise DidaeError(
             "repair: the student is neither a torch module nor ONNX; give one of these, or repair "

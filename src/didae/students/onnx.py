@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,9 @@ class OnnxStudent:
 
     def __init__(self, spec: str) -> None:
         self.name = f"onnx:{spec}"
-        self._path, value = split_spec(spec)
+        self.path, value = split_spec(spec)
         self._reading: Reading
-        found = _find_logits(read_model(self._path), value, self._path)
+        found = _find_logits(read_model(self.path), value, self.path)
         self._network, self._reading, self._turned = found
         self.fingerprint = self._network.fingerprint
 
@@ -72,10 +73,13 @@ class OnnxStudent:
             weight, bias = half * weight, half[:, 0] * bias
         return LinearHead(encoder, weight, bias)
 
-    def write(self, head: LinearHead, target: str | Path) -> None:
+    def write(
+        self, head: LinearHead, target: str | Path, others: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Write the file with another head: what `head` gave, with new weights.
 
-        The rest of the graph stays as it is, bit for bit, but for what no output needs any more.
+        The rest of the graph stays as it is, bit for bit, but for `others` of its weights, by name,
+        and for what no output needs any more.
         What is said about its images in a ``FILE.json`` goes into the new file.
         """
         onnx, _ = libraries()
@@ -83,7 +87,7 @@ class OnnxStudent:
         expected = (max(2, len(old_bias)), old_weight.shape[1])
         if encoder.fingerprint != head.encoder.fingerprint or head.weight.shape != expected:
             raise DidaeError(
-                f"{target}: the head is not one of {self._path} with its {expected[0]} classes; "
+                f"{target}: the head is not one of {self.path} with its {expected[0]} classes; "
                 "give what its `head` gave."
             )
         weight, bias = head.weight.detach().cpu(), head.bias.detach().cpu()
@@ -91,6 +95,10 @@ class OnnxStudent:
             sign = torch.tensor([1.0, -1.0] if self._turned else [-1.0, 1.0])
             weight, bias = sign[None] @ weight, sign[None] @ bias
         graph, makers = model.graph, producers(model.graph)
+        for item in graph.initializer:
+            if others is not None and item.name in others:
+                values = others[item.name].detach().cpu().numpy()
+                item.CopyFrom(onnx.numpy_helper.from_array(values, item.name))
         taken = {item.name for item in graph.initializer} | set(makers)
         inputs = [encoder.value]
         for part, tensor in (("weight", weight), ("bias", bias)):
@@ -115,7 +123,7 @@ class OnnxStudent:
 
     def _last_layer(self) -> tuple[ModelProto, OnnxEncoder, str, NDArray[Any], NDArray[Any]]:
         """Give the model, its features, the logits' name, and logits = weight · features + bias."""
-        path, model = self._path, read_model(self._path)
+        path, model = self.path, read_model(self.path)
         makers, logits = producers(model.graph), self._network.value
         while logits in makers and makers[logits].op_type in _PASSED.split():
             logits = makers[logits].input[0]
