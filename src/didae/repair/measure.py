@@ -246,10 +246,8 @@ def repair_and_measure(
     asked = logits(components.student, data.held_out.images)
     warn_of_constant(asked.argmax(1).tolist(), data.class_names)
     accuracy_above_chance(asked, data.held_out.labels)
-    spurious, student = (
-        verdicts.directions("spurious"),
-        trainable(components.student, data.train_data.images, config),
-    )
+    spurious = verdicts.directions("spurious")
+    student = trainable(components.student, data.train_data.images, config)
     outlook = outlook_of(components, student, data, spurious, config)
     if tell:
         tell(outlook, data, components.student)
@@ -269,13 +267,7 @@ def repair_and_measure(
         students = {"original": components.student, "now": done.student}
         groups = {name: data.measure(student).to_json() for name, student in students.items()}
     classes = data.by_class(components.student, done.student)
-    preview = _previews(components.student, done, data.class_names, folder)
-    if isinstance(done.student, OnnxNetwork):
-        done.student.write(folder / ONNX_FILE)
-    elif isinstance(components.student, OnnxStudent) and isinstance(done.student, LinearHead):
-        components.student.write(done.student, folder / ONNX_FILE)
-    elif isinstance(done.student, (StudentNetwork, LinearHead)):
-        done.student.save(folder / "student")
+    _save(components.student, done.student, folder)
     said = {name: verdict for k, name in enumerate(verdicts.names) if (verdict := verdicts[k])}
     document = {
         "schema_version": 1,
@@ -293,10 +285,20 @@ def repair_and_measure(
         "unread": [str(unread) for unread in data.unread],
         "ceiling": outlook.ceiling and vars(outlook.ceiling),
         "alone": {name: said.to_json() for name, said in done.alone.items()},
-        "preview": preview,
+        "preview": _previews(components.student, done, data.class_names, folder),
     }
     write_json(folder / REPAIR_FILE, document)
     return done
+
+
+def _save(original: StudentLike, student: nn.Module, folder: Path) -> None:
+    """Save a student, repaired or not, in the form of the original; other modules of torch stay."""
+    if isinstance(student, OnnxNetwork):
+        student.write(folder / ONNX_FILE)
+    elif isinstance(original, OnnxStudent) and isinstance(student, LinearHead):
+        original.write(student, folder / ONNX_FILE)
+    elif isinstance(student, (StudentNetwork, LinearHead)):
+        student.save(folder / "student")
 
 
 def _advice(done: Repair, config: RepairConfig, spurious: Sequence[str]) -> str:
