@@ -138,6 +138,12 @@ def test_a_result_is_shown(desk, accepted: bool) -> None:
     assert "verdicts have changed" in parse(views.repair_view(desk, run)).text
 
 
+def test_a_result_that_cannot_be_had_again_says_why(desk) -> None:
+    write_repair(desk.run("main").folder, repaired(), NAMES)
+    page = parse(views.repair_view(desk, desk.run("main"))).text
+    assert "To repair again: No direction is judged spurious yet" in page
+
+
 def test_numbers_are_written_as_in_the_report(desk) -> None:
     """One way of writing for one number, such as an accuracy."""
     folder = desk.run("main").folder

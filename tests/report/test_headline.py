@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import DirectionSummary, Summary
 from didae.report.trust import _JUDGE_LABELS, headline, label_hint, trust
-from didae.report.words import class_lines, key_figures
+from didae.report.words import class_lines, key_figures, remarks
 
 
 def direction(name: str = "x", flips: int = 0, **measured: Any) -> DirectionSummary:
@@ -122,6 +122,15 @@ def test_classes_are_counted_and_pairs_named_where_there_is_a_choice():
         "cat against its runner-up: dog 75 %, owl 25 %",
     ]
     assert class_lines(summary(direction())) == []
+
+
+def test_a_classifier_below_chance_is_a_grave_remark():
+    run = summary(direction()).model_copy(update={"label_names": ("cat", "dog", "eel")})
+    for share, grave in ((0.03, [True]), (0.4, [])):
+        said = remarks(run.model_copy(update={"measures": {"student_accuracy": share}}))
+        assert [found for _, found in said] == grave
+        assert all("3\u202f% of the images learnt from" in line for line, _ in said)
+    assert remarks(run) == []
 
 
 def test_figures_are_rounded_in_one_place():

@@ -232,6 +232,18 @@ def test_a_run_that_delivered_nothing_still_has_a_page(tmp_path: Path):
     assert "Round trip without" not in page
 
 
+def test_a_command_is_not_repeated_where_it_is_the_same(tmp_path: Path):
+    _, summary = make_run(tmp_path)
+    mixed = [d.model_copy(update={"mean_spill": 1.6}) for d in summary.directions]
+    (tmp_path / "run.yaml").write_text("audit: {directions: 4}\n")
+    page = Page(
+        write_report(tmp_path, summary.model_copy(update={"directions": tuple(mixed)}))
+    ).text
+    card = page[page.index("Direction 1 of 4") : page.index("Direction 2 of 4")]
+    assert "try smaller edits, which change less else, as above." in card
+    assert page.index("--audit.explain.strength 1.5") < page.index("Direction 1 of 4")
+
+
 def test_images_without_finite_logits_are_counted_and_explained(tmp_path: Path):
     row = make_row(status="failed", reason="not finite", file="", factual_file="")
     write_table(tmp_path, [row])

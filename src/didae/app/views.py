@@ -8,11 +8,11 @@ from typing import Any
 
 from didae.app.desk import Desk, Run, Status
 from didae.app.uploads import UploadLimits
+from didae.report.figures import drawn_real_pairs
 from didae.report.html import templates
-from didae.report.real import drawn_real_pairs
 from didae.report.repair import REPAIR_FOLDER, drawn_preview
 from didae.report.trust import how_many_verified, label_hint, remedy, trust
-from didae.report.words import losses
+from didae.report.words import remarks
 from didae.teachers import VERDICTS
 
 MEANINGS = {
@@ -55,7 +55,7 @@ def judge_view(run: Run, direction: int) -> str:
         verified=how_many_verified(shown),
         hint=label_hint(shown.name),
         factors=_FACTORS,
-        losses=losses(run.summary),
+        remarks=remarks(run.summary),
     )
 
 

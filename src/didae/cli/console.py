@@ -16,7 +16,7 @@ from didae.metrics.groups import GroupAccuracies
 from didae.repair.measure import Outlook, RepairData
 from didae.report.repair import Figure, RepairDocument
 from didae.report.trust import headline, remedy, trust
-from didae.report.words import accuracy, class_lines, key_figures, losses, plain
+from didae.report.words import accuracy, class_lines, key_figures, plain, remarks
 from didae.runtime import duration
 from didae.students import (
     StudentLike,
@@ -43,7 +43,7 @@ def tell(folder: Path, summary: Summary) -> None:
     advice = remedy(folder, said.remedy)
     if advice is not None:
         terminal.print(f"{advice.words}: {advice.command}" if advice.command else advice.words)
-    for line, _ in losses(summary):
+    for line, _ in remarks(summary):
         terminal.print(line)
     stages = FUNNEL[2:]
     columns = ("direction", "trust", *(words for _, words in stages))

@@ -19,6 +19,7 @@ from torch import Tensor
 from didae.data.images import read_run_image, write_png
 from didae.decoders.base import Decoder
 from didae.decoders.training import draw_samples
+from didae.explainer.retrieval import Along, Photograph, read_pairs
 from didae.explainer.summary import read_run_table
 from didae.report.words import class_name
 from didae.training import TrainingConfig
@@ -35,6 +36,9 @@ _COLUMNS = (
 
 _STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")
 """What to call a row by the number of stages that it passed."""
+
+_TELLING = 0.2
+"""Correlation below which a code goes with nothing."""
 
 _GAINS = (1, 2, 4, 8, 16, 32)
 
@@ -152,21 +156,28 @@ def _common_gain(pairs: Sequence[tuple[_Pixels, _Pixels]]) -> int:
     return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
 
 
-def _thumbnail(image: _Pixels, side: int = _THUMBNAIL) -> _Pixels:
-    """Reduce an image so that its longest side is at most `side`; smaller ones stay as they are."""
-    height, width = image.shape[:2]
-    if max(height, width) <= side:
-        return image
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-
-
 def data_uri(image: _Pixels, side: int = _THUMBNAIL) -> str:
     """Write an image, reduced to what a page shows, as a PNG inside a `data:` address."""
-    buffer = io.BytesIO()
-    Image.fromarray(_thumbnail(image, side)).save(buffer, format="PNG", optimize=True)
+    picture, buffer = Image.fromarray(image), io.BytesIO()
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
+    picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def drawn_real_pairs(folder: Path) -> dict[int, dict[str, Any]]:
+    """Give what the templates draw of each direction, by number; most foreseen flips first."""
+    ranked = sorted(read_pairs(folder), key=lambda along: -along.flips)
+    return {along.index: _drawn(folder, along) for along in ranked}
+
+
+def _drawn(folder: Path, along: Along) -> dict[str, Any]:
+    def photograph(shown: Photograph) -> dict[str, Any]:
+        picture = data_uri(read_picture(folder, shown.file))
+        return {**shown.model_dump(), "picture": picture}
+
+    pairs = [[photograph(shown) for shown in pair] for pair in along.pairs]
+    goes_with = [(name, r) for name, r in along.goes_with if abs(r) >= _TELLING]
+    return {"along": along, "goes_with": goes_with, "pairs": pairs}
 
 
 class SampleSheets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import shlex
 from collections.abc import Sequence
@@ -20,15 +19,15 @@ from didae.report.figures import (
     data_uri,
     delivered_rows,
     drawn_pairs,
+    drawn_real_pairs,
     drawn_rows,
     read_picture,
     read_rows,
     varied,
 )
-from didae.report.real import drawn_real_pairs
 from didae.report.repair import drawn_preview, find_repair, read_repair
 from didae.report.trust import dotted, headline, label_hint, onward, remedy
-from didae.report.words import FILTERS, class_lines, key_figures, losses
+from didae.report.words import FILTERS, class_lines, key_figures, remarks
 from didae.storage import write_text
 from didae.teachers import Oracle
 
@@ -114,7 +113,7 @@ def write_report(
         first={"pairs": ()} if first is None else pairs(first, _FIRST),
         key_figures=key_figures(summary),
         class_lines=class_lines(summary),
-        losses=losses(summary),
+        remarks=remarks(summary),
         cards=cards,
         real=drawn_real_pairs(folder),
         thresholds=trusted,
@@ -141,16 +140,14 @@ def write_first_report(folder: Path) -> Path:
 def templates(package: str = "didae.report") -> jinja2.Environment:
     """Find the templates of a package, and what it shares with the report; every value is text."""
 
-    def find(name: str) -> str | None:
-        homes = (importlib.resources.files(home) for home in (package, "didae.report"))
-        return next((f.read_text("utf-8") for h in homes if (f := h / name).is_file()), None)
-
     def shown(value: object) -> object:
         """Show what is hidden in a text that somebody named, such as marks of direction."""
         return value if hasattr(value, "__html__") else visible(str(value))
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(find),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(p, "") for p in (package, "didae.report")]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=shown,

@@ -96,13 +96,21 @@ def follows(direction: DirectionSummary) -> str:
     return f"{factor} (r{_NARROW}={_NARROW}{decimals(r)})"
 
 
-def losses(summary: Summary) -> list[tuple[str, bool]]:
-    """Say which images and files could not be used, and whether a class loses far more of them."""
+def remarks(summary: Summary) -> list[tuple[str, bool]]:
+    """Say what a reader must know of images and classifier, and of each whether it is grave."""
     known = {FOUND: "Files in the folder", ASKED: "Images to be learnt from"}
-    return [
+    said = [
         (f"{known.get(purpose, f'Images to be {purpose}')}: {unread}.", bool(unread.uneven))
         for purpose, unread in summary.unread.items()
     ]
+    right = summary.measures.get("student_accuracy")
+    if right is not None and right * len(summary.label_names) < 1:
+        words = (
+            f"The classifier is right on {percent(right)} of the images learnt from, which is less "
+            "than chance: if it numbers its classes otherwise, name them in its order (--classes)."
+        )
+        said.insert(0, (words, True))
+    return said
 
 
 def class_lines(summary: Summary) -> list[tuple[str, str]]:
