@@ -20,7 +20,7 @@ from didae.demo import SHIPPED, broad_images, poisoned_split
 from didae.dictionaries import ICA, SVD, Dictionary, Procrustes
 from didae.encoders.base import Encoder, embed
 from didae.explainer import Components
-from didae.metrics.images import outputs
+from didae.metrics import outputs
 from didae.randomness import seeded
 from didae.runtime import progress
 from didae.storage import fill, load_component, save_component, write_text

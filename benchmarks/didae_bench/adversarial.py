@@ -14,7 +14,7 @@ from torch import Tensor
 from didae.data.images import to_float, to_uint8
 from didae.decoders.base import Decoder, StochasticCode
 from didae.decoders.sampling import euler, flow_times
-from didae.metrics.images import outputs
+from didae.metrics import outputs
 from didae.runtime import progress
 from didae.students import margin
 from didae_bench.explainers.pgd import PGD, PGDConfig

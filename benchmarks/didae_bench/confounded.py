@@ -25,7 +25,7 @@ from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder, cached_embed
 from didae.explainer import Components, ExplainConfig, explain
 from didae.explainer.sweep import CLOSED_LOOP, Sweep, closed_loop
-from didae.metrics.groups import GroupAccuracies, gain
+from didae.metrics import GroupAccuracies, gain
 from didae.randomness import standard_normal
 from didae.repair.base import Labelled, encode_images
 from didae.repair.cfkd import exchange

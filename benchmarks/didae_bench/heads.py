@@ -18,7 +18,7 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import embed
 from didae.errors import DidaeError
 from didae.explainer import Components
-from didae.metrics.groups import GroupAccuracies, gain, group_accuracies
+from didae.metrics import GroupAccuracies, gain, group_accuracies
 from didae.randomness import generator
 from didae.repair.cfkd import exchange_codes
 from didae.repair.gate import GateConfig, Outcomes, counter_examples, decide

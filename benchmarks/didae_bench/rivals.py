@@ -10,7 +10,7 @@ from torch import Tensor
 from didae.data.square import Square
 from didae.decoders.base import Decoder
 from didae.demo import SHIPPED, broad_images, poisoned_split
-from didae.metrics.groups import gain
+from didae.metrics import gain
 from didae.repair.base import accuracies_of
 from didae.repair.cfkd import CfkdConfig, cfkd
 from didae.storage import load_tensors, save_tensors, write_text

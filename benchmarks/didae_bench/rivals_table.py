@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, read_factors
-from didae.metrics.flips import flags, flip_rates, mean
-from didae.metrics.images import psnr
+from didae.metrics import flags, flip_rates, mean, psnr
 from didae.repair.base import Labelled
 from didae.students import logits
 from didae_bench.explainers.base import METHODS, Explanation, list_methods

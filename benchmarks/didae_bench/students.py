@@ -26,8 +26,7 @@ from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, embed
 from didae.explainer import Components, Counterfactuals, ExplainConfig
 from didae.explainer.sweep import Sweep
-from didae.metrics.flips import flip_rates
-from didae.metrics.images import outputs, psnr
+from didae.metrics import flip_rates, outputs, psnr
 from didae.randomness import standard_normal
 from didae.repair.base import Labelled, require_disjoint
 from didae.repair.cfkd import CfkdConfig, cfkd, exchange, partners

@@ -11,7 +11,7 @@ from didae.data.table import ImageTable
 from didae.decoders.base import Decoder
 from didae.decoders.training import suited_config
 from didae.encoders.base import Encoder
-from didae.metrics.images import psnr
+from didae.metrics import psnr
 from didae.repair.cfkd import partners
 from didae_bench.confounded import edits, flips, ranking, round_trips
 from didae_bench.data import Planted

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from didae.explainer import explain as explain
     from didae.explainer.fit import AuditConfig as AuditConfig
     from didae.explainer.retrieval import RealPairs as RealPairs
-    from didae.metrics.groups import group_accuracies as group_accuracies
+    from didae.metrics import group_accuracies as group_accuracies
     from didae.repair.base import Labelled as Labelled
     from didae.repair.run import RepairConfig as RepairConfig
     from didae.repair.run import repair_student as repair_student
@@ -97,7 +97,7 @@ else:
         "ModuleEncoder": "encoders.base",
         "DidaeError": "errors",
         "ImageReadError": "errors",
-        "group_accuracies": "metrics.groups",
+        "group_accuracies": "metrics",
         "load_components": "demo",
         "Labelled": "repair.base",
         "RepairConfig": "repair.run",

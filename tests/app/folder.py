@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from didae.app.desk import Actions, Progress
-from didae.metrics.groups import group_accuracies
+from didae.metrics import group_accuracies
 from didae.storage import read_json, write_bytes, write_json
 from didae.teachers import Verdicts
 from report.run_folder import NAMES, make_pairs, make_run, save

@@ -15,7 +15,7 @@ from didae.decoders.base import Decoder, DecoderConfig, SamplerConfig, Stochasti
 from didae.decoders.network import NetworkConfig
 from didae.demo import load_components
 from didae.encoders.base import embed
-from didae.metrics.images import psnr
+from didae.metrics import psnr
 from didae.randomness import seeded
 from failures import one_line, run_python
 

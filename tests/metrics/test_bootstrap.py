@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
 from didae.errors import DidaeError
-from didae.metrics.flips import Estimate, mean, ratio
-from didae.metrics.groups import wilson
+from didae.metrics import Estimate, mean, ratio, wilson
 
 
 def test_the_interval_is_that_of_scipy() -> None:

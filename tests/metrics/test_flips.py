@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from didae.errors import DidaeError
-from didae.metrics.flips import _DEFINITIONS, flags, flip_rates
+from didae.metrics import _DEFINITIONS, flags, flip_rates
 
 
 def random_logits(seed: int, m: int, classes: int, surrogates: int) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
-from didae.metrics.groups import gain, group_accuracies, wilson
+from didae.metrics import gain, group_accuracies, wilson
 
 
 def reference(predictions, labels, attributes):

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from didae.metrics import images as module
-from didae.metrics.images import outputs, psnr
+from didae import metrics as module
+from didae.metrics import outputs, psnr
 
 
 def _images(seed: int, count: int = 3) -> torch.Tensor:

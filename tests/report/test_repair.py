@@ -11,7 +11,7 @@ import pytest
 
 from didae.errors import DidaeError
 from didae.explainer.summary import Summary
-from didae.metrics.groups import group_accuracies
+from didae.metrics import group_accuracies
 from didae.report import write_report
 from didae.report.repair import find_repair, read_repair
 from didae.storage import write_json

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from didae.errors import DidaeError
-from didae.metrics.flips import ratio
+from didae.metrics import ratio
 
 Array = NDArray[np.float64]
 

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from didae.errors import DidaeError
-from didae.metrics.flips import flip_rates, mean
-from didae.metrics.images import psnr
+from didae.metrics import flip_rates, mean, psnr
 from didae_bench.metrics.controls import CONTROLS, LIMITS, markdown, verify
 from didae_bench.metrics.truth import residue
 

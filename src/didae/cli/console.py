@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from didae.errors import visible
 from didae.explainer.summary import FUNNEL, Summary
-from didae.metrics.groups import GroupAccuracies
+from didae.metrics import GroupAccuracies
 from didae.repair.measure import Outlook, RepairData
 from didae.report.repair import Figure, RepairDocument
 from didae.report.trust import headline, remedy, trust

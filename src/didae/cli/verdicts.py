@@ -26,7 +26,7 @@ from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError
 from didae.explainer import DiDAE
 from didae.explainer.summary import read_manifest
-from didae.metrics.groups import group_accuracies
+from didae.metrics import group_accuracies
 from didae.repair.base import among
 from didae.repair.measure import (
     ONNX_FILE,

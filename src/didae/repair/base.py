@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from didae.data.images import to_float
 from didae.encoders.base import Encoder
 from didae.errors import DidaeError
-from didae.metrics.groups import Group, GroupAccuracies, group_accuracies
+from didae.metrics import Group, GroupAccuracies, group_accuracies
 from didae.runtime import weights_like
 from didae.students.base import StudentLike, finite_rows, logits
 

@@ -20,7 +20,7 @@ from didae.data.square import Square
 from didae.data.table import ImageSource, Unread, read_all
 from didae.errors import DidaeError
 from didae.explainer import Components
-from didae.metrics.groups import GroupAccuracies
+from didae.metrics import GroupAccuracies
 from didae.repair.base import Labelled, accuracies_of, concatenate, finite, predictions
 from didae.repair.cfkd import cfkd, exchange
 from didae.repair.gate import FEWEST_EXAMPLES, Cause, Ceiling, ceiling

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from didae.config import Config, from_mapping
-from didae.metrics.groups import GroupAccuracies
+from didae.metrics import GroupAccuracies
 from didae.repair.gate import Ceiling, Outcome
 from didae.repair.measure import REPAIR_FILE
 from didae.report.figures import data_uri, read_picture
