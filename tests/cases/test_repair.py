@@ -13,7 +13,7 @@ from PIL import Image
 from cases.inputs import AUDIT, network
 from didae.cli import main
 from didae.cli.app import App, obstacle
-from didae.cli.runs import run_source
+from didae.cli.study import taken
 from didae.cli.verdicts import RepairRun
 from didae.repair.run import RepairConfig
 from didae.report.repair import read_repair
@@ -158,7 +158,7 @@ def test_a_second_teacher_is_asked_about_what_the_first_has_judged(run, capsys):
 
 
 def test_a_flag_changes_that_part_of_the_runs_source_alone(run):
-    own = run_source(run)
+    own = taken(run)["source"]
     assert (own.data, own.image_size, own.on_error) == (str(run.parent / "data"), 16, "late")
     for flags, changes in (
         ((), {}),
@@ -178,7 +178,7 @@ def test_a_file_of_settings_changes_the_runs_source_and_flags_change_that(run, t
     file = tmp_path / "settings.yaml"
     file.write_text(f"explained: {run}\nsource:\n  split_seed: 3\n  whole: true\n")
     read = RepairRun.parse("repair", ["--config", str(file), "--no-whole"])
-    assert read.source == run_source(run).model_copy(update={"split_seed": 3})
+    assert read.source == taken(run)["source"].model_copy(update={"split_seed": 3})
 
 
 def test_one_flag_keeps_the_images_of_the_audit(run, tmp_path, capsys):

@@ -16,20 +16,22 @@ from pydantic import Field
 
 from didae.cli.command import Command
 from didae.cli.console import console
-from didae.cli.runs import lost, open_explainer, read_run, run_source
 from didae.cli.sources import tried
-from didae.cli.study import Audit, Demo, Explain, load_summary, require_finished
+from didae.cli.study import (
+    Audit,
+    Demo,
+    load_summary,
+    lost,
+    read_run,
+    require_finished,
+    taken,
+)
 from didae.cli.verdicts import RepairRun
-from didae.data.square import Square
-from didae.demo import SquareRecipe, square_repair_data
 from didae.errors import DidaeError, require
-from didae.repair.measure import repair_and_measure
 from didae.repair.run import RepairConfig
 from didae.report import write_report
 from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
-from didae.runtime import resolve_device, watched
-from didae.storage import lock_folder
-from didae.teachers import VERDICTS_FILE, Verdicts
+from didae.runtime import watched
 
 if TYPE_CHECKING:
     from didae.app.desk import Jobs, Progress
@@ -52,8 +54,6 @@ class App(Command):
         Who judges, for verdicts.json.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
-    repair : RepairConfig
-        How to repair, and when to accept it.
     """
 
     essential = ("folder", "port", "browser", "teacher", "device")
@@ -87,27 +87,15 @@ class App(Command):
         progress(None, "Reading what the run used")
         home = folder / REPAIR_FOLDER
         with watched(progress):
-            run = _told(folder)
-            if not isinstance(run, Demo):
-                RepairRun(
-                    explained=folder,
-                    folder=home,
-                    source=run_source(folder),
-                    device=self.device,
-                    repair=self.repair,
-                ).execute()
-            else:
-                self._repair_demo(folder, home, run.recipe)
+            RepairRun(
+                explained=folder,
+                folder=home,
+                **taken(folder),
+                device=self.device,
+                repair=self.repair,
+            ).execute()
         write_report(folder, load_summary(folder))
         return read_repair(home)
-
-    def _repair_demo(self, folder: Path, home: Path, recipe: SquareRecipe) -> None:
-        components = open_explainer(folder).to(resolve_device(self.device))
-        verdicts = Verdicts.load(folder / VERDICTS_FILE)
-        home.mkdir(exist_ok=True)
-        with lock_folder(home):
-            data = square_repair_data(Square(recipe.size, recipe.seed), recipe)
-            repair_and_measure(components, data, verdicts, self.repair, home)
 
 
 def _end(jobs: Jobs) -> None:
@@ -124,7 +112,9 @@ def _end(jobs: Jobs) -> None:
 
 def obstacle(folder: Path) -> str:
     """Say why the page cannot repair the student of a run; nothing for demos and audits."""
-    run = _told(folder)
+    run = None
+    with contextlib.suppress(DidaeError):
+        run = read_run(folder)
     if isinstance(run, Demo):
         return ""
     if not isinstance(run, Audit):
@@ -140,13 +130,6 @@ def obstacle(folder: Path) -> str:
             "again."
         )
     return ""
-
-
-def _told(folder: Path) -> Demo | Audit | Explain | None:
-    """Read what the command of a run was told; None where it cannot be read."""
-    with contextlib.suppress(DidaeError):
-        return read_run(folder)
-    return None
 
 
 def audit_own(images: Path, student: str, folder: Path, progress: Progress) -> None:

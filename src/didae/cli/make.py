@@ -103,14 +103,10 @@ class TrainEncoder(Command):
     ----------
     folder : Path
         Gets the encoder; an interrupted run there is continued.
-    source : SourceConfig
-        Which images.
     dim : int
         Width d of z_sem.
     width : int
         Channels of the convolutions.
-    training : TrainingConfig
-        How long and how fast.
     """
 
     essential = ("folder", "data", "image_size", "attributes", "steps")
@@ -144,8 +140,6 @@ class TrainDecoder(Command):
         Gets the decoder, and samples/ while it trains; an interrupted run there is continued.
     encoder : str
         {encoders}.
-    source : SourceConfig
-        Which images.
     mirror : tuple of str
         Axes along which images are mirrored to train on more: horizontal, vertical; only where
         labels stay true. None by default.
@@ -160,8 +154,6 @@ class TrainDecoder(Command):
     jitter : float
         Noise on z_sem while training, in standard deviations; keeps a long training on few images
         from learning them by heart.
-    training : TrainingConfig
-        How long and how fast.
     """
 
     essential = ("folder", "encoder", "data", "image_size", "steps")
@@ -299,8 +291,6 @@ class Fit(Command):
         Gets the dictionary, and diagnostics.json: explained variance, stability, correlations.
     encoder : str
         {encoders}.
-    source : SourceConfig
-        Which images.
     kind : str
         procrustes needs attributes; svd finds directions of variance, ica independent ones.
     plain : bool

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
@@ -22,17 +23,20 @@ from didae.cli.sources import (
     student_of,
     tried,
 )
+from didae.config import load_yaml
+from didae.data.opening import place, split_world
 from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, square_repair_data, train_components
 from didae.encoders.base import open_encoder
+from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
 from didae.explainer import DiDAE, ExplainConfig
 from didae.explainer.fit import AuditConfig
 from didae.explainer.run import few_images
 from didae.explainer.saved import NAMED, load_named
 from didae.explainer.summary import RUN_FILE as MANIFEST
-from didae.explainer.summary import Summary, manifest_to_go_on, require_components
+from didae.explainer.summary import Summary, manifest_to_go_on, read_manifest, require_components
 from didae.repair.measure import REPAIR_FILE, repair_and_measure
 from didae.repair.run import RepairConfig
 from didae.report import write_report
@@ -66,10 +70,6 @@ class Demo(Command):
         How, and which pool of Square.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
-    explain : ExplainConfig
-        How to edit and what counts as verified.
-    repair : RepairConfig
-        How to repair, and when to accept it.
     """
 
     essential = ("folder", "images", "from_scratch", "only_explain", "device")
@@ -116,6 +116,9 @@ class Demo(Command):
 
 _LISTED = 20
 
+UNKNOWN = ""
+"""The data of a run of the library, which keeps no names."""
+
 
 class Audit(Command):
     """Find what a classifier looks at: embed, train a decoder, try all directions, report.
@@ -145,10 +148,6 @@ class Audit(Command):
         Which of them are drawn.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
-    source : SourceConfig
-        How the images are read.
-    audit : AuditConfig
-        How to fit, train and explain.
     """
 
     essential = ("images", "student", "folder", "encoder", "image_size", "explained")
@@ -165,10 +164,14 @@ class Audit(Command):
     source: tyro.conf.OmitArgPrefixes[SourceConfig] = SourceConfig(on_error="late")
     audit: AuditConfig = AuditConfig()
 
+    def named(self) -> SourceConfig:
+        """Say which images."""
+        return self.source.model_copy(update={"data": self.images})
+
     def run(self) -> None:
         """Audit."""
         start = time.monotonic()
-        named = self.source.model_copy(update={"data": self.images})
+        named = self.named()
         named.require_multiple(SIDE_STEP)
         require_own(self, self.folder)
         source = named.open()
@@ -245,8 +248,6 @@ class Explain(Command):
         {students}; what `didae train student` wrote brings a probe and surrogates.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
-    explain : ExplainConfig
-        How to edit and what counts as verified.
     """
 
     essential = ("data", "encoder", "dictionary", "decoder", "student")
@@ -326,3 +327,76 @@ def finish(folder: Path, summary: Summary) -> None:
 def publish(folder: Path, summary: Summary, repair: Path | None = None) -> None:
     """Write a report and print where it is."""
     console().print(f"report: {write_report(folder, summary, repair=repair)}", style="bold")
+
+
+def read_run(folder: Path) -> Demo | Audit | Explain | None:
+    """Read what the command of a run was told; a run of the library was told nothing."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        return None
+    for kind in (Demo, Audit):
+        with suppress(DidaeError):
+            return load_yaml(kind, path)
+    return load_yaml(Explain, path)
+
+
+def taken(folder: Path) -> dict[str, Any]:
+    """Give what a repair takes over from a run: which images, and how those of a demo are drawn."""
+    run = read_run(folder)
+    if isinstance(run, Demo):
+        source = SourceConfig(pool=run.recipe.size, pool_seed=run.recipe.seed)
+        return {"source": source, **run.recipe.model_dump(include={"poisoned", "correlation"})}
+    if run is None:
+        return {"source": SourceConfig(data=UNKNOWN)}
+    return {"source": run.named() if isinstance(run, Audit) else run.source}
+
+
+def open_explainer(folder: Path, student: str | None = None, explainer: str | None = None) -> DiDAE:
+    """Load what a run used, with its classifier and explainer from where they are now."""
+    manifest, run = read_manifest(folder), read_run(folder)
+    said = None if run is None or isinstance(run, Demo) else run
+    student = student or (said and said.student)
+    encoder = None if explainer or said is None else tried(said.encoder)
+    made = DiDAE.from_pretrained(explainer or folder, student and tried(student), encoder)
+    require_components(folder, manifest, made.fingerprints())
+    return made
+
+
+def lost(folder: Path) -> dict[str, str]:
+    """Give the names of a run's student and data, by flag, where their files are not found here."""
+    run = read_run(folder)
+    if run is None or isinstance(run, Demo):
+        return {}
+    data = taken(folder)["source"].data
+    home = place(data)[1]
+    found = None if home is None else split_world(home)[0]
+    files = {"student": (run.student, _file(run.student)), "data": (data, found)}
+    return {
+        flag: name for flag, (name, file) in files.items() if file is not None and not file.exists()
+    }
+
+
+def require_found(folder: Path, student: str | None, data: str) -> None:
+    """Refuse to go on without files of a run that are not found here and were not named anew."""
+    gone = lost(folder)
+    named = {"student": gone.get("student") if student is None else student, "data": data}
+    for flag, name in gone.items():
+        if named[flag] == name:
+            relative, back = "", "put it back"
+            if not Path(name).is_absolute():
+                relative, back = ", relative to the folder where that was started", "start there"
+            raise DidaeError(
+                f"{folder} was made with the {flag} {name}{relative}; it is not found from here: "
+                f"{back}, or say where it is with --{flag}."
+            )
+
+
+def _file(student: str) -> Path | None:
+    """Give the file or folder that the name of a student speaks of, if it does."""
+    kind, _, rest = student.partition(":")
+    if student == SHIPPED_NAME or kind == "zero_shot":
+        return None
+    if kind == "timm":
+        file = rest.partition("@")[2]
+        return Path(file) if file else None
+    return split_spec(rest if kind == "onnx" else student)[0]

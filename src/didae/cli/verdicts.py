@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,9 +17,16 @@ from typing_extensions import override
 
 from didae.cli.command import RUN_FILE, Command, open_run
 from didae.cli.console import console, groups_table, tell_outlook, tell_repair
-from didae.cli.runs import open_explainer, require_found, run_recipe, run_source
 from didae.cli.sources import NONE, SourceConfig, rows, student_of
-from didae.cli.study import load_summary, publish, require_finished
+from didae.cli.study import (
+    UNKNOWN,
+    load_summary,
+    open_explainer,
+    publish,
+    require_finished,
+    require_found,
+    taken,
+)
 from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.data.table import ImageSource
@@ -49,9 +57,7 @@ from didae.teachers import (
     VERDICTS_FILE,
     Answers,
     Oracle,
-    Pairs,
     Stop,
-    Teacher,
     Terminal,
     Undo,
     Verdicts,
@@ -100,7 +106,9 @@ class Label(Command):
         if self.teacher == TERMINAL:
             self._ask(verdicts)
         else:
-            teacher = self._known(verdicts.names)
+            square = self.teacher == SQUARE_ORACLE
+            names = verdicts.names
+            teacher = Oracle(square_classes) if square else Answers.from_file(self.teacher, names)
             if self.who != TERMINAL:
                 teacher.name = self.who
             judge_all(teacher, self.explained, verdicts, self.pairs, self.again)
@@ -114,31 +122,19 @@ class Label(Command):
             console().print(f"{waiting} not judged yet, which a repair leaves alone: {again}")
         console().print(f"verdicts: {self.explained / VERDICTS_FILE}")
 
-    def _known(self, names: tuple[str, ...]) -> Teacher:
-        if self.teacher == SQUARE_ORACLE:
-            return Oracle(square_classes)
-        return Answers.from_file(self.teacher, names)
-
     def _ask(self, verdicts: Verdicts) -> None:
         person = Terminal(self.explained / "sheets", self.who)
         pairs = read_pairs(self.explained, self.pairs)
-        while self._next(verdicts, person, pairs):
-            pass
-
-    def _next(self, verdicts: Verdicts, person: Terminal, pairs: Sequence[Pairs]) -> bool:
-        """Ask one question; say whether there is more to ask."""
-        try:
-            unjudged = verdicts.open(self.who if self.again else None)
-            if not unjudged:
-                person.confirm()
-                return False
-            direction = unjudged[0]
-            verdicts.judge(direction, person.judge(pairs[direction]), self.who)
-        except Undo:
-            verdicts.undo(self.who)
-        except Stop:
-            return False
-        return True
+        with suppress(Stop):
+            while True:
+                try:
+                    unjudged = verdicts.open(self.who if self.again else None)
+                    if not unjudged:
+                        person.confirm()
+                        return
+                    verdicts.judge(unjudged[0], person.judge(pairs[unjudged[0]]), self.who)
+                except Undo:  # noqa: PERF203 - the loop waits for a person
+                    verdicts.undo(self.who)
 
 
 def open_verdicts(folder: Path) -> Verdicts:
@@ -148,9 +144,6 @@ def open_verdicts(folder: Path) -> Verdicts:
     names = [pairs.name for pairs in read_pairs(folder, 0)]
     return Verdicts.open_file(folder / VERDICTS_FILE, dictionary, names)
 
-
-UNKNOWN = ""
-"""The data of a run in Python."""
 
 NOT_REPAIRED = 3
 """Exit code where the gate refused the repair or left it undecided: the student is the original."""
@@ -196,8 +189,6 @@ class RepairRun(Command):
         Spurious attribute for the accuracies before and after; nothing else uses it.
     device : str
         auto (CUDA, else MPS, else the CPU) or a name that PyTorch knows.
-    repair : RepairConfig
-        How to repair, and when to accept it.
     """
 
     essential = ("explained", "folder", "data", "held_out", "only", "attribute")
@@ -245,12 +236,10 @@ class RepairRun(Command):
     @override
     def default(self, said: Mapping[str, Any]) -> Self | None:
         """Take the images of the run; what the file says of them goes on top."""
-        if not (self.explained / RUN_FILE).exists():
-            source = SourceConfig.model_validate({"data": UNKNOWN, **said.get("source", {})})
-            return self.model_copy(update={"source": source})
-        source = run_source(self.explained).model_copy(update=said.get("source", {}))
-        drawn = {k: v for k, v in run_recipe(self.explained).items() if k not in said}
-        return self.model_copy(update={"source": source, **drawn})
+        known = taken(self.explained)
+        source = known["source"].model_copy(update=said.get("source", {}))
+        known = {name: value for name, value in known.items() if name not in said}
+        return self.model_copy(update={**known, "source": source})
 
     def _named(self, components: DiDAE, classes: tuple[str, ...]) -> SourceConfig:
         """Say which images; for a run in Python they take its classes and its decoder's side."""
