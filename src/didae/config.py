@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import pydantic
 import yaml
@@ -67,6 +67,15 @@ def save_yaml(config: Config, path: str | Path) -> None:
     write_text(
         path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     )
+
+
+def dotted(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Write nested settings as dotted names."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from dotted(cast("Mapping[Any, Any]", value), f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _problem(cls: type[Config], detail: Mapping[str, Any]) -> str:

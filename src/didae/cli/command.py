@@ -19,7 +19,7 @@ import pydantic
 import tyro
 
 from didae.cli import EXIT_CODES
-from didae.config import Config, load_yaml, save_yaml
+from didae.config import Config, dotted, load_yaml, save_yaml
 from didae.errors import DidaeError, ImageReadError, nearest
 from didae.storage import lock_folder, prepare_run_folder
 
@@ -171,8 +171,21 @@ class Command(Config):
 
 def require_own(command: Command, folder: Path) -> None:
     """Refuse a folder that holds something other than this command's run; nothing is written."""
-    if (folder / RUN_FILE).exists():
-        _require_same(command, folder)
+    earlier = folder / RUN_FILE
+    if earlier.exists():
+        try:
+            old = load_yaml(type(command), earlier).model_dump(exclude={"folder"})
+        except DidaeError as error:
+            raise DidaeError(
+                f"{folder} holds the run of another command ({error}): choose an empty folder."
+            ) from error
+        known, new = dict(dotted(old)), dict(dotted(command.model_dump(exclude={"folder"})))
+        different = sorted(key for key in {**known, **new} if known.get(key) != new.get(key))
+        if different:
+            raise DidaeError(
+                f"{folder} holds a run with other settings ({', '.join(different)}): "
+                f"choose another folder, or go on with --config {shlex.quote(str(earlier))}"
+            )
         return
     try:
         names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
@@ -266,39 +279,11 @@ def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
     file: str | None = None
     waiting = iter(arguments)
     for argument in waiting:
-        if argument == "--config":
-            file = next(waiting, None)
-            if file is None:
-                raise DidaeError("--config needs the path of a YAML file.")
-        elif argument.startswith("--config="):
-            file = argument.removeprefix("--config=")
-        else:
+        flag, given, value = argument.partition("=")
+        if flag != "--config":
             flags.append(argument)
+            continue
+        file = value if given else next(waiting, None)
+        if file is None:
+            raise DidaeError("--config needs the path of a YAML file.")
     return flags, file
-
-
-def _require_same(command: Command, folder: Path) -> None:
-    earlier = folder / RUN_FILE
-    try:
-        old = load_yaml(type(command), earlier).model_dump(exclude={"folder"})
-    except DidaeError as error:
-        raise DidaeError(
-            f"{folder} holds the run of another command ({error}): choose an empty folder."
-        ) from error
-    new = command.model_dump(exclude={"folder"})
-    different = sorted(_differences(old, new))
-    if different:
-        raise DidaeError(
-            f"{folder} holds a run with other settings ({', '.join(different)}): "
-            f"choose another folder, or go on with --config {shlex.quote(str(earlier))}"
-        )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(old[key], dict):
-            found += _differences(old[key], value, f"{prefix}{key}.")
-        elif value != old[key]:
-            found.append(f"{prefix}{key}")
-    return found

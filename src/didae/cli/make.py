@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from didae.cli.command import Command, open_run
 from didae.cli.console import console
 from didae.cli.sources import SourceConfig, factors, rows, tried
-from didae.data.images import write_png
 from didae.data.sampling import draw
-from didae.data.square import FACTORS, Square
-from didae.data.table import Axis, ImageSource
+from didae.data.square import Square
+from didae.data.table import Axis
 from didae.decoders.base import SamplerConfig
 from didae.decoders.training import SIDE_STEP as DECODER_STEP
 from didae.decoders.training import fit_decoder, suited_config
 from didae.demo import SURROGATES, SquareRecipe, broad_images, poisoned_split
 from didae.dictionaries import DICTIONARIES, Dictionary
-from didae.dictionaries.diagnostics import (
-    code_factor_correlation,
-    explained_variance,
-    separation,
-    stability,
-)
+from didae.dictionaries.diagnostics import diagnose
 from didae.encoders.base import cached_embed, open_encoder
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
 from didae.report.figures import SAMPLES, SampleSheets
-from didae.runtime import progress
-from didae.storage import SHIPPED_NAME, write_json, write_text
+from didae.storage import SHIPPED_NAME, write_json
 from didae.students import (
     StudentConfig,
     agreement,
@@ -80,16 +69,7 @@ class DataSquare(Command):
         """Write what is not there yet; the table comes last."""
         open_run(self, self.folder)
         square = Square(self.size, self.seed)
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["file_name", "label", *FACTORS])
-        names = progress(enumerate(square.ids), "writing images", len(square))
-        for index, name in names:
-            file = f"images/{name}.png"
-            if not (self.folder / file).exists():
-                write_png(square.images([index])[0], self.folder / file)
-            table.writerow([file, square.labels[index], *square.factors[index]])
-        write_text(self.folder / "metadata.csv", text.getvalue())
+        square.save(self.folder)
         console().print(f"{len(square)} images and metadata.csv in {self.folder}")
 
 
@@ -201,9 +181,6 @@ class TrainDecoder(Command):
         console().print(f"decoder {decoder.fingerprint} in {self.folder}")
 
 
-Indices = NDArray[np.int64]
-
-
 class TrainStudent(Command):
     """Train a small student, distil it to a probe and let two surrogates imitate it.
 
@@ -244,7 +221,14 @@ class TrainStudent(Command):
         self.source.require_multiple(SIDE_STEP)
         encoder = open_encoder(tried(self.encoder))
         source = self.source.open()
-        labelled, broad = self._choose(source)
+        if isinstance(source, Square):
+            counts = {name: getattr(self, name) for name in ("poisoned", "correlation", "broad")}
+            recipe, seed = SquareRecipe.model_validate(counts), self.training.seed
+            labelled, _ = poisoned_split(source, recipe, seed)
+            broad = broad_images(source, recipe, seed)
+        else:
+            broad = rows(source, "train")
+            labelled = source.labelled(broad)
         z = cached_embed(encoder, source, broad)
         open_run(self, self.folder)
         images = source.images(broad.tolist())
@@ -269,17 +253,6 @@ class TrainStudent(Command):
             imitated = shape.model_copy(update={"architecture": kind})
             train_surrogate(student, images, imitated, training, place).save(place)
         console().print(f"student, probe and {len(SURROGATES)} surrogates in {self.folder}")
-
-    def _choose(self, source: ImageSource) -> tuple[Indices, Indices]:
-        """Choose labelled images for the student and broad ones for its imitators."""
-        if not isinstance(source, Square):
-            training = rows(source, "train")
-            return source.labelled(training), training
-        recipe = SquareRecipe(
-            poisoned=self.poisoned, correlation=self.correlation, broad=self.broad
-        )
-        seed = self.training.seed
-        return poisoned_split(source, recipe, seed)[0], broad_images(source, recipe, seed)
 
 
 class Fit(Command):
@@ -313,37 +286,17 @@ class Fit(Command):
         encoder = open_encoder(tried(self.encoder))
         source = self.source.open()
         chosen = rows(source, "train")
-        targets = factors(source, chosen) if DICTIONARIES[self.kind].supervised else None
+        supervised = DICTIONARIES[self.kind].supervised
+        known = factors(source, chosen) if supervised or source.attributes else None
         z = cached_embed(encoder, source, chosen)
-        values, names = targets or (None, None)
+        values, names = known if known and supervised else (None, None)
         dictionary = self._unfitted().fit(z, values, names, encoder.fingerprint)
         open_run(self, self.folder)
         dictionary.save(self.folder)
-        write_json(self.folder / "diagnostics.json", self._diagnose(dictionary, z, source, chosen))
+        write_json(self.folder / "diagnostics.json", diagnose(dictionary, self._unfitted, z, known))
         console().print(
             f"{len(dictionary.names)} directions in {self.folder}: {', '.join(dictionary.names)}"
         )
-
-    def _diagnose(
-        self, dictionary: Dictionary, z: Tensor, source: ImageSource, chosen: NDArray[np.int64]
-    ) -> dict[str, Any]:
-        """Say how far the directions can be trusted."""
-        total, shares = explained_variance(dictionary, z)
-        targets = factors(source, chosen) if source.attributes else None
-        supervised = targets if dictionary.supervised else None
-        halves = stability(self._unfitted, z, supervised[0] if supervised else None)
-        report: dict[str, Any] = {
-            "names": dictionary.names,
-            "explained_variance": {"total": total, "directions": shares},
-            "stability_between_halves": {"mean": halves.mean(), "minimum": halves.min()},
-        }
-        if targets is not None:
-            values, names = targets
-            correlation = code_factor_correlation(dictionary.encode(z), values)
-            report["code_factor_correlation"] = {"factors": names, "rows": correlation}
-        if self.kind == "svd":
-            report["separation"] = separation(z, len(dictionary.names))
-        return report
 
     def _unfitted(self) -> Dictionary:
         """Build a dictionary with those of the options that its kind has."""

@@ -9,7 +9,10 @@ same noise with another factor is the exact counterfactual. The process is that 
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
 
+from didae.data.images import write_png
 from didae.data.table import ImageTable
 from didae.errors import DidaeError
+from didae.runtime import progress
+from didae.storage import write_text
 
 FACTORS = ("foreground", "background", "x", "y")
 FACTOR_COUNT = np.array([256, 256, 52, 52])
@@ -89,6 +95,24 @@ class Square(ImageTable):
         )
         # The base is frozen.
         self.__dict__.update(size=size, seed=seed, factors=factors, classes=upper.astype(np.int64))
+
+    def save(self, folder: str | Path) -> None:
+        """Write PNG files and ``metadata.csv``, the imagefolder layout of Hugging Face.
+
+        Parameters
+        ----------
+        folder : str or Path
+            What is there already is kept; the table comes last.
+        """
+        home, text = Path(folder), io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["file_name", "label", *FACTORS])
+        for index, name in progress(enumerate(self.ids), "writing images", len(self)):
+            file = f"images/{name}.png"
+            if not (home / file).exists():
+                write_png(self.images([index])[0], home / file)
+            table.writerow([file, self.labels[index], *self.factors[index]])
+        write_text(home / "metadata.csv", text.getvalue())
 
     def render(self, indices: Sequence[int] | NDArray[Any], factors: NDArray[Any]) -> Tensor:
         """Render images with the noise of ``indices`` and any factors: true counterfactuals.

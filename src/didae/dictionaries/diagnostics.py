@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy.optimize import (  # pyright: ignore[reportMissingTypeStubs]
     linear_sum_assignment,  # pyright: ignore[reportUnknownVariableType]
 )
+from torch import Tensor
 
 from didae.dictionaries.base import Array, Dictionary, Matrix, as_matrix
-from didae.dictionaries.variance import principal_directions
+from didae.dictionaries.variance import SVD, principal_directions
 from didae.errors import DidaeError
 from didae.randomness import generator
 
@@ -111,3 +112,25 @@ def separation(z: Matrix, directions: int) -> Array:
     gaps = np.concatenate([[np.inf], -np.diff(variances), [np.inf]])
     nearest = np.minimum(gaps[:-1], gaps[1:])[:directions]
     return nearest / (variances[:directions] * np.sqrt(2 / len(data)))
+
+
+def diagnose(
+    dictionary: Dictionary,
+    make: Callable[[], Dictionary],
+    z: Tensor,
+    known: tuple[Matrix, Sequence[str]] | None,
+) -> dict[str, Any]:
+    """Say how far directions that `make` fits can be trusted; of known factors also their names."""
+    total, shares = explained_variance(dictionary, z)
+    halves = stability(make, z, known[0] if known and dictionary.supervised else None)
+    report: dict[str, Any] = {
+        "names": dictionary.names,
+        "explained_variance": {"total": total, "directions": shares},
+        "stability_between_halves": {"mean": halves.mean(), "minimum": halves.min()},
+    }
+    if known is not None:
+        correlation = code_factor_correlation(dictionary.encode(z), known[0])
+        report["code_factor_correlation"] = {"factors": known[1], "rows": correlation}
+    if isinstance(dictionary, SVD):
+        report["separation"] = separation(z, len(dictionary.names))
+    return report

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import jinja2
 
+from didae.config import dotted
 from didae.errors import visible
 from didae.explainer.summary import DirectionSummary, Summary
 from didae.report import trust as trusted
@@ -26,7 +27,7 @@ from didae.report.figures import (
     varied,
 )
 from didae.report.repair import drawn_preview, find_repair, read_repair
-from didae.report.trust import dotted, headline, label_hint, onward, remedy
+from didae.report.trust import headline, label_hint, onward, remedy
 from didae.report.words import FILTERS, class_lines, key_figures, remarks
 from didae.storage import write_text
 from didae.teachers import Oracle

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
 
+from didae.config import dotted
 from didae.dictionaries.procrustes import CLASS
 from didae.explainer.summary import SHOWN, DirectionSummary, Summary
 from didae.report.words import decibels, decimals, percent
@@ -280,12 +281,3 @@ def onward(folder: Path) -> list[_Advice]:
         found.append(_Advice("Explain more images", run.again("more", "--explained", explained)))
         found.append(cast("_Advice", remedy(folder, "train longer")))
     return found
-
-
-def dotted(settings: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Write nested settings as dotted names."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from dotted(cast("Mapping[Any, Any]", value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
