@@ -17,7 +17,7 @@ from PIL import Image
 
 from cli.parts import TINY, complaint, explain_flags, make_parts
 from didae.cli import main
-from didae.cli import make as make_module
+from didae.data import square as square_module
 from didae.decoders.base import Decoder, DecoderConfig
 from didae.dictionaries import Dictionary
 from didae.encoders.factors import FactorEncoder
@@ -196,7 +196,7 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, capsys) ->
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) -> None:
     flags = ["data", "square", str(tmp_path / "s"), "--size=4"]
-    write = make_module.write_png
+    write = square_module.write_png
 
     def signalled(image, path):
         os.kill(os.getpid(), number)
@@ -204,7 +204,7 @@ def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) ->
 
     earlier = signal.signal(number, signal.SIG_DFL)  # nohup may have started the tests
     with monkeypatch.context() as patch:
-        patch.setattr(make_module, "write_png", signalled)
+        patch.setattr(square_module, "write_png", signalled)
         assert main(flags) == 128 + number
     assert capsys.readouterr().err.startswith("didae: interrupted")
     assert signal.getsignal(number) == signal.SIG_DFL
@@ -212,7 +212,7 @@ def test_other_signals_end_like_ctrl_c(number, tmp_path, capsys, monkeypatch) ->
     signal.signal(number, signal.SIG_IGN)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(make_module, "write_png", signalled)
+            patch.setattr(square_module, "write_png", signalled)
             assert main(flags) == 0
     finally:
         signal.signal(number, earlier)
