@@ -262,11 +262,10 @@ def repair_and_measure(
             folder / "training",
             verdicts.seconded("spurious"),
         )
-    groups = None
-    if data.attribute_names:
-        students = {"original": components.student, "now": done.student}
-        groups = {name: data.measure(student).to_json() for name, student in students.items()}
-    classes = data.by_class(components.student, done.student)
+    students = {"original": components.student, "now": done.student}
+    known = students if data.attribute_names else {}
+    groups = {name: data.measure(student).to_json() for name, student in known.items()} or None
+    classes = data.by_class(*students.values())
     _save(components.student, done.student, folder)
     said = {name: verdict for k, name in enumerate(verdicts.names) if (verdict := verdicts[k])}
     document = {

@@ -239,13 +239,17 @@ def _fine_tune(
     student = student if own else Read(student, "logits")
     for iteration in range(config.iterations):
         seed = config.seed + iteration
-        settings, further = (config.copies, seed), config.closed_loop
-        made = [exchange(components, data, spurious, *settings, further=further)[0]]
+        copies, further = config.copies, config.closed_loop
+        made = [exchange(components, data, spurious, copies, seed, True, further)[0]]
         if config.use_causal and causal:
-            made.append(exchange(components, data, causal, *settings, False, further)[0])
+            made.append(exchange(components, data, causal, copies, seed, False, further)[0])
         lessons = concatenate(*made)
         seen.append(lessons.images)
-        place = folder and folder / _name(student, data, lessons, config)
+        # A checkpoint is named after all that decides it, so that no other repair goes on with it.
+        settings = config.model_dump(mode="json", exclude={"gate"})
+        parts = [(part.images, part.labels) for part in (data, lessons)]
+        name = f"cfkd-{fingerprint(settings, dict(student.state_dict()), parts)}"
+        place = folder and folder / name
         student = cfkd(student, data, lessons, config.cfkd, place)
     repaired, images = student if own else student.get_submodule("student"), torch.cat(seen)
     none = torch.zeros(0).long()
@@ -296,10 +300,3 @@ def _places(given: Sequence[Sequence[int | str]], names: Sequence[str]) -> list[
     if twice:
         raise DidaeError(f"repair: direction {twice[0]!r} is given twice; judge it once.")
     return found
-
-
-def _name(student: nn.Module, data: Labelled, lessons: Labelled, config: RepairConfig) -> str:
-    """Name a checkpoint after all that decides it, so that no other repair goes on with it."""
-    settings = config.model_dump(mode="json", exclude={"gate"})
-    parts = [(part.images, part.labels) for part in (data, lessons)]
-    return f"cfkd-{fingerprint(settings, dict(student.state_dict()), parts)}"

@@ -162,7 +162,13 @@ class Answers:
         path = Path(path)
         try:
             text = read_bytes(path).decode("utf-8-sig")
-            found = _csv(text) if path.suffix.lower() == ".csv" else _json(text)
+            if path.suffix.lower() == ".csv":
+                found = _csv(text)
+            # As tuples, for a dictionary would hide that a direction stands there twice.
+            elif isinstance(pairs := json.loads(text, object_pairs_hook=tuple), tuple):
+                found = [(key, str(value)) for key, value in cast("tuple[tuple[str, Any]]", pairs)]
+            else:
+                raise ValueError("it is no JSON object")
         except (ValueError, RecursionError, csv.Error) as error:
             raise DidaeError(
                 f'{path} holds no answers ({error}): write {{"direction": "verdict"}} as JSON, '
@@ -186,15 +192,6 @@ class Answers:
     def judge(self, pairs: Pairs) -> Verdict | None:
         """Look a direction up by its name."""
         return self.verdicts.get(pairs.name)
-
-
-def _json(text: str) -> list[tuple[str, str]]:
-    # As tuples, for a dictionary would hide that a direction stands there twice.
-    found: object = json.loads(text, object_pairs_hook=tuple)
-    if not isinstance(found, tuple):
-        raise ValueError("it is no JSON object")
-    pairs = cast("tuple[tuple[str, object], ...]", found)
-    return [(key, str(value)) for key, value in pairs]
 
 
 def _csv(text: str) -> list[tuple[str, str]]:

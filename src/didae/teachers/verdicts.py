@@ -335,7 +335,6 @@ class Verdicts:
 
 def check_verdict(text: str) -> Verdict:
     """Make sure that a text is a verdict."""
-    for verdict in VERDICTS:
-        if text == verdict:
-            return verdict
+    if text in VERDICTS:
+        return text
     raise DidaeError(f"'{text}' is no verdict: {nearest(text, VERDICTS)}")
