@@ -144,20 +144,15 @@ def _reachable(outlook: Outlook) -> str:
     )
 
 
-def groups_table(measured: dict[str, GroupAccuracies], attribute: str) -> Table:
-    """Lay group accuracies out for the terminal, one column per student."""
-    table = Table(f"label, {attribute}", "n", *measured)
-    students = list(measured.values())
-    for group, n in students[0].counts.items():
-        cells = [f"{student.accuracies[group]:.3f}" for student in students]
-        table.add_row(f"{group[0]}, {group[1]}", str(n), *cells)
-    total = str(sum(students[0].counts.values()))
+def tell_groups(measured: GroupAccuracies, attribute: str) -> None:
+    """Print the accuracies of a student in the groups of label and attribute."""
+    table = Table(f"label, {attribute}", "n", "student")
+    for (label, value), n in measured.counts.items():
+        table.add_row(f"{label}, {value}", str(n), f"{measured.accuracies[label, value]:.3f}")
+    total = str(sum(measured.counts.values()))
     table.add_section()
-    table.add_row("mean of groups (AGA)", total, *(f"{student.aga:.3f}" for student in students))
-    worst = [f"{s.wga:.3f} [{s.wga_low:.3f}, {s.wga_high:.3f}]" for s in students]
-    table.add_row("worst group (WGA)", str(students[-1].wga_n), *worst)
-    table.add_row("mean of images", total, *(f"{student.mean:.3f}" for student in students))
-    if all(student.weighted_mean is not None for student in students):
-        cells = [f"{student.weighted_mean:.3f}" for student in students]
-        table.add_row("mean weighted as in training", total, *cells)
-    return table
+    table.add_row("mean of groups (AGA)", total, f"{measured.aga:.3f}")
+    interval = f"[{measured.wga_low:.3f}, {measured.wga_high:.3f}]"
+    table.add_row("worst group (WGA)", str(measured.wga_n), f"{measured.wga:.3f} {interval}")
+    table.add_row("mean of images", total, f"{measured.mean:.3f}")
+    console().print(table)

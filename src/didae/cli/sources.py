@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from didae.data.table import ImageSource, ImageTable, Reading, changed
 from didae.encoders.onnx_file import split_spec, try_file
 from didae.errors import DidaeError
 from didae.explainer.fit import attributes_of
+from didae.storage import SHIPPED_NAME
 from didae.students import StudentLike
 from didae.students.names import open_student
 
@@ -147,8 +149,18 @@ def student_of(name: str) -> StudentLike:
 
 def tried(name: str) -> str:
     """Give a name back; an ONNX file, which anyone may have made, is asked elsewhere first."""
-    kind, _, rest = name.partition(":")
-    path = split_spec(rest if kind == "onnx" else name)[0]
-    if kind == "onnx" or path.suffix.lower() == ".onnx":
+    path = file_of(name)
+    if path is not None and (name.startswith("onnx:") or path.suffix.lower() == ".onnx"):
         try_file(path)
     return name
+
+
+def file_of(name: str) -> Path | None:
+    """Give the file or folder that the name of a student or an encoder speaks of, if it does."""
+    kind, _, rest = name.partition(":")
+    if name == SHIPPED_NAME or kind == "zero_shot":
+        return None
+    if kind == "timm":
+        file = rest.partition("@")[2]
+        return Path(file) if file else None
+    return split_spec(rest if kind == "onnx" else name)[0]

@@ -19,6 +19,7 @@ from didae.cli.command import RUN_FILE, Command, open_run, require_own
 from didae.cli.console import console, tell, tell_repair
 from didae.cli.sources import (
     SourceConfig,
+    file_of,
     rows,
     student_of,
     tried,
@@ -29,7 +30,6 @@ from didae.data.sampling import draw
 from didae.data.square import Square
 from didae.demo import SquareRecipe, load_components, square_repair_data, train_components
 from didae.encoders.base import open_encoder
-from didae.encoders.onnx_file import split_spec
 from didae.errors import DidaeError
 from didae.explainer import DiDAE, ExplainConfig
 from didae.explainer.fit import AuditConfig
@@ -370,7 +370,7 @@ def lost(folder: Path) -> dict[str, str]:
     data = taken(folder)["source"].data
     home = place(data)[1]
     found = None if home is None else split_world(home)[0]
-    files = {"student": (run.student, _file(run.student)), "data": (data, found)}
+    files = {"student": (run.student, file_of(run.student)), "data": (data, found)}
     return {
         flag: name for flag, (name, file) in files.items() if file is not None and not file.exists()
     }
@@ -389,14 +389,3 @@ def require_found(folder: Path, student: str | None, data: str) -> None:
                 f"{folder} was made with the {flag} {name}{relative}; it is not found from here: "
                 f"{back}, or say where it is with --{flag}."
             )
-
-
-def _file(student: str) -> Path | None:
-    """Give the file or folder that the name of a student speaks of, if it does."""
-    kind, _, rest = student.partition(":")
-    if student == SHIPPED_NAME or kind == "zero_shot":
-        return None
-    if kind == "timm":
-        file = rest.partition("@")[2]
-        return Path(file) if file else None
-    return split_spec(rest if kind == "onnx" else student)[0]

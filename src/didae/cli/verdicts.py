@@ -16,7 +16,7 @@ from rich.table import Table
 from typing_extensions import override
 
 from didae.cli.command import RUN_FILE, Command, open_run
-from didae.cli.console import console, groups_table, tell_outlook, tell_repair
+from didae.cli.console import console, tell_groups, tell_outlook, tell_repair
 from didae.cli.sources import NONE, SourceConfig, rows, student_of
 from didae.cli.study import (
     UNKNOWN,
@@ -342,7 +342,7 @@ class Evaluate(Command):
         warn_of_constant(predictions.tolist(), source.label_names)
         accuracy_above_chance(judged[good], data[good].labels)
         measured = group_accuracies(predictions, data[good].labels, attributes)
-        console().print(groups_table({"student": measured}, self.attribute))
+        tell_groups(measured, self.attribute)
         if self.json_file is not None:
             prepare_run_folder(self.json_file.parent)
             write_json(self.json_file, measured.to_json())
