@@ -40,7 +40,7 @@ from didae.explainer.saved import complete as complete_folder
 from didae.explainer.summary import ASKED, LEARNT, PURPOSES, SUMMARY_FILE, Summary
 from didae.randomness import generator
 from didae.report import write_first_report, write_report
-from didae.report.figures import SAMPLES, SampleSheets
+from didae.report.html import SAMPLES, SampleSheets
 from didae.runtime import seconds_of
 from didae.storage import write_json
 from didae.students import (

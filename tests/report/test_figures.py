@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from didae.errors import DidaeError
-from didae.report.figures import delivered_rows, drawn_pairs, read_rows, varied
-from didae.report.html import templates
+from didae.report.html import delivered_rows, drawn_pairs, read_rows, templates, varied
 from report.run_folder import make_row, save, write_table
 
 CALLS = """{% from "parts.html.jinja" import pair, funnel %}

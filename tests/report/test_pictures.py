@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from didae.report.figures import _common_gain, _difference_map, data_uri
+from didae.report.html import _common_gain, _data_uri, _difference_map
 
 
 def flat(*colour: int, side: int = 4) -> np.ndarray:
@@ -44,12 +44,12 @@ def read(address: str) -> np.ndarray:
 
 def test_large_images_are_reduced_in_their_shape():
     large = np.full((100, 400, 3), 77, dtype=np.uint8)
-    assert read(data_uri(large)).shape == (32, 128, 3)
-    assert (read(data_uri(large)) == 77).all()
-    assert read(data_uri(np.zeros((1, 1000, 3), dtype=np.uint8))).shape == (1, 128, 3)
+    assert read(_data_uri(large)).shape == (32, 128, 3)
+    assert (read(_data_uri(large)) == 77).all()
+    assert read(_data_uri(np.zeros((1, 1000, 3), dtype=np.uint8))).shape == (1, 128, 3)
 
 
 def test_data_uri_holds_the_very_pixels():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert data_uri(image).startswith("data:image/png;base64,")
-    assert (read(data_uri(image)) == image).all()
+    assert _data_uri(image).startswith("data:image/png;base64,")
+    assert (read(_data_uri(image)) == image).all()

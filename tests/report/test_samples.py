@@ -13,7 +13,7 @@ from didae.decoders.base import Decoder, DecoderConfig, StochasticCode
 from didae.decoders.network import NetworkConfig
 from didae.decoders.training import draw_samples, fit_decoder
 from didae.randomness import generator, standard_normal
-from didae.report.figures import _SHEETS, SampleSheets
+from didae.report.html import _SHEETS, SampleSheets
 from didae.training import TrainingConfig
 
 RANDOM = generator(0, "samples")
@@ -102,7 +102,7 @@ def test_there_are_few_sheets_at_checkpoints_and_one_at_the_end(
     steps: int, often: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     written: list[Path] = []
-    monkeypatch.setattr("didae.report.figures.write_png", lambda _, path: written.append(path))
+    monkeypatch.setattr("didae.report.html.write_png", lambda _, path: written.append(path))
     training = TrainingConfig(steps=steps, checkpoint_every=often)
     watch, decoder = SampleSheets(tmp_path, IMAGES[:1], Z[:1], training), Decoder(CONFIG)
     for step in [*range(often, steps, often), steps]:

@@ -19,8 +19,7 @@ from didae.explainer.retrieval import PAIRS_FILE
 from didae.explainer.summary import SUMMARY_FILE, Summary
 from didae.repair.measure import ONNX_FILE, REPAIR_FILE
 from didae.report import write_report
-from didae.report.figures import delivered_rows, drawn_pairs, read_rows, varied
-from didae.report.html import REPORT_FILE
+from didae.report.html import REPORT_FILE, delivered_rows, drawn_pairs, read_rows, varied
 from didae.report.repair import REPAIR_FOLDER, RepairDocument, read_repair
 from didae.storage import read_json, write_bytes
 from didae.teachers import VERDICTS_FILE, Verdict, Verdicts

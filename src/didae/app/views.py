@@ -8,9 +8,8 @@ from typing import Any
 
 from didae.app.desk import Desk, Run, Status
 from didae.app.uploads import UploadLimits
-from didae.report.figures import drawn_real_pairs
-from didae.report.html import templates
-from didae.report.repair import REPAIR_FOLDER, drawn_preview
+from didae.report.html import drawn_preview, drawn_real_pairs, templates
+from didae.report.repair import REPAIR_FOLDER
 from didae.report.trust import how_many_verified, label_hint, remedy, trust
 from didae.report.words import remarks
 from didae.teachers import VERDICTS

@@ -25,7 +25,7 @@ from didae.dictionaries import DICTIONARIES, Dictionary
 from didae.dictionaries.diagnostics import diagnose
 from didae.encoders.base import cached_embed, open_encoder
 from didae.encoders.factors import FactorEncoderConfig, fit_factor_encoder
-from didae.report.figures import SAMPLES, SampleSheets
+from didae.report.html import SAMPLES, SampleSheets
 from didae.storage import SHIPPED_NAME, write_json
 from didae.students import (
     StudentConfig,

@@ -1,36 +1,40 @@
-"""One self-contained HTML page for a run: images inside, no script, no address on the network."""
+"""One self-contained HTML page for a run: images inside, no script, no address on the network.
+
+The pictures are its own, as the page of `didae app` shows them too, and those of a training.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jinja2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
 
 from didae.config import dotted
+from didae.data.images import read_run_image, write_png
+from didae.decoders.base import Decoder
+from didae.decoders.training import draw_samples
 from didae.errors import visible
-from didae.explainer.summary import DirectionSummary, Summary
+from didae.explainer.retrieval import Along, Photograph, read_pairs
+from didae.explainer.summary import DirectionSummary, Summary, read_run_table
 from didae.report import trust as trusted
-from didae.report.figures import (
-    SAMPLE_FOLDER,
-    Row,
-    data_uri,
-    delivered_rows,
-    drawn_pairs,
-    drawn_real_pairs,
-    drawn_rows,
-    read_picture,
-    read_rows,
-    varied,
-)
-from didae.report.repair import drawn_preview, find_repair, read_repair
+from didae.report.repair import RepairDocument, find_repair, read_repair
 from didae.report.trust import headline, label_hint, onward, remedy
-from didae.report.words import FILTERS, class_lines, key_figures, remarks
+from didae.report.words import FILTERS, class_lines, class_name, key_figures, remarks
 from didae.storage import write_text
 from didae.teachers import Oracle
+from didae.training import TrainingConfig
 
 REPORT_FILE = "report.html"
 
@@ -48,6 +52,40 @@ _RENEWAL = 15
 
 _SAMPLE_WIDTH = 960
 """Longest side of the sheet of drawings, in pixels; larger ones are reduced to it."""
+
+_THUMBNAIL = 128
+"""Longest side of an image inside a report, in pixels; larger images are reduced to it."""
+
+_COLUMNS = (
+    "image_id", "label", "direction", "prediction_before", "prediction_after",
+    "probability_before", "probability_after", "ambient_flip", "verified_flip",
+    "non_adversarial_flip", "round_trip_psnr", "file", "factual_file", "round_trip_file",
+)  # fmt: skip
+"""Columns of the table of counterfactuals that report and page need."""
+
+_STANDINGS = ("no flip", "flip, not verified", "verified", "non-adversarial")
+"""What to call a row by the number of stages that it passed."""
+
+_TELLING = 0.2
+"""Correlation below which a code goes with nothing."""
+
+_GAINS = (1, 2, 4, 8, 16, 32)
+
+_SAMPLE_FOLDER = "samples"
+
+SAMPLES = 6
+"""Images on a sheet."""
+
+_SHEETS = 10
+"""Sheets of a training, at most, and one after the last step: under one percent of its time."""
+
+_ROWS = ("image", "drawn from its z_sem and fresh noise", "round trip without residual")
+
+_CELL, _GAP, _LABEL = 96, 4, 16
+
+Row = Mapping[str, Any]
+_Pixels = NDArray[np.uint8]
+"""An image, (h, w, 3)."""
 
 
 def write_report(
@@ -88,6 +126,7 @@ def write_report(
     rows = read_rows(folder)
     delivered = delivered_rows(rows)
     shown = find_repair(folder) if repair is None else Path(repair)
+    document = read_repair(shown) if shown else None
     said = headline(summary)
     trusts = {d.index: trusted.trust(summary, d) for d in summary.directions}
     first = next((d for d in summary.directions if delivered.get(d.index)), None)
@@ -119,7 +158,10 @@ def write_report(
         real=drawn_real_pairs(folder),
         thresholds=trusted,
         trusts=trusts,
-        repair=None if shown is None else _repair(shown, folder),
+        repair=document,
+        preview=drawn_preview(shown, document) if shown and document else [],
+        oracle=document is not None and Oracle.name in document.teachers,
+        run=shlex.quote(str(folder)),
         sample=_sample(folder),
         trips=_round_trips(folder, rows),
         settings=[(k, "–" if v is None else str(v)) for k, v in dotted(summary.settings)],
@@ -160,24 +202,26 @@ def templates(package: str = "didae.report") -> jinja2.Environment:
     return environment
 
 
-def _repair(folder: Path, run: Path) -> dict[str, Any]:
-    document = read_repair(folder)
-    return {
-        "document": document,
-        "preview": drawn_preview(folder, document),
-        "oracle": Oracle.name in document.teachers,
-        "run": shlex.quote(str(run)),
-    }
+def drawn_preview(folder: Path, document: RepairDocument) -> list[dict[str, Any]]:
+    """Give the previews of a repair with their pictures as addresses."""
+    return [
+        {
+            "said": pair,
+            "factual": _data_uri(_read_picture(folder, pair.factual)),
+            "counterfactual": _data_uri(_read_picture(folder, pair.counterfactual)),
+        }
+        for pair in document.preview
+    ]
 
 
 def _sample(folder: Path) -> dict[str, Any] | None:
     """Show the last sheet that was drawn while the decoder trained, where there is one."""
-    names = sorted(path.name for path in (folder / SAMPLE_FOLDER).glob("step-*.png"))
+    names = sorted(path.name for path in (folder / _SAMPLE_FOLDER).glob("step-*.png"))
     if not names:
         return None
-    sheet = read_picture(folder, f"{SAMPLE_FOLDER}/{names[-1]}")
+    sheet = _read_picture(folder, f"{_SAMPLE_FOLDER}/{names[-1]}")
     step = names[-1].removeprefix("step-").removesuffix(".png")
-    return {"picture": data_uri(sheet, _SAMPLE_WIDTH), "step": step.lstrip("0")}
+    return {"picture": _data_uri(sheet, _SAMPLE_WIDTH), "step": step.lstrip("0")}
 
 
 def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
@@ -193,9 +237,170 @@ def _round_trips(folder: Path, rows: Sequence[Row]) -> dict[str, Any]:
     last = len(ranked) - 1
     ranks = sorted({round(i * last / (_SHEET - 1)) for i in range(_SHEET)}) if ranked else []
     shown = [ranked[i] for i in ranks]
-    gain, pictures = drawn_rows(folder, shown, "round_trip_file")
+    gain, pictures = _drawn_rows(folder, shown, "round_trip_file")
     pairs = [
         {"name": row["image_id"], "psnr": row["round_trip_psnr"], **drawn}
         for row, drawn in zip(shown, pictures, strict=True)
     ]
     return {"pairs": pairs, "gain": gain}
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read the table of a run."""
+    return cast("list[Row]", read_run_table(folder, _COLUMNS).to_pylist())
+
+
+def delivered_rows(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Sort rows with a counterfactual by direction, the strongest first.
+
+    Strong is what passed many stages, and then what took much from the class predicted first.
+    """
+
+    def strength(row: Row) -> tuple[int, float]:
+        drop = float(row["probability_before"] or 0.0) - float(row["probability_after"] or 0.0)
+        return _passed(row), drop if math.isfinite(drop) else -math.inf
+
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["file"]:
+            found.setdefault(int(row["direction"]), []).append(row)
+    return {
+        direction: sorted(those, key=strength, reverse=True) for direction, those in found.items()
+    }
+
+
+def varied(rows: Sequence[Row], most: int) -> list[Row]:
+    """Choose strong rows so that every class that was predicted first has its turn."""
+    turns: dict[Any, int] = {}
+    order: list[tuple[int, int]] = []
+    for place, row in enumerate(rows):
+        turn = turns[row["prediction_before"]] = turns.get(row["prediction_before"], -1) + 1
+        # What did not flip comes after everything that did.
+        order.append((turn if row["ambient_flip"] else len(rows) + place, place))
+    return [rows[place] for _, place in sorted(order)[:most]]
+
+
+def _passed(row: Row) -> int:
+    """Count the stages that a row passed, each together with all before it."""
+    flags = ("ambient_flip", "verified_flip", "non_adversarial_flip")
+    return next((place for place, flag in enumerate(flags) if not row[flag]), len(flags))
+
+
+def drawn_pairs(folder: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
+    """Give what the template draws of rows with a counterfactual."""
+    gain, pictures = _drawn_rows(folder, rows, "file")
+    said = [_said(row, labels) for row in rows]
+    return {"gain": gain, "pairs": [{**s, **p} for s, p in zip(said, pictures, strict=True)]}
+
+
+def _said(row: Row, labels: Sequence[str]) -> dict[str, Any]:
+    """Give the words of a pair: its label is empty where unknown, and wrong where not predicted."""
+    label = -1 if row["label"] is None else row["label"]
+    before, after = row["prediction_before"], row["prediction_after"]
+    return {
+        "name": str(row["image_id"]),
+        "label": class_name(label, labels) if label >= 0 else "",
+        "wrong": 0 <= label != before,
+        "classes": (class_name(before, labels), class_name(after, labels)),
+        # Of the class predicted first.
+        "probabilities": (float(row["probability_before"]), float(row["probability_after"])),
+        "standing": _STANDINGS[_passed(row)],
+        "flipped": before != after,
+    }
+
+
+def _drawn_rows(folder: Path, rows: Sequence[Row], column: str) -> tuple[int, list[dict[str, str]]]:
+    """Write the images of rows, those of a column and their differences as addresses; one gain."""
+    images = [
+        (_read_picture(folder, row["factual_file"]), _read_picture(folder, row[column]))
+        for row in rows
+    ]
+    gain = _common_gain(images)
+    names = "factual", "counterfactual", "difference"
+    shown = [(before, after, _difference_map(before, after, gain)) for before, after in images]
+    return gain, [dict(zip(names, map(_data_uri, three), strict=True)) for three in shown]
+
+
+def _read_picture(folder: Path, name: str) -> _Pixels:
+    """Read an image that a run names; one that leads out of its folder is refused."""
+    return read_run_image(folder, name).permute(1, 2, 0).numpy()
+
+
+def _difference_map(factual: _Pixels, counterfactual: _Pixels, gain: float = 1.0) -> _Pixels:
+    """Show a signed difference around grey: 128 + gain · (after - before) / 2, cut off."""
+    change = counterfactual.astype(np.float64) - factual.astype(np.float64)
+    return np.rint(128 + gain * change / 2).clip(0, 255).astype(np.uint8)
+
+
+def _common_gain(pairs: Sequence[tuple[_Pixels, _Pixels]]) -> int:
+    """Choose one gain for several pairs, so that their maps can be compared.
+
+    It is the largest power of two up to 32 at which 99.9 % of each pair's values fit the range.
+    """
+    peaks = [np.quantile(np.abs(b.astype(np.int16) - a.astype(np.int16)), 0.999) for a, b in pairs]
+    peak = max((float(p) for p in peaks), default=0.0)
+    return max(gain for gain in _GAINS if gain == 1 or gain * peak <= 255)
+
+
+def _data_uri(image: _Pixels, side: int = _THUMBNAIL) -> str:
+    """Write an image, reduced to what a page shows, as a PNG inside a `data:` address."""
+    picture, buffer = Image.fromarray(image), io.BytesIO()
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def drawn_real_pairs(folder: Path) -> dict[int, dict[str, Any]]:
+    """Give what the templates draw of each direction, by number; most foreseen flips first."""
+    ranked = sorted(read_pairs(folder), key=lambda along: -along.flips)
+    return {along.index: _drawn(folder, along) for along in ranked}
+
+
+def _drawn(folder: Path, along: Along) -> dict[str, Any]:
+    def photograph(shown: Photograph) -> dict[str, Any]:
+        picture = _data_uri(_read_picture(folder, shown.file))
+        return {**shown.model_dump(), "picture": picture}
+
+    pairs = [[photograph(shown) for shown in pair] for pair in along.pairs]
+    goes_with = [(name, r) for name, r in along.goes_with if abs(r) >= _TELLING]
+    return {"along": along, "goes_with": goes_with, "pairs": pairs}
+
+
+class SampleSheets:
+    """Write ``samples/step-NNNNNN.png`` of a few images; `fit_decoder` takes it as what watches."""
+
+    def __init__(
+        self,
+        folder: Path,
+        images: UInt8[Tensor, "n 3 h w"],
+        z: Float[Tensor, "n d"],
+        training: TrainingConfig,
+    ) -> None:
+        self.folder, self.images, self.z = folder / _SAMPLE_FOLDER, images, z
+        often = training.checkpoint_every
+        self.every = often * -(-training.steps // (_SHEETS * often))
+        self.last = training.steps
+
+    def __call__(self, step: int, decoder: Decoder) -> None:
+        """Write a sheet if it is time for one after so many steps."""
+        if step % self.every and step != self.last:
+            return
+        rows = draw_samples(decoder, self.images, self.z)
+        write_png(torch.from_numpy(_lay_out(rows)), self.folder / f"step-{step:06d}.png")
+
+
+def _lay_out(rows: UInt8[Tensor, "r n 3 h w"]) -> NDArray[np.uint8]:
+    """Put rows of images beneath each other, with words above each."""
+    columns, height, width = rows.shape[1], *rows.shape[3:]
+    scale = max(1, -(-_CELL // max(height, width)))
+    down, right = scale * height + _GAP, scale * width + _GAP
+    band = _LABEL + down
+    sheet = Image.new("RGB", (columns * right + _GAP, len(rows) * band + _GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for r, (row, words) in enumerate(zip(rows, _ROWS, strict=True)):
+        pen.text((_GAP, r * band + 2), words, fill="black")
+        for c, image in enumerate(row):
+            shown = Image.fromarray(image.permute(1, 2, 0).numpy())
+            large = shown.resize((scale * width, scale * height), Image.Resampling.NEAREST)
+            sheet.paste(large, (_GAP + c * right, r * band + _LABEL))
+    return np.array(sheet)

@@ -12,7 +12,6 @@ from didae.config import Config, from_mapping
 from didae.metrics import GroupAccuracies
 from didae.repair.gate import Ceiling, Outcome
 from didae.repair.measure import REPAIR_FILE
-from didae.report.figures import data_uri, read_picture
 from didae.report.words import accuracy, percent
 from didae.storage import read_json
 from didae.teachers import Verdict
@@ -234,18 +233,6 @@ def find_repair(run: Path) -> Path | None:
     """Find the folder of a run's repair: that of a person, else that of the demo's oracle."""
     places = (run / REPAIR_FOLDER, run / ORACLE_FOLDER)
     return next((place for place in places if (place / REPAIR_FILE).is_file()), None)
-
-
-def drawn_preview(folder: Path, document: RepairDocument) -> list[dict[str, Any]]:
-    """Give the previews of a repair with their pictures as addresses."""
-    return [
-        {
-            "said": pair,
-            "factual": data_uri(read_picture(folder, pair.factual)),
-            "counterfactual": data_uri(read_picture(folder, pair.counterfactual)),
-        }
-        for pair in document.preview
-    ]
 
 
 def _interval(found: GroupAccuracies) -> str:
