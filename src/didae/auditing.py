@@ -22,7 +22,7 @@ from didae.data.sampling import FEWEST, complete, draw
 from didae.data.table import ImageSource, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.decoders.training import flow_loss, suited_config
-from didae.encoders.base import Encoder, opened
+from didae.encoders.base import Encoder, open_encoder
 from didae.errors import DidaeError, ImageReadError
 from didae.explainer.didae import SIDE
 from didae.explainer.fit import (
@@ -120,7 +120,7 @@ def audit(
     learnt = draw(source, source.splits.get("train", every), _MOST)
     chosen = draw(source, source.splits.get("test", every), explained)
     student = open_student(student)
-    encoder = opened(encoder)
+    encoder = open_encoder(encoder)
     summary = run_audit(source, (learnt, chosen), encoder, student, config, home)
     write_report(home, summary)
     return summary
@@ -172,7 +172,9 @@ def real_pairs(
     student, sample = open_student(student), Sample.read(source, learnt)
     known = attributes_of(source, sample.rows)
     with TemporaryDirectory(prefix="didae-") as home:
-        ground = lay_groundwork(source, sample, opened(encoder), student, config, Path(home), known)
+        ground = lay_groundwork(
+            source, sample, open_encoder(encoder), student, config, Path(home), known
+        )
     explained = config.explain.resolve(source.label_names, ground.judged.shape[1])
     return real_pairs_of(ground, source, explained)
 

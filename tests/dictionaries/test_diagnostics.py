@@ -9,7 +9,6 @@ import torch
 from contracts.dictionary import COUNT, WIDTH, sample
 from didae.dictionaries import SVD, Procrustes
 from didae.dictionaries.diagnostics import (
-    _match_atoms,
     code_factor_correlation,
     explained_variance,
     separation,
@@ -76,20 +75,34 @@ def test_explained_variance_refuses_equal_embeddings():
         explained_variance(Procrustes().fit(z, factors), np.zeros((5, WIDTH)))
 
 
+def matched(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """Give the stability of dictionaries whose atoms in the two halves are these."""
+    halves = iter([first, second])
+
+    class Given:
+        def fit(self, *_) -> Given:
+            self.atoms = torch.from_numpy(next(halves))
+            return self
+
+    return stability(Given, np.zeros((4, 2)), splits=1)[0].tolist()
+
+
 def test_atoms_are_matched_whatever_order_and_sign():
     atoms = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 5)))[0].T
     order = np.array([3, 1, 4, 0, 2])
-    shuffled = atoms[order] * np.array([1, -1, 1, -1, 1])[:, None]
-    partners, cosines = _match_atoms(torch.from_numpy(atoms), shuffled)
-    np.testing.assert_array_equal(order[partners], np.arange(5))
-    np.testing.assert_allclose(cosines, 1)
+    assert matched(atoms, atoms[order] * np.array([1, -1, 1, -1, 1])[:, None]) == pytest.approx(
+        [1] * 5
+    )
+    # Each atom gets its own partner's cosine.
+    turned = atoms.copy()
+    turned[1] = (atoms[1] + atoms[2]) / np.sqrt(2)
+    assert matched(atoms, turned[order]) == pytest.approx([1, np.sqrt(0.5), 1, 1, 1])
 
 
 def test_matching_is_best_in_sum_not_greedy():
-    first = np.eye(2)
     second = np.array([[0.8, 0.6], [0.9, np.sqrt(0.19)]])
-    partners, _ = _match_atoms(first, second)
-    np.testing.assert_array_equal(partners, [1, 0])
+    # In order the sum would be less: .8 and .44.
+    assert matched(np.eye(2), second) == pytest.approx([0.9, 0.6])
 
 
 def test_stability_tells_signal_from_noise():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import (  # pyright: ignore[reportMissingTypeStubs]
     linear_sum_assignment,  # pyright: ignore[reportUnknownVariableType]
 )
@@ -60,18 +59,6 @@ def explained_variance(dictionary: Dictionary, z: Matrix) -> tuple[float, Array]
     return float(together), 1 - (np.square(centred).sum() - gains) / total
 
 
-def _match_atoms(first: Matrix, second: Matrix) -> tuple[NDArray[np.int64], Array]:
-    """Pair unit atoms (k, d) of two dictionaries so that the summed |cosine| is largest.
-
-    Gives, for each atom of `first`, the index of its partner and their |cosine|, both (k,).
-    """
-    cosines = np.abs(as_matrix(first, "atoms") @ as_matrix(second, "atoms").T).clip(max=1)
-    _, columns = cast(
-        "tuple[Array, NDArray[np.int64]]", linear_sum_assignment(cosines, maximize=True)
-    )
-    return columns, np.take_along_axis(cosines, columns[:, None], axis=1)[:, 0]
-
-
 def stability(
     make: Callable[[], Dictionary],
     z: Matrix,
@@ -82,7 +69,7 @@ def stability(
     """Fit dictionaries to random halves of the data and compare their atoms.
 
     `make` builds an unfitted dictionary. Gives the |cosine| of each atom of one half with its
-    partner in the other, (splits, k).
+    partner in the other, (splits, k): atoms are paired so that the sum of it is largest.
     """
     if splits < 1:
         raise DidaeError(f"splits must be at least 1, not {splits}")
@@ -90,10 +77,14 @@ def stability(
     for split in range(splits):
         order = torch.randperm(len(z), generator=generator(seed, "stability", split)).numpy()
         first, second = (
-            make().fit(z[half], None if factors is None else factors[half]).atoms
+            as_matrix(
+                make().fit(z[half], None if factors is None else factors[half]).atoms, "atoms"
+            )
             for half in np.array_split(order, 2)
         )
-        matched.append(_match_atoms(first, second)[1])
+        cosines = np.abs(first @ second.T).clip(max=1)
+        pairs: tuple[Array, Array] = linear_sum_assignment(cosines, maximize=True)
+        matched.append(cosines[pairs])
     return np.stack(matched)
 
 

@@ -231,14 +231,14 @@ def list_encoders() -> tuple[str, ...]:
     return ENCODERS.listed()
 
 
-def open_encoder(name: str) -> Encoder:
+def open_encoder(name: str | Path | Encoder) -> Encoder:
     """Load the encoder of a name.
 
     Parameters
     ----------
-    name : str
+    name : str, Path or Encoder
         One of the forms that `list_encoders` gives. An existing folder is read as a saved encoder,
-        whatever its name but ``square``.
+        whatever its name but ``square``. An encoder itself is given back.
 
     Returns
     -------
@@ -250,7 +250,14 @@ def open_encoder(name: str) -> Encoder:
     DidaeError
         If the name has none of these forms, or what it names cannot be loaded.
     """
-    forms = list_encoders()
+    if isinstance(name, Encoder):
+        return name
+    if not isinstance(name, (str, Path)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DidaeError(
+            f"encoder: {type(name).__name__} is no Encoder and no name of one; wrap a network "
+            "of your own in didae.ModuleEncoder(network, dim, name)."
+        )
+    forms, name = list_encoders(), str(name)
     if name and name not in ENCODERS and Path(name).is_dir():
         return importlib.import_module("didae.encoders.factors").FactorEncoder.load(Path(name))
     encoder = ENCODERS.open(name)
@@ -420,15 +427,3 @@ class _Shards:
 
 def _check(keys: Tensor, z: Tensor) -> Tensor:
     return torch.tensor(list(bytes.fromhex(fingerprint(keys, z))), dtype=torch.uint8)
-
-
-def opened(encoder: object) -> Encoder:
-    """Give an encoder as it is, or open its name."""
-    if isinstance(encoder, (str, Path)):
-        return open_encoder(str(encoder))
-    if not isinstance(encoder, Encoder):
-        raise DidaeError(
-            f"encoder: {type(encoder).__name__} is no Encoder and no name of one; wrap a network "
-            "of your own in didae.ModuleEncoder(network, dim, name)."
-        )
-    return encoder

@@ -108,7 +108,7 @@ class FactorEncoder(Component, Encoder):
 
 
 @register(SHIPPED_NAME)
-def open_shipped(_: str) -> FactorEncoder:
+def _open_shipped(_: str) -> FactorEncoder:
     """Load the shipped encoder of Square."""
     return FactorEncoder.load(SHIPPED / "encoder")
 

@@ -31,7 +31,7 @@ from didae.errors import DidaeError, nearest, told
 from didae.storage import fingerprint, read_json
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 METADATA_KEY = "didae"
 """Key in a model's metadata whose value is the JSON text of `_Settings`."""
@@ -46,22 +46,67 @@ _TYPES: dict[str, type[np.generic]] = {
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def producers(graph: GraphProto) -> dict[str, NodeProto]:
-    """Say which node gives each value; inputs and weights have none."""
-    return {name: node for node in graph.node for name in node.output if name}
+class Graph:
+    """What a file computes: which node makes a value, and what of."""
 
+    def __init__(self, path: Path) -> None:
+        self.path, self.model = path, read_model(path)
+        self.makers = {name: node for node in self.model.graph.node for name in node.output if name}
+        """Value -> the node that gives it; inputs and weights have none."""
 
-def needed(graph: GraphProto, *values: str) -> set[str]:
-    """Find the values, inputs and weights that values are made of, themselves included."""
-    makers = producers(graph)
-    found: set[str] = set()
-    waiting = list(values)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _read_by(makers[name]) if name in makers else ()
-    return found
+    def needed(self, *values: str) -> set[str]:
+        """Find the values, inputs and weights that values are made of, themselves included."""
+        found: set[str] = set()
+        waiting = list(values)
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += _read_by(self.makers[name]) if name in self.makers else ()
+        return found
+
+    def cut(self, value: str) -> ModelProto:
+        """Make the smallest model that gives one value, the same for files that differ elsewhere.
+
+        `onnx.utils.Extractor` would lose what branches and loops read from outside, and sparse
+        weights.
+        """
+        onnx, _ = libraries()
+        names, whole = self.needed(value), self.model.graph
+        known = {output.name: output for output in whole.output}
+        part: ModelProto = onnx.ModelProto(
+            ir_version=self.model.ir_version,
+            opset_import=self.model.opset_import,
+            functions=self.model.functions,
+        )
+        graph = part.graph
+        graph.name = "cut"
+        graph.node.extend(node for node in whole.node if names.intersection(node.output))
+        graph.initializer.extend(item for item in whole.initializer if item.name in names)
+        graph.sparse_initializer.extend(
+            item for item in whole.sparse_initializer if item.values.name in names
+        )
+        graph.input.extend(item for item in whole.input if item.name in names)
+        graph.output.append(known.get(value) or onnx.ValueInfoProto(name=value))
+        return part
+
+    def resolve(self, value: str) -> str:
+        """Find the value that a user means; an empty name means the first output."""
+        outputs = [output.name for output in self.model.graph.output]
+        if not value and outputs:
+            return outputs[0]
+        if value not in self.makers:
+            advice = nearest(value, self.makers, f"its outputs are {', '.join(outputs)}")
+            raise DidaeError(f"{self.path}: no node of the graph gives {value!r}; {advice}")
+        return value
+
+    def constant(self, value: str) -> NDArray[Any] | None:
+        """Compute a value that does not depend on the image, as a weight; None if it does."""
+        names = self.needed(value) - {weight.name for weight in self.model.graph.initializer}
+        if any(item.name in names for item in self.model.graph.input):
+            return None
+        found: Any = start(serialised(self.cut(value), value), value, 1).run(None, {})[0]
+        return found
 
 
 def _read_by(node: NodeProto) -> Iterator[str]:
@@ -72,50 +117,6 @@ def _read_by(node: NodeProto) -> Iterator[str]:
             for inner in graph.node:
                 yield from _read_by(inner)
             yield from (value.name for value in graph.output)
-
-
-def _cut(model: ModelProto, value: str) -> ModelProto:
-    """Make the smallest model that gives one value, the same for files that differ elsewhere.
-
-    `onnx.utils.Extractor` would lose what branches and loops read from outside, and sparse weights.
-    """
-    onnx, _ = libraries()
-    names = needed(model.graph, value)
-    known = {output.name: output for output in model.graph.output}
-    part: ModelProto = onnx.ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
-    )
-    whole, graph = model.graph, part.graph
-    graph.name = "cut"
-    graph.node.extend(node for node in whole.node if names.intersection(node.output))
-    graph.initializer.extend(item for item in whole.initializer if item.name in names)
-    graph.sparse_initializer.extend(
-        item for item in whole.sparse_initializer if item.values.name in names
-    )
-    graph.input.extend(item for item in whole.input if item.name in names)
-    graph.output.append(known.get(value) or onnx.ValueInfoProto(name=value))
-    return part
-
-
-def resolve(model: ModelProto, value: str, path: Path) -> str:
-    """Find the value that a user means; an empty name means the first output."""
-    outputs = [output.name for output in model.graph.output]
-    if not value and outputs:
-        return outputs[0]
-    made = producers(model.graph)
-    if value not in made:
-        advice = nearest(value, made, f"its outputs are {', '.join(outputs)}")
-        raise DidaeError(f"{path}: no node of the graph gives {value!r}; {advice}")
-    return value
-
-
-def constant(model: ModelProto, value: str) -> NDArray[Any] | None:
-    """Compute a value that does not depend on the image, such as a weight; None if it does."""
-    names = needed(model.graph, value) - {weight.name for weight in model.graph.initializer}
-    if any(item.name in names for item in model.graph.input):
-        return None
-    found: Any = start(serialised(_cut(model, value), value), value, 1).run(None, {})[0]
-    return found
 
 
 class _Settings(Config):
@@ -172,14 +173,14 @@ class OnnxEncoder(Encoder):
     a repaired head leaves it as it is.
     """
 
-    def __init__(self, spec: str, model: ModelProto | None = None) -> None:
+    def __init__(self, spec: str, graph: Graph | None = None) -> None:
         path, value = split_spec(spec)
-        model = model or read_model(path)
-        self.settings = _read_settings(model, path)
+        graph = graph or Graph(path)
+        self.settings = _read_settings(graph.model, path)
         super().__init__(f"onnx:{spec}", 0, None, self.settings.licence)
         self.freeze()
-        self.value = resolve(model, value, path)
-        content = serialised(_cut(model, self.value), self.name)
+        self.value = graph.resolve(value)
+        content = serialised(graph.cut(self.value), self.name)
         self._fingerprint = fingerprint(content, self.settings.model_dump(exclude={"licence"}))
         self._session = start(content, self.name, torch.get_num_threads())
         output = self._session.get_outputs()[0]

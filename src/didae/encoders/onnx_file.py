@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from didae.errors import DidaeError, reason, require, told
 
@@ -236,17 +237,15 @@ def _ask(path: str, memory: int, seconds: int) -> None:
     try:
         content = serialised(read_model(Path(path)), path)
         session = start(content, path, 1, _PROVIDERS[1:])
-        session.run(None, {item.name: _black(item) for item in session.get_inputs()})
+        black: dict[str, NDArray[Any]] = {}
+        for item in session.get_inputs():
+            dtypes = {"float16": np.float16, "double": np.float64, "uint8": np.uint8}
+            last = len(item.shape) == 4 and item.shape[3] in (1, 3)
+            usual = (1, TRIAL_SIDE, TRIAL_SIDE, 3) if last else (1, 3, TRIAL_SIDE, TRIAL_SIDE)
+            sides = [*usual, *[1] * len(item.shape)]
+            shape = [n if isinstance(n, int) and n > 0 else m for n, m in zip(item.shape, sides)]  # noqa: B905
+            black[item.name] = np.zeros(shape, dtypes.get(item.type[7:-1], np.float32))
+        session.run(None, black)
     except BaseException as error:  # noqa: BLE001
         os._exit(_NO_MEMORY if is_out_of_memory(f"{type(error).__name__} {error}") else 0)
     os._exit(0)
-
-
-def _black(item: Any) -> np.ndarray[Any, Any]:
-    """Make an input that a graph may take."""
-    dtypes = {"float16": np.float16, "double": np.float64, "uint8": np.uint8}
-    last = len(item.shape) == 4 and item.shape[3] in (1, 3)
-    usual = (1, TRIAL_SIDE, TRIAL_SIDE, 3) if last else (1, 3, TRIAL_SIDE, TRIAL_SIDE)
-    sides = [*usual, *[1] * len(item.shape)]
-    shape = [n if isinstance(n, int) and n > 0 else m for n, m in zip(item.shape, sides)]  # noqa: B905
-    return np.zeros(shape, dtypes.get(item.type[7:-1], np.float32))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from didae.config import settled
 from didae.data.opening import open_images
 from didae.data.table import ImageTable
-from didae.encoders.base import Encoder, opened
+from didae.encoders.base import Encoder, open_encoder
 from didae.errors import told
 from didae.explainer.counterfactuals import Counterfactuals, place_of
 from didae.explainer.fit import (
@@ -119,7 +119,7 @@ class DiDAE(Parts):
         source = open_source(images, side, labels, classes)
         rows = source.splits.get("train", np.arange(len(source)))
         student = open_student(student)
-        encoder = opened(encoder)
+        encoder = open_encoder(encoder)
         with ExitStack() as stack:
             place = folder or stack.enter_context(TemporaryDirectory(prefix="didae-"))
             sample = Sample.read(source, rows)

@@ -13,7 +13,7 @@ from didae import __version__
 from didae.config import Config, from_mapping
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
-from didae.encoders.base import Encoder, open_encoder, opened
+from didae.encoders.base import Encoder, open_encoder
 from didae.errors import DidaeError, reason, told, visible
 from didae.explainer.parts import SURROGATES, Parts
 from didae.explainer.summary import RUN_FILE, read_manifest, require_components
@@ -159,7 +159,7 @@ def load_named(
         home = home / "student"  # A student alone, which nothing stands beside.
     places = {part: SHIPPED / part for part in names if names[part] == SHIPPED_NAME}
     return Parts(
-        opened(names["encoder"] if encoder is None else encoder),
+        open_encoder(names["encoder"] if encoder is None else encoder),
         Dictionary.load(places.get("dictionary", names["dictionary"])),
         Decoder.load(places.get("decoder", names["decoder"])),
         open_student(named if student is None else student),
@@ -219,9 +219,9 @@ def _load_judges(
 
 def _encoder(home: Path, name: str | None, given: Encoder | str | None) -> Encoder:
     if given is not None:
-        return opened(given)
+        return open_encoder(given)
     if (home / "encoder").is_dir():
-        return open_encoder(str(home / "encoder"))
+        return open_encoder(home / "encoder")
     if not name:
         raise DidaeError(f"{home} does not say which encoder it belongs to: give encoder=...")
     try:

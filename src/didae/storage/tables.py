@@ -103,7 +103,15 @@ def read_table(
         table = pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
         raise DidaeError(f"the shards in {folder} differ in their columns: {_AGAIN}") from error
-    _check_rows(folder, table, images)
+    found = table.group_by(list(_KEYS)).aggregate([]).num_rows
+    ids, directions = (len(table.column(name).unique()) for name in _KEYS)
+    if found < table.num_rows:
+        raise DidaeError(f"{folder} holds {table.num_rows - found} rows twice: {_AGAIN}")
+    if found < ids * directions or ids != (images or ids):
+        wanted = (images or ids) * directions
+        raise DidaeError(
+            f"{folder} holds {found} rows, not {wanted} (images x directions): {_AGAIN}"
+        )
     return table if columns is None else table.select(list(dict.fromkeys(columns)))
 
 
@@ -123,15 +131,3 @@ def _read(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise DidaeError(f"cannot read the table {path} ({reason}): {_AGAIN}") from error
-
-
-def _check_rows(folder: Path, table: pa.Table, images: int | None) -> None:
-    found = table.group_by(list(_KEYS)).aggregate([]).num_rows
-    ids, directions = (len(table.column(name).unique()) for name in _KEYS)
-    if found < table.num_rows:
-        raise DidaeError(f"{folder} holds {table.num_rows - found} rows twice: {_AGAIN}")
-    if found < ids * directions or ids != (images or ids):
-        wanted = (images or ids) * directions
-        raise DidaeError(
-            f"{folder} holds {found} rows, not {wanted} (images x directions): {_AGAIN}"
-        )

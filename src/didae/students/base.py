@@ -62,13 +62,13 @@ def logits(student: StudentLike, images: Tensor, batches: AutoBatch | None = Non
 
 
 def _ask(student: StudentLike, images: Tensor) -> Tensor:
-    if isinstance(student, nn.Module):
-        student.eval()
     return as_logits(_rows(student, images)).float().cpu()
 
 
 def _rows(student: StudentLike, images: Tensor) -> Tensor:
     """Give a student images on its device and in its precision; take one row for each."""
+    if isinstance(student, nn.Module):
+        student.eval()
     pixels = to_float(images) if images.dtype == torch.uint8 else images
     output: Any = student(pixels.to(weights_like(student, pixels)))
     found = getattr(output, "logits", output)
@@ -129,10 +129,8 @@ def read_student(student: StudentLike, images: Tensor) -> StudentLike:
 def _reading(student: StudentLike, images: Tensor) -> Reading:
     if isinstance(student, (Read, LinearHead)):
         return "logits"
-    if isinstance(student, nn.Module):
-        student.eval()
     with torch.inference_mode():
-        rows = _tried(student, images, _rows)
+        rows = _tried(student, images)
     if not bool(((rows >= 0) & (rows <= 1)).all()):
         return "logits"
     sums = rows.double().sum(1)
@@ -179,7 +177,7 @@ def check_student(student: StudentLike, images: Tensor) -> int:
             "before softmax or sigmoid, or give didae.students.read_student(student, images)."
         )
     with torch.inference_mode():
-        values = _tried(student, few, _ask)
+        values = as_logits(_tried(student, few)).float().cpu()
         good = values.isfinite().all(1)
         if not good.any():
             raise DidaeError(f"{name}: none of {len(few)} images gets finite logits; check it.")
@@ -236,13 +234,11 @@ def student_name(student: StudentLike) -> str:
     return f"student {own}"
 
 
-def _tried(
-    student: StudentLike, images: Tensor, ask: Callable[[StudentLike, Tensor], Tensor]
-) -> Tensor:
+def _tried(student: StudentLike, images: Tensor) -> Tensor:
     what = f"{student_name(student)} fails on images of shape {tuple(images.shape)}"
     advice = "it must take float images in [0, 1] and return logits."
     with told(what, advice):  # What a model of anyone raises may be anything.
-        return ask(student, images)
+        return _rows(student, images)
 
 
 def identity(student: StudentLike, side: int) -> str:

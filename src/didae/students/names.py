@@ -93,7 +93,7 @@ def open_student(name: str | Path | StudentLike) -> StudentLike:
 
 
 @register(SHIPPED_NAME)
-def open_shipped(_: str) -> StudentNetwork:
+def _open_shipped(_: str) -> StudentNetwork:
     """Load the shipped student of Square, which is biased."""
     return StudentNetwork.load(SHIPPED / "student")
 

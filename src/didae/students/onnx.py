@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.encoders.onnx import METADATA_KEY, OnnxEncoder, constant, needed, producers, resolve
-from didae.encoders.onnx_file import TRIAL_SIDE, libraries, read_model, serialised, split_spec
+from didae.encoders.onnx import METADATA_KEY, Graph, OnnxEncoder
+from didae.encoders.onnx_file import TRIAL_SIDE, libraries, serialised, split_spec
 from didae.errors import DidaeError
 from didae.randomness import generator
 from didae.storage import write_bytes
 from didae.students.base import LinearHead, Reading, as_logits, register
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import NodeProto
 
 _TRIALS = 6
 _SQUASHED = "Softmax Sigmoid HardSigmoid Exp Tanh"
@@ -51,7 +51,7 @@ class OnnxStudent:
         self.name = f"onnx:{spec}"
         self.path, value = split_spec(spec)
         self._reading: Reading
-        found = _find_logits(read_model(self.path), value, self.path)
+        found = _find_logits(Graph(self.path), value)
         self._network, self._reading, self._turned = found
         self.fingerprint = self._network.fingerprint
 
@@ -83,7 +83,7 @@ class OnnxStudent:
         What is said about its images in a ``FILE.json`` goes into the new file.
         """
         onnx, _ = libraries()
-        model, encoder, logits, old_weight, old_bias = self._last_layer()
+        graph, encoder, logits, old_weight, old_bias = self._last_layer()
         expected = (max(2, len(old_bias)), old_weight.shape[1])
         if encoder.fingerprint != head.encoder.fingerprint or head.weight.shape != expected:
             raise DidaeError(
@@ -94,69 +94,69 @@ class OnnxStudent:
         if len(old_bias) == 1:
             sign = torch.tensor([1.0, -1.0] if self._turned else [-1.0, 1.0])
             weight, bias = sign[None] @ weight, sign[None] @ bias
-        graph, makers = model.graph, producers(model.graph)
-        for item in graph.initializer:
+        model, whole = graph.model, graph.model.graph
+        for item in whole.initializer:
             if others is not None and item.name in others:
                 values = others[item.name].detach().cpu().numpy()
                 item.CopyFrom(onnx.numpy_helper.from_array(values, item.name))
-        taken = {item.name for item in graph.initializer} | set(makers)
+        taken = {item.name for item in whole.initializer} | set(graph.makers)
         inputs = [encoder.value]
         for part, tensor in (("weight", weight), ("bias", bias)):
             name = f"{logits}.{part}"
             while name in taken:
                 name += "_"
             values = tensor.numpy().astype(old_weight.dtype)
-            graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+            whole.initializer.append(onnx.numpy_helper.from_array(values, name))
             inputs.append(name)
-        old = makers[logits]
+        old = graph.makers[logits]
         old.CopyFrom(onnx.helper.make_node("Gemm", inputs, [logits], old.name or None, transB=1))
-        names = needed(graph, *(output.name for output in graph.output))
-        nodes = [node for node in graph.node if names.intersection(node.output)]
-        weights = [item for item in graph.initializer if item.name in names]
-        del graph.node[:], graph.initializer[:]
-        graph.node.extend(nodes)
-        graph.initializer.extend(weights)
+        names = graph.needed(*(output.name for output in whole.output))
+        nodes = [node for node in whole.node if names.intersection(node.output)]
+        weights = [item for item in whole.initializer if item.name in names]
+        del whole.node[:], whole.initializer[:]
+        whole.node.extend(nodes)
+        whole.initializer.extend(weights)
         known = {item.key: item.value for item in model.metadata_props}
         known[METADATA_KEY] = encoder.settings.model_dump_json(exclude_unset=True)
         onnx.helper.set_model_props(model, known)
         write_bytes(target, serialised(model, target))
 
-    def _last_layer(self) -> tuple[ModelProto, OnnxEncoder, str, NDArray[Any], NDArray[Any]]:
-        """Give the model, its features, the logits' name, and logits = weight · features + bias."""
-        path, model = self.path, read_model(self.path)
-        makers, logits = producers(model.graph), self._network.value
+    def _last_layer(self) -> tuple[Graph, OnnxEncoder, str, NDArray[Any], NDArray[Any]]:
+        """Give the graph, its features, the logits' name, and logits = weight · features + bias."""
+        graph, logits = Graph(self.path), self._network.value
+        makers = graph.makers
         while logits in makers and makers[logits].op_type in _PASSED.split():
             logits = makers[logits].input[0]
         node, bias = makers.get(logits), np.zeros(1)
         kind = "an input" if node is None else node.op_type
         if node is not None and node.op_type == "Add":
             for product, other in (node.input, reversed(node.input)):
-                shift = constant(model, other)
+                shift = graph.constant(other)
                 if shift is not None and product in makers and makers[product].op_type == "MatMul":
                     node, bias = makers[product], shift
-        found = None if node is None else _matrix(model, node)
+        found = None if node is None else _matrix(graph, node)
         if node is None or found is None:
             raise DidaeError(
-                f"{path}: {self._network.value!r} comes from {kind}, not from a linear layer "
+                f"{self.path}: {self._network.value!r} comes from {kind}, not from a linear layer "
                 "(Gemm, or MatMul and Add, with constant weights); repair it as a PyTorch module "
                 "before the export, or name the logits with FILE#VALUE."
             )
         weight, own = found
         bias = np.broadcast_to(bias if own is None else own, (1, len(weight)))[0]
-        return model, OnnxEncoder(f"{path}#{node.input[0]}", model), logits, weight, bias
+        return graph, OnnxEncoder(f"{self.path}#{node.input[0]}", graph), logits, weight, bias
 
 
-def _matrix(model: ModelProto, node: NodeProto) -> tuple[NDArray[Any], NDArray[Any] | None] | None:
+def _matrix(graph: Graph, node: NodeProto) -> tuple[NDArray[Any], NDArray[Any] | None] | None:
     """Read the weights of a Gemm or MatMul node, and the bias that is its own."""
     onnx, _ = libraries()
     options = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-    weight = constant(model, node.input[1]) if node.op_type in ("Gemm", "MatMul") else None
+    weight = graph.constant(node.input[1]) if node.op_type in ("Gemm", "MatMul") else None
     if weight is None or weight.ndim != 2 or options.get("transA"):
         return None
     weight = options.get("alpha", 1.0) * (weight if options.get("transB") else weight.T)
     if len(node.input) < 3 or not node.input[2]:
         return weight, None
-    bias = constant(model, node.input[2])
+    bias = graph.constant(node.input[2])
     return None if bias is None else (weight, options.get("beta", 1.0) * bias)
 
 
@@ -164,19 +164,18 @@ _Logits = tuple[OnnxEncoder, Reading, bool]
 """What gives the numbers of a graph, what they are, and whether class 1 comes first."""
 
 
-def _find_logits(model: ModelProto, value: str, path: Path) -> _Logits:
+def _find_logits(graph: Graph, value: str) -> _Logits:
     """Walk from the value that a user means back to logits, and prove it on images."""
-    value = resolve(model, value, path)
-    makers = producers(model.graph)
-    ends, pure = _walk(makers, value)
+    path, value = graph.path, graph.resolve(value)
+    ends, pure = _walk(graph.makers, value)
     decided = [node for node in ends if node.op_type in _DECIDED.split()]
     if decided:
-        before = _walk(makers, decided[0].input[0])[0] or decided
+        before = _walk(graph.makers, decided[0].input[0])[0] or decided
         raise DidaeError(
             f"{path}: {value!r} holds decisions, made by {decided[0].op_type}, not logits; "
-            f"{_advice(model, before[0], path)}"
+            f"{_advice(graph, before[0])}"
         )
-    whole = OnnxEncoder(f"{path}#{value}", model)
+    whole = OnnxEncoder(f"{path}#{value}", graph)
     side = whole.side or TRIAL_SIDE
     noise = torch.rand(_TRIALS, 3, side, side, generator=generator(0, "trial"))
     images = noise * torch.linspace(0.1, 1, _TRIALS)[:, None, None, None]
@@ -184,7 +183,7 @@ def _find_logits(model: ModelProto, value: str, path: Path) -> _Logits:
     rows = whole(images).double()
     within = bool(((rows >= -1e-6) & (rows <= 1 + 1e-6)).all())
     squashed = bool(ends) and (pure or within)
-    found = _invert(model, rows, images, ends, path) if squashed else None
+    found = _invert(graph, rows, images, ends) if squashed else None
     if found is not None:
         _logger.warning(
             "%s: %r holds probabilities, made by %s; the logits before it, %r, are used",
@@ -202,7 +201,7 @@ def _find_logits(model: ModelProto, value: str, path: Path) -> _Logits:
         return whole, "probability", False
     raise DidaeError(
         f"{path}: {value!r} holds probabilities or other numbers made by {kinds}, not logits of "
-        f"classes that exclude each other; {_advice(model, ends[0], path)}"
+        f"classes that exclude each other; {_advice(graph, ends[0])}"
     )
 
 
@@ -234,9 +233,7 @@ def _walk(makers: dict[str, NodeProto], value: str) -> tuple[list[NodeProto], bo
     return ends, pure
 
 
-def _invert(
-    model: ModelProto, rows: Tensor, images: Tensor, ends: list[NodeProto], path: Path
-) -> _Logits | None:
+def _invert(graph: Graph, rows: Tensor, images: Tensor, ends: list[NodeProto]) -> _Logits | None:
     """Find the logits from which probabilities were made; None where that is not proven."""
 
     def close(first: Tensor, second: Tensor) -> bool:
@@ -244,7 +241,7 @@ def _invert(
 
     if len(ends) > 1 or ends[0].op_type not in ("Softmax", "Sigmoid"):
         return None
-    network = _before(model, ends[0], path)
+    network = _before(graph, ends[0])
     if network is None:
         return None
     raw, softmax = network(images).double(), ends[0].op_type == "Softmax"
@@ -261,16 +258,16 @@ def _invert(
     return (network, "logits", False) if same else None
 
 
-def _before(model: ModelProto, node: NodeProto, path: Path) -> OnnxEncoder | None:
+def _before(graph: Graph, node: NodeProto) -> OnnxEncoder | None:
     """Give what a node is given, where it can be had."""
     try:
-        return OnnxEncoder(f"{path}#{node.input[0]}", model)
+        return OnnxEncoder(f"{graph.path}#{node.input[0]}", graph)
     except DidaeError:
         return None
 
 
-def _advice(model: ModelProto, node: NodeProto, path: Path) -> str:
+def _advice(graph: Graph, node: NodeProto) -> str:
     """Say what to ask for instead, and only what can be had."""
-    if _before(model, node, path) is None:
+    if _before(graph, node) is None:
         return "export the classifier with its logits, (b, classes), as the output."
-    return f"ask for the logits before it: onnx:{path}#{node.input[0]}"
+    return f"ask for the logits before it: onnx:{graph.path}#{node.input[0]}"

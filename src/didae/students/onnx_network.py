@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from didae.encoders.onnx import OnnxEncoder, needed
-from didae.encoders.onnx_file import libraries, read_model
+from didae.encoders.onnx import Graph, OnnxEncoder
+from didae.encoders.onnx_file import libraries
 from didae.errors import DidaeError, reason
 from didae.students.base import LinearHead
 from didae.students.onnx import OnnxStudent
@@ -52,8 +52,8 @@ class OnnxNetwork(nn.Module):
         classes, width = head.weight.shape
         self.layer = nn.Linear(width, classes)
         self.layer.load_state_dict({"weight": head.weight, "bias": head.bias})
-        graph = read_model(student.path).graph
-        names = needed(graph, self.encoder.value)
+        file = Graph(student.path)
+        graph, names = file.model.graph, file.needed(self.encoder.value)
         self._nodes = [
             (node, {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute})
             for node in graph.node
