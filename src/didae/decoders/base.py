@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 from typing_extensions import override
 
 from didae.config import Config, from_mapping
 from didae.decoders import sampling
+from didae.decoders.locality import TIMES
 from didae.decoders.network import Condition, Network, NetworkConfig
 from didae.decoders.sampling import ddim, ddim_times, euler, flow_times, heun
 from didae.errors import DidaeError
+from didae.randomness import generator
 from didae.storage import Component, fill, fingerprint
 
 if TYPE_CHECKING:
@@ -37,11 +39,25 @@ class SamplerConfig(Config):
     corrections : int
         Of each step of an inversion by Euler or Heun, which then is the inverse of decoding more
         exactly; each costs a step of decoding.
+    local : bool
+        Leave pixels as they are where a flow, asked under noise, foresees no difference. It keeps
+        the object where the background is edited, and costs two evaluations an edit and an image.
     """
 
     method: Literal["euler", "heun", "ddim", "ddim-clipped"] = "euler"
     steps: int = Field(default=1, ge=1)
     corrections: int = Field(default=0, ge=0)
+    local: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not local, so that fingerprints of before stay the same."""
+        return {name: value for name, value in write(self).items() if name != "local" or value}
+
+    @property
+    def glances(self) -> int:
+        """int: network evaluations that say where an edit acts, for an image and for an edit."""
+        return len(TIMES) if self.local else 0
 
     @property
     def evaluations(self) -> int:
@@ -91,6 +107,9 @@ EXACT = SamplerConfig(method="euler", steps=5, corrections=3)
 """Inverts photographs in 20 evaluations to an x_T that brings them back in 5, to about 50 dB.
 Chosen on validation images of `didae bench fashion`."""
 
+LOCAL = EXACT.model_copy(update={"local": True})
+"""For photographs, where an edit leaves a part of the image alone: see `didae bench leaves`."""
+
 
 @dataclass(frozen=True)
 class StochasticCode:
@@ -102,13 +121,17 @@ class StochasticCode:
         x_T, the end of the inversion; 0 where the sampler inverts nothing.
     residual : Tensor, shape (b, 3, h, w)
         Image minus its round trip: what the inversion lost, in [-1, 1] units.
+    images : Tensor, shape (b, 3, h, w), optional
+        The images in [0, 1], to which an edit can be confined.
     """
 
     noise: Tensor
     residual: Tensor
+    images: Tensor | None = None
 
     def __getitem__(self, index: Tensor | slice) -> StochasticCode:
-        return StochasticCode(self.noise[index], self.residual[index])
+        images = None if self.images is None else self.images[index]
+        return StochasticCode(self.noise[index], self.residual[index], images)
 
 
 class Decoder(Component, nn.Module):
@@ -276,7 +299,46 @@ class Decoder(Component, nn.Module):
         noise = self._integrate(x, condition, sampler, True) if inverts else torch.zeros_like(x)
         # Of a grey decoder the residual holds the colours.
         residual = images * 2 - 1 - self._integrate(noise, condition, sampler, invert=False)
-        return StochasticCode(noise, residual)
+        return StochasticCode(noise, residual, images)
+
+    @torch.no_grad()
+    def foresee(
+        self, images: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Draw what is foreseen of images under the same noise, one after the other in c.
+
+        Parameters
+        ----------
+        images : Tensor, float, shape (b, 3, h, w)
+            Images in [0, 1].
+        z : Tensor, shape (b, d)
+            z_sem, edited or not.
+
+        Returns
+        -------
+        Tensor, shape (b, c, h, w)
+            Clean images in [-1, 1], for each of the times of `didae.decoders.locality`. Their
+            difference for two z_sem says where the edit acts.
+
+        Raises
+        ------
+        DidaeError
+            If the decoder predicts noise, or images or z_sem have the wrong shape.
+        """
+        self._check(images, z, 3)
+        if self.config.objective != "flow":
+            raise DidaeError(
+                "decoder: it predicts noise, and only a flow says where an edit acts; choose a "
+                "sampler that is not local."
+            )
+        condition, x = self.condition(z), self.pixels(images).to(self.z_mean.dtype)
+        found: list[Tensor] = []
+        for number, time in enumerate(TIMES):
+            noise = torch.randn(x.shape[1:], generator=generator(0, "foresee", number))
+            state = torch.lerp(x, noise.to(x), time)
+            ahead = self.network(state, state.new_full((len(state),), time), condition)
+            found.append((state - time * ahead).clamp(-1, 1))
+        return torch.cat(found, 1)
 
     @torch.no_grad()
     def decode(

@@ -398,6 +398,9 @@ def evaluations(table: pa.Table, directions: int, sampler: SamplerConfig) -> flo
     # Every inverted image is decoded once for its residual.
     decoded = images + _column(table, "drawings").sum()
     total = sampler.inversion_evaluations * images + sampler.evaluations * decoded
+    if sampler.local:
+        drawn = (_column(table, "drawings") > 0).reshape(-1, directions)
+        total += sampler.glances * (drawn.any(1).sum() + drawn.sum())
     return float(total / kept.sum()) if kept.any() else None
 
 

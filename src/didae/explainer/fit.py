@@ -21,7 +21,7 @@ from didae.config import Config
 from didae.data.sampling import draw
 from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
 from didae.data.table import ImageSource, Unread, read_all
-from didae.decoders.base import EXACT, Decoder, DecoderConfig
+from didae.decoders.base import LOCAL, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_against_rest
 from didae.encoders.base import Encoder, cached_embed
@@ -88,7 +88,7 @@ class AuditConfig(Config):
     components: int = Field(default=128, ge=1)
     decoder: TrainingConfig = TrainingConfig(steps=8000, batch_size=16, weight_decay=0)
     surrogate: TrainingConfig = TrainingConfig(steps=600, learning_rate=1e-3, ema_decay=0.98)
-    explain: ExplainConfig = ExplainConfig(sampler=EXACT, closed_loop=CLOSED_LOOP)
+    explain: ExplainConfig = ExplainConfig(sampler=LOCAL, closed_loop=CLOSED_LOOP)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,8 @@ class ExplainConfig(Config):
     realised_share : float
         A flip is verified only if the code moved by at least this share of the request.
     spill_limit : float
-        A flip is verified only if every other code moved by less than this, in its std.
+        A flip is verified only if every other code moved by less than this, in its std, or if half
+        of what moved the probe is due to the code that was asked for.
     """
 
     algorithm: Literal["boundary", "reflection"] = "boundary"
