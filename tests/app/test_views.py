@@ -101,12 +101,12 @@ def test_a_direction_that_holds_back_says_why_and_what_to_try(tmp_path) -> None:
     folder = make_folder(tmp_path / "run", 12)
     summary = read_json(folder / "summary.json")
     for direction in summary["directions"]:
-        direction |= {"mean_spill": 1.6}
+        direction |= {"mean_spill": 1.6, "verified_flips": 0, "non_adversarial_flips": 0}
     write_json(folder / "summary.json", summary)
     (folder / "run.yaml").write_text("audit: {directions: 4}\n")
     run = Desk(folder, Work().actions, UploadLimits()).run("main")
     page = parse(views.judge_view(run, 1)).text
-    assert "but other codes move too" in page
+    assert "but other codes move too, and account for most flips" in page
     assert f"didae audit --config {folder / 'run.yaml'}" in page
     assert "label: " in page
 

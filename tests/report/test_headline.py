@@ -45,7 +45,7 @@ def test_the_strongest_direction_leads_with_its_flips():
 @pytest.mark.parametrize(
     ("measured", "reason"),
     [
-        ({"mean_spill": 1.62}, "other codes move too"),
+        ({"mean_spill": 1.62}, "other codes move too, and account for most flips"),
         ({"realised": 0.1}, "its images hardly show the change that was asked for"),
         ({"realised": 0.4}, "its images show only a part of the change that was asked for"),
         ({"stability": 0.1}, "noise that nobody sees undoes many of its flips"),

@@ -324,14 +324,16 @@ def test_trust_has_a_colour_for_every_grade_and_a_word_and_mark_without(
 ):
     folder, summary = run
     first, second, *rest = summary.directions
-    first = first.model_copy(update={"mean_spill": 1.62})
+    first = first.model_copy(
+        update={"mean_spill": 1.62, "verified_flips": 0, "non_adversarial_flips": 0}
+    )
     second = second.model_copy(update={"ambient_flips": 9, "stability": 0.1})
     directions = (first, second, *rest)
     path = write_report(folder, summary.model_copy(update={"directions": directions}))
     grades = [a["class"] for tag, a in Page(path).tags if tag == "strong" and a.get("class")]
     assert grades == ["trust bad", "trust doubtful", *["trust good"] * len(rest)]
     text = Page(path).text
-    assert "Mixed : other codes move too (" in text
+    assert "Mixed : other codes move too, and account for most flips (" in text
     assert text.count("mean spill 1.62 std, limit 0.5") == 1
     style = path.read_text()
     for grade in ("good", "doubtful", "bad"):

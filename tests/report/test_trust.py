@@ -15,10 +15,11 @@ def judged(
     stability: float | None,
     flips: int = 10,
     spill: float | None = 0.1,
+    verified=0,
 ) -> tuple[str, tuple[str, ...]]:
     direction = DirectionSummary(
         index=0, name="x", n=20, feasible=20, latent_flips=20, ambient_flips=flips,
-        verified_flips=0, non_adversarial_flips=0, realised=realised, stability=stability,
+        verified_flips=verified, non_adversarial_flips=0, realised=realised, stability=stability,
         mean_spill=spill,
     )  # fmt: skip
     found = trust(Summary(n_images=20, n_directions=1, round_trip_psnr=psnr), direction)
@@ -62,6 +63,11 @@ def test_an_edit_that_moves_other_directions_is_not_trusted(realised, stability,
     assert found == word
     wanted = "spill not measured" if spill is None else f"mean spill {spill:.2f} std, limit 0.5"
     assert parts[2] == wanted
+
+
+@pytest.mark.parametrize(("verified", "word"), [(4, "mixed"), (5, "trustworthy")])
+def test_where_half_of_the_flips_are_its_own_spill_does_not_count(verified, word):
+    assert judged(45.0, 0.9, 1.0, flips=10, spill=1.62, verified=verified)[0] == word
 
 
 def test_spill_without_any_flip_is_not_trusted_either():

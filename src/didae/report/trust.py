@@ -24,8 +24,8 @@ REALISED, FAINT = 0.5, SHOWN
 """Median realised share from which an edit counts as realised, and below which as not at all."""
 
 SPILT = 0.5
-"""Mean spill, in std, from which an edit counts as an edit of other directions too. It is also what
-a verified flip has to stay below by default."""
+"""Mean spill, in std, from which an edit counts as an edit of other directions too, unless half of
+its flips are verified. A verified flip stays below it by default, or is due to its code."""
 
 STABLE = 0.8
 """Share of flips that have to outlive noise of ±1/255."""
@@ -93,9 +93,9 @@ def trust(summary: Summary, direction: DirectionSummary) -> _Trust:
     if realised < FAINT:
         reason = "its images hardly show the change that was asked for"
         return held("not realised", "bad", reason, "train longer")
-    if spill >= SPILT:
+    if spill >= SPILT and (not flips or 2 * direction.verified_flips < flips):
         remedy: _Remedy = "smaller edits" if flips else "train longer"
-        return held("mixed", "bad", "other codes move too", remedy)
+        return held("mixed", "bad", "other codes move too, and account for most flips", remedy)
     if realised < REALISED:
         reason = "its images show only a part of the change that was asked for"
         return held("partly realised", "doubtful", reason, "train longer")
@@ -162,11 +162,12 @@ def how_many_verified(direction: DirectionSummary) -> str:
     """Say which of the flips of a direction are its own."""
     if not direction.verified_flips:
         return (
-            "No flip is verified: the saved images show too little of this change, or others too."
+            "No flip is verified: the saved images show too little of this change, or another one "
+            "accounts for the flip."
         )
     return (
         f"In {percent(direction.verified_share)} the flip is verified: the saved image shows this "
-        "change and little else."
+        "change, and little else or nothing that would account for the flip."
     )
 
 
