@@ -420,9 +420,12 @@ class Sweep:
         `requested` is the change of the code of `direction` that was asked for. Gives columns of
         the table, one row for each image.
         """
+
+        def encode(part: Tensor) -> Tensor:
+            return self.encode(to_float(part))
+
         every = torch.ones(len(images), dtype=torch.bool)
-        look = self._look(images)
-        seen = self.batches.map(lambda part: self.encode(to_float(part)), edited)
+        look, seen = self._look(images), self.batches.map(encode, edited)
         drawn = Drawn(edited, every, seen, every.long())
         return self._check(look, torch.arange(len(images)), direction, requested, drawn)[1]
 
