@@ -24,7 +24,8 @@ from didae.demo import SURROGATES
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided
 from didae.encoders.base import Encoder, cached_embed
 from didae.explainer import Components, ExplainConfig, explain
-from didae.explainer.sweep import CLOSED_LOOP, Sweep, closed_loop
+from didae.explainer.plan import CLOSED_LOOP, closed_loop
+from didae.explainer.sweep import Sweep
 from didae.metrics import GroupAccuracies, gain
 from didae.randomness import standard_normal
 from didae.repair.base import Labelled, encode_images

@@ -16,7 +16,7 @@ from didae.data.table import Axis, ImageTable, changed
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
-from didae.explainer.sweep import CLOSED_LOOP
+from didae.explainer.plan import CLOSED_LOOP
 from didae.repair.base import encode_images
 from didae.repair.cfkd import exchange_codes
 from didae.repair.head import COPIES as EXCHANGES

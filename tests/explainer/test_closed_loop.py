@@ -11,7 +11,7 @@ from torch import Tensor
 
 from didae.data.images import to_float, to_uint8
 from didae.explainer import Components, ExplainConfig, explain
-from didae.explainer.sweep import closed_loop
+from didae.explainer.plan import closed_loop
 from explainer.world import DIRECTIONS, Images, read_rows
 
 ONCE = ExplainConfig(algorithm="reflection", strength=1.0, batch_size=8)

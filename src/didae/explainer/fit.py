@@ -27,8 +27,8 @@ from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_agai
 from didae.encoders.base import Encoder, cached_embed
 from didae.errors import DidaeError
 from didae.explainer.parts import SURROGATES, ExplainConfig, Parts
+from didae.explainer.plan import CLOSED_LOOP
 from didae.explainer.summary import RUN_FILE
-from didae.explainer.sweep import CLOSED_LOOP
 from didae.storage import differences, fingerprint, keep_or_make
 from didae.students import (
     LinearHead,
