@@ -49,8 +49,9 @@ class Block(nn.Module):
 class Residual(nn.Module):
     """A small ResNet, with what exports make of a mean, of a pooling and of a view."""
 
-    def __init__(self, activation: type[nn.Module] = nn.ReLU) -> None:
+    def __init__(self, activation: type[nn.Module] = nn.ReLU, batch: int | None = None) -> None:
         super().__init__()
+        self.batch = batch
         self.stem = nn.Sequential(
             nn.Conv2d(3, 8, 5, 2, 2, bias=False),
             nn.BatchNorm2d(8),
@@ -62,7 +63,7 @@ class Residual(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         seen = self.body(self.stem((images - 0.45) / 0.22)).mean((2, 3), keepdim=True)
-        return self.fc(seen.view(seen.size(0), -1))
+        return self.fc(seen.view(self.batch or seen.size(0), 16))
 
 
 def export(network: nn.Module, path: Path, side: int, **options: object) -> OnnxStudent:
@@ -127,6 +128,13 @@ def test_what_is_done_to_images_stays(head: str, tmp_path: Path) -> None:
     network.write(tmp_path / "new.onnx")
     same = OnnxStudent(str(tmp_path / "new.onnx"))
     torch.testing.assert_close(same(IMAGES), student(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_was_fixed_in_the_export_is_none_to_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    student = export(shaken(Residual(batch=1)), tmp_path / "net.onnx", 32)
+    network = OnnxNetwork(student, IMAGES)
+    torch.testing.assert_close(network(IMAGES), student(IMAGES), rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_graph_is_repaired_by_its_last_layer(tmp_path: Path, caplog) -> None:

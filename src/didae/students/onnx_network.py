@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -94,7 +95,10 @@ class OnnxNetwork(nn.Module):
         for name, value in self._fixed.items():
             values[name] = value.to(device) if value.is_floating_point() else value
         for node, attributes in self._nodes:
-            given = [values[name] if name else None for name in node.input]
+            given: list[Any] = [values[name] if name else None for name in node.input]
+            if node.op_type == "Reshape" and encoder.batch and int(given[1][0]) == encoder.batch:
+                # The batch of the export is written into the shape, where 0 means as it is.
+                given[1] = torch.cat([given[1].new_zeros(1), given[1][1:]])
             left_out = [None] * (_MOST - len(given))
             values[node.output[0]] = _OPERATIONS[node.op_type](attributes, [*given, *left_out])
         return values[encoder.value].reshape(len(images), -1)
@@ -111,18 +115,6 @@ class OnnxNetwork(nn.Module):
 
 def _array(stored: TensorProto) -> Tensor:
     return torch.from_numpy(libraries()[0].numpy_helper.to_array(stored).copy())
-
-
-def _taken(a: _Attributes, x: Tensor, index: Tensor) -> Tensor:
-    axis = a.get("axis", 0) % x.ndim
-    found = x.index_select(axis, index.flatten() % x.shape[axis])
-    return found.reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])
-
-
-def _unsqueezed(x: Tensor, axes: Sequence[int]) -> Tensor:
-    for axis in sorted(axes):
-        x = x.unsqueeze(axis)
-    return x
 
 
 def _axes(a: _Attributes, v: _Inputs) -> Sequence[int]:
@@ -160,7 +152,7 @@ _OPERATIONS: dict[str, Callable[[_Attributes, _Inputs], Tensor]] = {
     "Dropout": lambda _, v: v[0],
     "Erf": lambda _, v: v[0].erf(),
     "Flatten": lambda a, v: v[0].reshape(v[0].shape[: a.get("axis", 1)].numel(), -1),
-    "Gather": lambda a, v: _taken(a, v[0], v[1]),
+    "Gather": lambda a, v: v[0][(slice(None),) * (a.get("axis", 0) % v[0].ndim) + (v[1],)],
     "Gemm": lambda a, v: (
         a.get("alpha", 1)
         * (v[0].T if a.get("transA") else v[0])
@@ -194,6 +186,6 @@ _OPERATIONS: dict[str, Callable[[_Attributes, _Inputs], Tensor]] = {
     "Sub": lambda _, v: v[0] - v[1],
     "Tanh": lambda _, v: v[0].tanh(),
     "Transpose": lambda a, v: v[0].permute(a.get("perm", range(v[0].ndim)[::-1])),
-    "Unsqueeze": lambda a, v: _unsqueezed(v[0], _axes(a, v)),
+    "Unsqueeze": lambda a, v: reduce(torch.unsqueeze, sorted(_axes(a, v)), v[0]),
 }
 """What a node computes, of its attributes and inputs. What is not quite so is found on images."""
