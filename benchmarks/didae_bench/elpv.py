@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from didae.data.known import installed_elpv
+from didae.data.opening import open_named
 from didae.data.sampling import quota_subset, split_by_group, uniforms
-from didae.data.table import Axis, ImageTable, changed
+from didae.data.table import Axis, ImageTable, Reading, changed
 from didae.decoders.base import Decoder
 from didae.dictionaries import Dictionary
 from didae.encoders.base import Encoder, open_encoder
@@ -57,7 +57,7 @@ class ElpvRecipe(DecoderRecipe):
 
 def open_elpv(folder: Path | None, recipe: ElpvRecipe) -> ImageTable:
     """Open the 2 624 solar cells, split 70:10:20 within every probability of a defect and type."""
-    table = ImageTable.from_folder(folder or installed_elpv(), recipe.image_size, layout="elpv")
+    table = open_named(f"elpv:{folder}" if folder else "elpv", Reading(recipe.image_size))
     order = np.argsort(uniforms(0, "split", table.ids), kind="stable")
     kinds = np.round(3 * table.attributes[DEFECT]) + 4 * table.attributes[TYPE]
     parts = split_by_group(order, kinds[order], tuple(_PARTS.values()))

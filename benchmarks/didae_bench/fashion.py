@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from didae import randomness
 from didae.data.images import to_float
-from didae.data.known import fashion_mnist, installed_fashion
+from didae.data.opening import open_named
 from didae.data.sampling import complete
 from didae.data.table import Reading, changed
 from didae.decoders.base import EXACT, Decoder, SamplerConfig
@@ -64,7 +64,8 @@ class FashionRecipe(DecoderRecipe):
 
 def open_fashion(folder: Path | None, recipe: FashionRecipe) -> Planted:
     """Open the shoes, half of them with a tag."""
-    source = fashion_mnist(folder or installed_fashion(), Reading())
+    name = f"fashion-mnist:{folder}" if folder else "fashion-mnist"
+    source = open_named(name, Reading())
     whole = changed(source, splits=complete(source.splits, source.ids, 0))
     return Planted(whole.of_classes(CLASSES), recipe.tag)
 

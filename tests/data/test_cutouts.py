@@ -123,6 +123,11 @@ def test_all_has_every_group_of_every_object(tmp_path):
     assert {cutouts.backgrounds[b] for b in backgrounds[test]} == {"sand_3", "snow_3"}
     mixed = cutouts.world("biased", everywhere=["test"])
     assert counts(mixed, "test") == counts(table, "test")
+    group, words = mixed.select([3, 0]).groups["family"]
+    assert words == ("family sand", "family snow")
+    assert group.tolist() == mixed.attributes["family"][[3, 0]].tolist()
+    assert np.array_equal(mixed.mirrored(["vertical"]).groups["family"][0][: len(mixed)],
+                          mixed.attributes["family"])  # fmt: skip
     assert counts(mixed, "train") == counts(cutouts.world("biased"), "train") == [[5, 1], [0, 6]]
     chosen = mixed.select(mixed.splits["test"])
     objects, backgrounds = cutouts.locate(chosen.ids)

@@ -11,13 +11,13 @@ from PIL import Image
 from data.downloads import idx, make_fashion
 from didae.data import known
 from didae.data.known import _CLASSES, idx_place
+from didae.data.opening import open_named
 from didae.data.table import Reading
 from didae.errors import DidaeError
 
 
 def opened(folder=None, size=None):
-    home = folder or known.installed_fashion()
-    return known.fashion_mnist(home, Reading(size))
+    return open_named(f"fashion-mnist:{folder}" if folder else "fashion-mnist", Reading(size))
 
 
 def message(folder, **options):

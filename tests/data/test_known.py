@@ -17,8 +17,9 @@ from data.downloads import (
     make_elpv,
     make_waterbirds,
 )
+from didae.data import open_images
 from didae.data.images import read_image
-from didae.data.known import DATASETS, installed_elpv, recognise, register
+from didae.data.known import DATASETS, recognise, register
 from didae.data.table import ImageTable
 from didae.errors import DidaeError, ImageReadError
 
@@ -126,11 +127,11 @@ def test_elpv(tmp_path, place):
 def test_elpv_of_the_installed_package_is_found_without_importing_it(tmp_path, monkeypatch):
     with monkeypatch.context() as absent:
         absent.setattr(importlib.util, "find_spec", lambda _: None)
-        assert "didae[elpv]" in message(installed_elpv)
+        assert "didae[elpv]" in message(lambda: open_images("elpv"))
     make_elpv(tmp_path / "elpv_dataset" / "data")
     (tmp_path / "elpv_dataset" / "__init__.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert len(ImageTable.from_folder(installed_elpv())) == 4
+    assert len(open_images("elpv")) == 4
     assert "elpv_dataset" not in sys.modules
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.downloads import make_fashion
-from didae.data.known import fashion_mnist
+from didae.data.opening import open_named
 from didae.data.square import Square
 from didae.data.table import ImageTable, Reading
 from didae.errors import DidaeError
@@ -13,7 +13,7 @@ from didae.errors import DidaeError
 @pytest.fixture
 def source(tmp_path):
     make_fashion(tmp_path)
-    return fashion_mnist(tmp_path, Reading())
+    return open_named(f"fashion-mnist:{tmp_path}", Reading())
 
 
 def test_classes_are_chosen_and_numbered_anew(source):

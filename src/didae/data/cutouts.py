@@ -232,6 +232,7 @@ class Cutouts:
         behind = self.partners[objects, families]
         known = {name: values[objects] for name, values in self.attributes.items()}
         family = {_FAMILY: families.astype(np.float64)} if self._tells_family else {}
+        named = {name: (families, tuple(f"{name} {f}" for f in self.families)) for name in family}
         pairs = zip(objects, behind, strict=True)
         return ImageTable(
             tuple(f"{self.ids[row]}+{self.backgrounds[number]}" for row, number in pairs),
@@ -240,6 +241,7 @@ class Cutouts:
             self.label_names,
             {**family, **known},
             {split: np.flatnonzero(np.isin(objects, rows)) for split, rows in self.splits.items()},
+            groups=named,
         )
 
     def locate(self, ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

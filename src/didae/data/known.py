@@ -212,7 +212,7 @@ def _camelyon17(folder: Path, reading: Reading) -> ImageTable:
     )
 
 
-def installed_elpv() -> Path:
+def _installed_elpv() -> Path:
     """Find the images that the package `elpv-dataset` brings; it is not imported."""
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or not package.submodule_search_locations:
@@ -226,7 +226,7 @@ def installed_elpv() -> Path:
 @register(
     "elpv",
     lambda f: any(re.match(_CELL, _first_line(f / table)) for table in _ELPV_TABLES),
-    installed_elpv,
+    _installed_elpv,
 )
 def _elpv(folder: Path, reading: Reading) -> ImageTable:
     """Open ELPV: the folder of the package's data, or a copy of the repository."""
@@ -257,7 +257,7 @@ def _elpv(folder: Path, reading: Reading) -> ImageTable:
     return _listed(folder, paths, frame, reading, "defect", license="CC BY-NC-SA 4.0")
 
 
-def installed_fashion() -> Path:
+def _installed_fashion() -> Path:
     """Find the files of Debian's package."""
     if not _DEBIAN.is_dir():
         raise DidaeError(
@@ -267,8 +267,8 @@ def installed_fashion() -> Path:
     return _DEBIAN
 
 
-@register("fashion-mnist", lambda _: False, installed_fashion)
-def fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
+@register("fashion-mnist", lambda _: False, _installed_fashion)
+def _fashion_mnist(folder: Path, reading: Reading) -> ImageTable:
     """Open the images, 32 x 32 pixels: 28 x 28 and a margin of two black ones.
 
     The folder is that of the files, or the one that torchvision was given. Only the labels are read

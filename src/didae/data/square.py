@@ -92,6 +92,11 @@ class Square(ImageTable):
                 "validation": index[train:validation],
                 "test": index[validation:],
             },
+            scale=dict(zip(FACTORS, zip(FACTOR_MEAN, FACTOR_STD, strict=True), strict=True)),
+            groups={
+                name: (half, (f"dark {name}", f"bright {name}"))
+                for name, half in zip(FACTORS, upper.T.astype(np.int64), strict=True)
+            },
         )
         # The base is frozen.
         self.__dict__.update(size=size, seed=seed, factors=factors, classes=upper.astype(np.int64))
@@ -140,7 +145,8 @@ class Square(ImageTable):
             raise DidaeError(f"Square: factors have shape {wanted.shape}, not ({len(chosen)}, 4).")
         if np.any(wanted < 0) or np.any(wanted >= FACTOR_COUNT):
             raise DidaeError("Square: a factor is outside 0..255 (colours) or 0..51 (positions).")
-        self._check(chosen)
+        if np.any(chosen < 0) or np.any(chosen >= self.size):
+            raise DidaeError(f"Square: an index is outside the pool of {self.size} images.")
         images = np.empty((len(chosen), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         for image, index, (foreground, background, row, column) in zip(
             images, chosen, wanted, strict=True
@@ -153,10 +159,6 @@ class Square(ImageTable):
             # Truncation, not rounding, is the authors' conversion to 8 bits.
             image[:] = np.clip(clean + noise, 0, 255).astype(np.uint8)
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-    def _check(self, indices: NDArray[np.int64]) -> None:
-        if np.any(indices < 0) or np.any(indices >= self.size):
-            raise DidaeError(f"Square: an index is outside the pool of {self.size} images.")
 
 
 def read_factors(images: UInt8[Tensor, "b 3 64 64"]) -> Float[NDArray[np.float64], "b 4"]:

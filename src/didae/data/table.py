@@ -159,6 +159,11 @@ class ImageTable:
         How many were left out, by class; None without any.
     other
         How many files of the folder are no images that are read; None without any.
+    scale
+        Mean and standard deviation of the attributes where the data set knows them.
+    groups
+        Attributes whose groups are not their values, or have names: group of each image, int64 of
+        shape (n,), and the name of each.
     """
 
     ids: tuple[str, ...]
@@ -173,6 +178,12 @@ class ImageTable:
     skipped: tuple[Skipped, ...] = ()
     unread: Unread | None = None
     other: Unread | None = None
+    scale: Mapping[str, tuple[float, float]] = field(
+        default_factory=dict[str, "tuple[float, float]"]
+    )
+    groups: Mapping[str, tuple[NDArray[np.int64], tuple[str, ...]]] = field(
+        default_factory=dict[str, "tuple[NDArray[np.int64], tuple[str, ...]]"]
+    )
 
     @staticmethod
     def from_folder(
@@ -285,6 +296,7 @@ class ImageTable:
             labels=None if self.labels is None else self.labels[kept],
             attributes={name: values[kept] for name, values in self.attributes.items()},
             splits={name: rows[rows >= 0] for name, rows in splits.items()},
+            groups={name: (group[kept], words) for name, (group, words) in self.groups.items()},
         )
 
     def of_classes(self, names: Sequence[str]) -> ImageTable:
@@ -370,6 +382,7 @@ class ImageTable:
             labels=None if self.labels is None else np.tile(self.labels, count),
             attributes={name: np.tile(values, count) for name, values in self.attributes.items()},
             splits={name: (starts + rows).ravel() for name, rows in self.splits.items()},
+            groups={name: (np.tile(g, count), words) for name, (g, words) in self.groups.items()},
         )
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from didae.config import Config
 from didae.data.sampling import draw
-from didae.data.square import FACTOR_MEAN, FACTOR_STD, Square
 from didae.data.table import ImageSource, Unread, read_all
 from didae.decoders.base import LOCAL, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, suited_config
@@ -145,9 +144,10 @@ def attributes_of(
         logger.warning("attributes that are the same on all images are left out: %s", same)
     names = tuple(name for name in columns if name not in same)
     values = np.stack([columns[name] for name in names], axis=1)
-    if isinstance(source, Square):
-        return (values - FACTOR_MEAN) / FACTOR_STD, names
-    return (values - values.mean(0)) / values.std(0), names
+    center, spread = values.mean(0), values.std(0)
+    if source.scale:
+        center, spread = np.array([source.scale[name] for name in names]).T
+    return (values - center) / spread, names
 
 
 @dataclass(frozen=True, eq=False)

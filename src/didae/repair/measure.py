@@ -16,7 +16,6 @@ from torch import nn
 
 from didae.data.images import write_png
 from didae.data.sampling import draw
-from didae.data.square import Square
 from didae.data.table import ImageSource, Unread, read_all
 from didae.errors import DidaeError
 from didae.explainer import Components
@@ -90,8 +89,9 @@ class RepairData:
             parts.append(data[torch.from_numpy(np.searchsorted(found, kept))])
         if attribute is None:
             words: tuple[str, ...] = ()
-        elif isinstance(source, Square):
-            words = tuple(f"{name} {attribute}" for name in source.label_names)
+        elif attribute in source.groups:
+            group, known = source.groups[attribute]
+            words = tuple(known[value] for value in np.unique(group[every]))
         else:
             values = np.unique(source.attributes[attribute][every])
             words = tuple(f"{attribute} {value:g}" for value in values)
@@ -370,8 +370,8 @@ def read_labelled(
             known = ", ".join(source.attributes) or "none"
             raise DidaeError(f"the data has no attribute '{attribute}'; known are: {known}.")
         values = source.attributes[attribute]
-        if isinstance(source, Square):
-            values = source.classes[:, list(source.attributes).index(attribute)]
+        if attribute in source.groups:
+            values = source.groups[attribute][0]
         kinds = np.unique(values[chosen])
         if len(kinds) > _MOST_VALUES:
             raise DidaeError(
