@@ -148,6 +148,24 @@ def test_backgrounds_are_drawn_from_the_split_where_no_pairs_are(tmp_path):
     assert np.array_equal(cutouts.partners, Cutouts(folder).partners)
 
 
+def test_objects_are_split_where_the_table_does_not_say(tmp_path):
+    folder = make_cutouts(tmp_path, 120, pairs=False)
+    for table in ("objects", "backgrounds"):
+        edited(folder, f"{table}/metadata.csv", "split", "part")
+        for split in ("train", "validation", "test"):
+            path = folder / table / "metadata.csv"
+            path.write_text(path.read_text().replace(f",{split}", ",part"))
+    cutouts = Cutouts(folder)
+    assert {name: len(rows) for name, rows in cutouts.splits.items()} == {
+        "validation": 12, "test": 12, "train": 96
+    }  # fmt: skip
+    source = SourceConfig(data=f"{folder}@all", image_size=8).open()
+    objects = cutouts.locate(source.ids)[0]
+    train, test = (set(objects[source.splits[name]]) for name in ("train", "test"))
+    assert (len(train), len(test)) == (96, 12)
+    assert not train & test
+
+
 def test_columns(tmp_path, caplog):
     folder = make_cutouts(tmp_path)
     table = open_images(f"cutouts:{folder}")

@@ -26,7 +26,7 @@ from didae.data.columns import Frame, read_frame
 from didae.data.folder import splits_of_column
 from didae.data.images import MAX_PIXELS, check_image, read_image, resized, stacked
 from didae.data.known import register
-from didae.data.sampling import uniforms
+from didae.data.sampling import FEWEST, complete, uniforms
 from didae.data.table import ImageTable, Reading, sift
 from didae.errors import DidaeError, ImageReadError, nearest
 
@@ -120,6 +120,9 @@ class Cutouts:
         self.labels: NDArray[np.int64] | None = known["labels"]
         self.label_names: tuple[str, ...] = known["label_names"]
         self.attributes: dict[str, NDArray[np.float64]] = known["attributes"]
+        if not self.splits and len(self.ids) >= FEWEST:
+            # By object: else one could be learnt from on one background and tested on another.
+            self.splits = dict(complete({}, self.ids, 0, self.labels))
         self._tells_family = attributes is None or _FAMILY in attributes
 
         ground = read_frame(self.folder / "backgrounds" / _TABLE)

@@ -158,7 +158,13 @@ def quota_subset(
         If the quotas are not whole numbers, a cell has too few rows (named, with how many are
         needed and there), or an argument is out of range.
     """
-    labels, confounders = _binary("label", label), _binary("confounder", confounder)
+    labels, confounders = np.asarray(label), np.asarray(confounder)
+    for name, array in (("label", labels), ("confounder", confounders)):
+        if array.ndim != 1:
+            raise DidaeError(f"{name} must be one list of 0 and 1, got shape {array.shape}")
+        wrong = np.flatnonzero((array != 0) & (array != 1))
+        if len(wrong):
+            raise DidaeError(f"{name} must be 0 or 1, got {array[wrong[0]]} in row {wrong[0]}")
     if len(labels) != len(confounders):
         raise DidaeError(
             f"label has {len(labels)} rows, confounder {len(confounders)}; they must be equal"
@@ -212,13 +218,3 @@ def split_by_group(
         for number, (start, stop) in enumerate(pairwise(bounds)):
             part[members[start:stop]] = number
     return tuple(rows[part == number] for number in range(len(fractions)))
-
-
-def _binary(name: str, values: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise DidaeError(f"{name} must be one list of 0 and 1, got shape {array.shape}")
-    wrong = np.flatnonzero((array != 0) & (array != 1))
-    if len(wrong):
-        raise DidaeError(f"{name} must be 0 or 1, got {array[wrong[0]]} in row {wrong[0]}")
-    return array

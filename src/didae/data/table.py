@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
@@ -97,6 +98,7 @@ Axis = Literal["horizontal", "vertical"]
 """Along which an image is mirrored: horizontal exchanges left and right."""
 
 _OnError = Literal["raise", "skip", "late"]
+_Groups = tuple[NDArray[np.int64], tuple[str, ...]]
 _DIMENSION: Mapping[Axis, int] = {"vertical": 1, "horizontal": 2}
 
 
@@ -109,10 +111,9 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are read.
+    """How images are read; `world` is that of cut-outs, which other data does not have.
 
-    `label_option` is how a user chooses the column of the class, up to its name; empty where the
-    labels are given otherwise. `world` is that of cut-outs, which other data does not have.
+    `label_option` is how a user chooses the column of the class, up to its name; or empty.
     """
 
     size: int | None = None
@@ -155,35 +156,26 @@ class ImageTable:
         Licence of the images; empty if unknown.
     skipped
         The images that were left out, and why.
-    unread
-        How many were left out, by class; None without any.
-    other
-        How many files of the folder are no images that are read; None without any.
+    unread, other
+        How many were left out, by class, and how many files of the folder are no images; or None.
     scale
         Mean and standard deviation of the attributes where the data set knows them.
     groups
-        Attributes whose groups are not their values, or have names: group of each image, int64 of
-        shape (n,), and the name of each.
+        Of attributes whose groups have names: group of each image, int64 of shape (n,); the names.
     """
 
     ids: tuple[str, ...]
     read: Callable[[list[int]], Tensor]
     labels: NDArray[np.int64] | None = None
     label_names: tuple[str, ...] = ()
-    attributes: Mapping[str, NDArray[np.float64]] = field(
-        default_factory=dict[str, "NDArray[np.float64]"]
-    )
-    splits: Splits = field(default_factory=dict[str, "NDArray[np.int64]"])
+    attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict[str, Any])
+    splits: Splits = field(default_factory=dict[str, Any])
     license: str = ""
     skipped: tuple[Skipped, ...] = ()
     unread: Unread | None = None
     other: Unread | None = None
-    scale: Mapping[str, tuple[float, float]] = field(
-        default_factory=dict[str, "tuple[float, float]"]
-    )
-    groups: Mapping[str, tuple[NDArray[np.int64], tuple[str, ...]]] = field(
-        default_factory=dict[str, "tuple[NDArray[np.int64], tuple[str, ...]]"]
-    )
+    scale: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, Any])
+    groups: Mapping[str, _Groups] = field(default_factory=dict[str, Any])
 
     @staticmethod
     def from_folder(
@@ -262,9 +254,8 @@ class ImageTable:
             If a row does not exist, or the images differ in size.
         """
         rows = [int(row) for row in indices]
-        for row in rows:
-            if not 0 <= row < len(self):
-                raise DidaeError(f"there is no image {row}; the table has {len(self)}")
+        if wrong := [row for row in rows if not 0 <= row < len(self)]:
+            raise DidaeError(f"there is no image {wrong[0]}; the table has {len(self)}")
         return self.read(rows)
 
     def select(self, rows: Sequence[int] | NDArray[Any]) -> ImageTable:
@@ -316,8 +307,7 @@ class ImageTable:
             raise DidaeError("classes cannot be chosen: the data has no labels")
         for place, name in enumerate(names):
             if name not in self.label_names:
-                hint = nearest(name, self.label_names)
-                raise DidaeError(f"unknown class {name!r}; {hint}")
+                raise DidaeError(f"unknown class {name!r}; {nearest(name, self.label_names)}")
             if name in names[:place]:
                 raise DidaeError(f"class {name!r} is chosen twice; name it once")
         # The last place is that of the class -1, which is unknown.
@@ -373,8 +363,8 @@ class ImageTable:
                 image.copy_(image.flip([_DIMENSION[axis] for axis in forms[row // total]]))
             return images
 
-        ends = ["".join(f"#{axis}" for axis in form) for form in forms]
         starts = total * np.arange(count)[:, None]
+        ends = ["".join(f"#{axis}" for axis in form) for form in forms]
         return changed(
             self,
             ids=tuple(f"{name}{end}" for end in ends for name in self.ids),
@@ -406,8 +396,7 @@ def sift(table: ImageTable, look: Callable[[int], object], strict: bool) -> Imag
             reasons[row] = reason
     if not reasons:
         return table
-    labels = () if table.labels is None else table.labels
-    unread = Unread.of(reasons, table.ids, labels, table.label_names)
+    unread = _unread(table, range(len(table)), reasons)
     if len(reasons) == len(table):
         raise DidaeError(f"no image is left: {unread}")
     _logger.warning("%s", unread)
@@ -415,6 +404,11 @@ def sift(table: ImageTable, look: Callable[[int], object], strict: bool) -> Imag
     skipped = (Skipped(name, reasons[row].rpartition(f"{name}: ")[2]) for row, name in ids.items())
     kept = [row for row in range(len(table)) if row not in reasons]
     return changed(table.select(kept), skipped=tuple(skipped), unread=unread)
+
+
+def _unread(table: ImageTable, rows: Sequence[int], reasons: Mapping[int, str]) -> Unread:
+    labels = () if table.labels is None else table.labels[rows]
+    return Unread.of(reasons, [table.ids[row] for row in rows], labels, table.label_names)
 
 
 def _failure(look: Callable[[int], object], row: int) -> str:
@@ -429,13 +423,10 @@ def read_some(
     source: ImageSource, rows: Sequence[int]
 ) -> tuple[UInt8[Tensor, "b 3 h w"] | None, dict[int, str]]:
     """Read images; where one cannot be read, all others, and say why by place in `rows`."""
-    try:
+    with suppress(ImageReadError):
         return source.images(rows), {}
-    except ImageReadError:
-        reasons: dict[int, str] = {}
-    for place, row in enumerate(rows):
-        if reason := _failure(lambda row: source.images([row]), row):
-            reasons[place] = reason
+    failures = [_failure(lambda row: source.images([row]), row) for row in rows]
+    reasons = {place: failure for place, failure in enumerate(failures) if failure}
     good = [row for place, row in enumerate(rows) if place not in reasons]
     return source.images(good) if good else None, reasons
 
@@ -452,11 +443,8 @@ def read_all(
         reasons |= {start + place: reason for place, reason in failed.items()}
         parts += [] if images is None else [images]
     kept = [row for place, row in enumerate(wanted) if place not in reasons]
-    unread = None
-    if reasons:
-        labels = () if source.labels is None else source.labels[wanted]
-        ids = [source.ids[row] for row in wanted]
-        unread = Unread.of(reasons, ids, labels, source.label_names)
+    unread = _unread(source, wanted, reasons) if reasons else None
+    if unread is not None:
         _logger.warning("%s", unread)
     images = torch.cat(parts) if parts else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
     return images, np.asarray(kept, np.int64), unread
