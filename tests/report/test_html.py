@@ -234,7 +234,8 @@ def test_a_run_that_delivered_nothing_still_has_a_page(tmp_path: Path):
 
 def test_a_command_is_not_repeated_where_it_is_the_same(tmp_path: Path):
     _, summary = make_run(tmp_path)
-    mixed = [d.model_copy(update={"mean_spill": 1.6}) for d in summary.directions]
+    spilt = {"mean_spill": 1.6, "verified_flips": 0, "non_adversarial_flips": 0}
+    mixed = [d.model_copy(update=spilt) for d in summary.directions]
     (tmp_path / "run.yaml").write_text("audit: {directions: 4}\n")
     page = Page(
         write_report(tmp_path, summary.model_copy(update={"directions": tuple(mixed)}))

@@ -26,7 +26,7 @@ from didae.data.images import read_run_image, write_png
 from didae.decoders.base import Decoder
 from didae.decoders.training import draw_samples
 from didae.errors import visible
-from didae.explainer.retrieval import Along, Photograph, read_pairs
+from didae.explainer.retrieval import Photograph, read_pairs
 from didae.explainer.summary import DirectionSummary, Summary, read_run_table
 from didae.report import trust as trusted
 from didae.report.repair import RepairDocument, find_repair, read_repair
@@ -287,26 +287,24 @@ def _passed(row: Row) -> int:
 
 
 def drawn_pairs(folder: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
-    """Give what the template draws of rows with a counterfactual."""
+    """Give what the template draws of rows with a counterfactual; what is unknown is empty."""
     gain, pictures = _drawn_rows(folder, rows, "file")
-    said = [_said(row, labels) for row in rows]
-    return {"gain": gain, "pairs": [{**s, **p} for s, p in zip(said, pictures, strict=True)]}
-
-
-def _said(row: Row, labels: Sequence[str]) -> dict[str, Any]:
-    """Give the words of a pair: its label is empty where unknown, and wrong where not predicted."""
-    label = -1 if row["label"] is None else row["label"]
-    before, after = row["prediction_before"], row["prediction_after"]
-    return {
-        "name": str(row["image_id"]),
-        "label": class_name(label, labels) if label >= 0 else "",
-        "wrong": 0 <= label != before,
-        "classes": (class_name(before, labels), class_name(after, labels)),
-        # Of the class predicted first.
-        "probabilities": (float(row["probability_before"]), float(row["probability_after"])),
-        "standing": _STANDINGS[_passed(row)],
-        "flipped": before != after,
-    }
+    pairs: list[dict[str, Any]] = []
+    for row, drawn in zip(rows, pictures, strict=True):
+        label = -1 if row["label"] is None else row["label"]
+        before, after = row["prediction_before"], row["prediction_after"]
+        said = {
+            "name": str(row["image_id"]),
+            "label": class_name(label, labels) if label >= 0 else "",
+            "wrong": 0 <= label != before,
+            "classes": (class_name(before, labels), class_name(after, labels)),
+            # Of the class predicted first.
+            "probabilities": (float(row["probability_before"]), float(row["probability_after"])),
+            "standing": _STANDINGS[_passed(row)],
+            "flipped": before != after,
+        }
+        pairs.append({**said, **drawn})
+    return {"gain": gain, "pairs": pairs}
 
 
 def _drawn_rows(folder: Path, rows: Sequence[Row], column: str) -> tuple[int, list[dict[str, str]]]:
@@ -352,18 +350,19 @@ def _data_uri(image: _Pixels, side: int = _THUMBNAIL) -> str:
 
 def drawn_real_pairs(folder: Path) -> dict[int, dict[str, Any]]:
     """Give what the templates draw of each direction, by number; most foreseen flips first."""
-    ranked = sorted(read_pairs(folder), key=lambda along: -along.flips)
-    return {along.index: _drawn(folder, along) for along in ranked}
 
-
-def _drawn(folder: Path, along: Along) -> dict[str, Any]:
-    def photograph(shown: Photograph) -> dict[str, Any]:
+    def drawn(shown: Photograph) -> dict[str, Any]:
         picture = _data_uri(_read_picture(folder, shown.file))
         return {**shown.model_dump(), "picture": picture}
 
-    pairs = [[photograph(shown) for shown in pair] for pair in along.pairs]
-    goes_with = [(name, r) for name, r in along.goes_with if abs(r) >= _TELLING]
-    return {"along": along, "goes_with": goes_with, "pairs": pairs}
+    return {
+        along.index: {
+            "along": along,
+            "goes_with": [(name, r) for name, r in along.goes_with if abs(r) >= _TELLING],
+            "pairs": [[drawn(shown) for shown in pair] for pair in along.pairs],
+        }
+        for along in sorted(read_pairs(folder), key=lambda along: -along.flips)
+    }
 
 
 class SampleSheets:
@@ -386,21 +385,17 @@ class SampleSheets:
         if step % self.every and step != self.last:
             return
         rows = draw_samples(decoder, self.images, self.z)
-        write_png(torch.from_numpy(_lay_out(rows)), self.folder / f"step-{step:06d}.png")
-
-
-def _lay_out(rows: UInt8[Tensor, "r n 3 h w"]) -> NDArray[np.uint8]:
-    """Put rows of images beneath each other, with words above each."""
-    columns, height, width = rows.shape[1], *rows.shape[3:]
-    scale = max(1, -(-_CELL // max(height, width)))
-    down, right = scale * height + _GAP, scale * width + _GAP
-    band = _LABEL + down
-    sheet = Image.new("RGB", (columns * right + _GAP, len(rows) * band + _GAP), "white")
-    pen = ImageDraw.Draw(sheet)
-    for r, (row, words) in enumerate(zip(rows, _ROWS, strict=True)):
-        pen.text((_GAP, r * band + 2), words, fill="black")
-        for c, image in enumerate(row):
-            shown = Image.fromarray(image.permute(1, 2, 0).numpy())
-            large = shown.resize((scale * width, scale * height), Image.Resampling.NEAREST)
-            sheet.paste(large, (_GAP + c * right, r * band + _LABEL))
-    return np.array(sheet)
+        columns, height, width = rows.shape[1], *rows.shape[3:]
+        scale = max(1, -(-_CELL // max(height, width)))
+        down, right = scale * height + _GAP, scale * width + _GAP
+        band = _LABEL + down
+        sheet = Image.new("RGB", (columns * right + _GAP, len(rows) * band + _GAP), "white")
+        pen = ImageDraw.Draw(sheet)
+        for r, (row, words) in enumerate(zip(rows, _ROWS, strict=True)):
+            pen.text((_GAP, r * band + 2), words, fill="black")
+            for c, image in enumerate(row):
+                shown = Image.fromarray(image.permute(1, 2, 0).numpy())
+                large = shown.resize((scale * width, scale * height), Image.Resampling.NEAREST)
+                sheet.paste(large, (_GAP + c * right, r * band + _LABEL))
+        path = self.folder / f"step-{step:06d}.png"
+        write_png(torch.from_numpy(np.array(sheet)), path)
