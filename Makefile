@@ -2,6 +2,7 @@
 # make install   what an audit of your own images needs, page included; then: source .venv/bin/activate
 # make test      the whole test suite, that of benchmarks/ included, with sockets closed
 # make check     linters, type checker and documentation
+# make notebooks runs the notebooks of the tutorial again and keeps what they show (minutes)
 #
 # Only Python >= 3.10, git and make are needed: the first call creates .venv and installs into it, later
 # calls use what is there until a pyproject.toml or the constraints change.
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(addprefix --constraint ,$(PIP_CONSTRAINT))
 
-.PHONY: demo install test lint types docs check clean
+.PHONY: demo install test lint types docs notebooks check clean
 
 demo: $(VENV)/installed-core
 	$(BIN)/didae demo
@@ -41,6 +42,9 @@ types: $(VENV)/installed-dev
 docs: $(VENV)/installed-dev
 	rm -rf docs/_build docs/reference/generated
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
+
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python docs/run_notebooks.py
 
 clean:
 	rm -rf $(VENV) dist docs/_build docs/reference/generated

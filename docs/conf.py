@@ -8,7 +8,7 @@ copyright = "the didae contributors; Apache-2.0"
 version = release = didae.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
@@ -20,6 +20,7 @@ templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # notebooks keep what they showed: docs/run_notebooks.py
 
 autosummary_generate = True
 autosummary_ignore_module_all = False

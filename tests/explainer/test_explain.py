@@ -151,6 +151,19 @@ def test_flags_follow_from_the_numbers(components: Components, tmp_path: Path) -
     assert all(values == {False, True} for values in flags.values()), flags
 
 
+def test_a_flip_that_one_surrogate_does_not_follow_is_adversarial(
+    components: Components, tmp_path: Path
+) -> None:
+    lenient = {"realised_share": 0.01, "spill_limit": 3.0}
+    lenient["sampler"] = SamplerConfig(method="euler", steps=2)
+    surrogates = components.surrogates[1], Brightness(offset=9)  # which sees brightness everywhere
+    components = dataclasses.replace(components, surrogates=surrogates)
+    explain(Images(), range(40), components, REFLECTION.model_copy(update=lenient), tmp_path)
+    rows = read_rows(tmp_path)
+    assert any(row["verified_flip"] and row["surrogate_flips"] == 1 for row in rows)
+    assert not any(row["non_adversarial_flip"] for row in rows)
+
+
 def test_boundary_decodes_only_latent_flips(components: Components, tmp_path: Path) -> None:
     summary = explain(Images(), range(40), components, BOUNDARY, tmp_path)
     rows = read_rows(tmp_path)

@@ -68,6 +68,7 @@ def test_wilson_covers_the_truth():
 
 def test_gain_is_the_share_of_the_error_removed():
     assert gain(0.5, 0.95) == pytest.approx(0.9)
+    assert gain(0.8, 0.9) == pytest.approx(0.5)
     assert gain(0.5, 0.5) == 0
     assert gain(0.5, 0.25) == pytest.approx(-0.5)
     assert gain(1, 1) == 0

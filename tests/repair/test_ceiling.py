@@ -77,6 +77,19 @@ def test_images_are_asked_of_heads_that_have_not_learnt_them():
     assert found.reach < 0.75
 
 
+def test_a_layer_that_could_learn_every_image_by_heart_wins_nothing():
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (60, 3, 4, 4), generator=random).to(torch.uint8)
+    labels = torch.randint(2, (60,), generator=random)
+    found = ceiling(
+        nn.Sequential(nn.Flatten(), nn.Linear(48, 2)),
+        Labelled(images, labels),
+        Labelled(images, labels)[NONE],
+    )
+    assert found is not None
+    assert found.reach < 0.75
+
+
 def test_further_images_teach_and_are_not_asked():
     few, more = world(30, 0.0, groups=False), world(400, 0.5, groups=False, seed=2)
     found = ceiling(Look((0, 1)), few, more)
