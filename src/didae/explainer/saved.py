@@ -131,10 +131,15 @@ def load_parts(
     run, names = home, {} if (home / INDEX_FILE).exists() else _names(home)
     if set(NAMED) <= names.keys():  # The parts of such a run may be anywhere.
         parts = load_named(names, student, encoder)
-    else:
-        if not (home / INDEX_FILE).exists():
-            home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
-        parts = _load_saved(home, names, student, encoder)
+        _require_run(run, home, parts)
+        return parts
+    if not (home / INDEX_FILE).exists():
+        home = home / COMPONENTS if (home / COMPONENTS).is_dir() else SHIPPED
+    return _load_saved(home, names, student, encoder, run)
+
+
+def _require_run(run: Path, home: Path, parts: Parts) -> None:
+    """Refuse parts of `home` that are not those of a run."""
     manifest, own = read_manifest(run), parts.fingerprints()
     if home == SHIPPED and manifest.settings.components.dictionary != own["dictionary"]:
         raise DidaeError(
@@ -142,7 +147,6 @@ def load_parts(
             "from where it was saved (--explainer)."
         )
     require_components(run, manifest, own)
-    return parts
 
 
 def load_named(
@@ -172,6 +176,7 @@ def _load_saved(
     names: Mapping[str, str],
     student: StudentLike | str | Path | None,
     encoder: Encoder | str | None,
+    run: Path | None = None,
 ) -> Parts:
     """Load what `complete` made whole; `names` are of what it did not save."""
     if not (home / "dictionary").is_dir():
@@ -201,6 +206,8 @@ def _load_saved(
         student,
         *_load_judges(home, kinds),
     )
+    if run is not None:
+        _require_run(run, home, parts)
     own, known = parts.fingerprints(), index.fingerprints
     other = [part for part in known if own.get(part) != known[part]]
     if other:
