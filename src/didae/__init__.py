@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from didae.explainer import ExplainConfig as ExplainConfig
     from didae.explainer import explain as explain
     from didae.explainer.fit import AuditConfig as AuditConfig
-    from didae.explainer.retrieval import RealPairs as RealPairs
+    from didae.explainer.pairs import RealPairs as RealPairs
     from didae.metrics import group_accuracies as group_accuracies
     from didae.repair.base import Labelled as Labelled
     from didae.repair.run import RepairConfig as RepairConfig
@@ -73,7 +73,7 @@ else:
         "explain": "explainer",
         "AuditConfig": "explainer.fit",
         "Cutouts": "data.cutouts",
-        "RealPairs": "explainer.retrieval",
+        "RealPairs": "explainer.pairs",
         "quota_subset": "data.sampling",
         "read_image": "data.images",
         "write_png": "data.images",

@@ -32,8 +32,9 @@ from didae.explainer.fit import (
     lay_groundwork,
     train_parts,
 )
+from didae.explainer.pairs import RealPairs, write_pairs
 from didae.explainer.parts import SURROGATES
-from didae.explainer.retrieval import RealPairs, real_pairs_of, write_pairs
+from didae.explainer.retrieval import real_pairs_of
 from didae.explainer.run import stream
 from didae.explainer.saved import COMPONENTS
 from didae.explainer.saved import complete as complete_folder

@@ -15,17 +15,9 @@ from didae.data.square import Square
 from didae.demo import load_components
 from didae.encoders.base import embed
 from didae.errors import DidaeError
-from didae.explainer.retrieval import (
-    PAIRS,
-    PAIRS_FILE,
-    RealPairs,
-    find_pairs,
-    read_pairs,
-    write_pairs,
-)
+from didae.explainer.pairs import PAIRS_FILE, RealPairs, read_pairs, write_pairs
+from didae.explainer.retrieval import PAIRS, find_pairs
 from report.run_folder import NAMES, make_pairs
-
-Pairs = list[list[tuple[int, int]]]
 
 
 def world(n: int, k: int = 6, d: int = 24, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

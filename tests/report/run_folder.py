@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from didae.data.images import write_png
-from didae.explainer.retrieval import Along, Photograph, RealPairs, write_pairs
+from didae.explainer.pairs import Along, Photograph, RealPairs, write_pairs
 from didae.explainer.summary import INFEASIBLE, NO_LATENT_FLIP, Summary, summarise
 from didae.storage import write_json
 from run_tables import write_rows

@@ -15,7 +15,7 @@ from typing import Any
 
 from didae.app.uploads import UploadLimits, unpack
 from didae.errors import DidaeError
-from didae.explainer.retrieval import PAIRS_FILE
+from didae.explainer.pairs import PAIRS_FILE
 from didae.explainer.summary import SUMMARY_FILE, Summary
 from didae.repair.measure import ONNX_FILE, REPAIR_FILE
 from didae.report import write_report

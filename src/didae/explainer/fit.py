@@ -19,7 +19,7 @@ from torch import Tensor
 
 from didae.config import Config
 from didae.data.sampling import draw
-from didae.data.table import ImageSource, Unread, read_all
+from didae.data.table import ImageSource, ImageTable, Unread, read_all
 from didae.decoders.base import LOCAL, Decoder, DecoderConfig
 from didae.decoders.training import fit_decoder, suited_config
 from didae.dictionaries import SVD, Dictionary, Procrustes, fit_guided, one_against_rest
@@ -185,7 +185,10 @@ def lay_groundwork(
     sample, judged = sample.answered(source, good), judged[good]
     factors = factors and (factors[0][good.numpy()], factors[1])
     names = class_names(source.label_names, judged.shape[1])
-    z = cached_embed(encoder, source, sample.rows)
+    # They are in memory already, and need not be decoded again.
+    ids = tuple(source.ids[row] for row in sample.rows)
+    held = ImageTable(ids, lambda places: sample.images[places])
+    z = cached_embed(encoder, held, range(len(ids)))
     apart = draw(source, sample.rows, len(z) // 5, seed=1, proportional=True)
     held_out = torch.from_numpy(np.isin(sample.rows, apart))
     margins = margins_of(judged)

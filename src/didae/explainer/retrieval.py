@@ -12,140 +12,27 @@ none more than `_OFTEN` times. Both photographs are real, and differ in more tha
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from didae.data.images import png_bytes
 from didae.data.table import ImageSource
-from didae.errors import DidaeError, reason
-from didae.explainer.counterfactuals import place_of
 from didae.explainer.fit import Groundwork
+from didae.explainer.pairs import PAIRS_FOLDER, Along, Photograph, RealPairs
 from didae.explainer.parts import ExplainConfig
 from didae.explainer.sweep import foresee
 from didae.randomness import generator
-from didae.storage import commit, json_bytes, read_json
 from didae.students import class_names
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PAIRS, PAIRS_FILE = 6, "pairs/pairs.json"
-_FOLDER, _SCHEMA = "pairs", 1
-
+PAIRS = 6
 _USUAL, _LEAST, _REACH, _OFTEN = (0.02, 0.98), 0.7, 0.75, 2
 _ASKED, _NEAREST, _BLOCK = 512, 8, 4096
 """Images that look for partners along a direction, partners of each, and images in a block."""
 
 _COPY = 0.02
 """Squared distance in z of two copies of an image, at most, relative to that of any two images."""
-
-
-class Photograph(BaseModel):
-    """One of a pair; `file` lies in the run folder, `label` is empty where it is unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    file: str
-    predicted: str
-    label: str = ""
-
-
-class Along(BaseModel):
-    """What is known of a direction in closed form, and its pairs, the lower own code first.
-
-    `flips`: share of images that the probe foresees to flip by its edit; `spread`: share of all
-    variation of z along it; `goes_with`: correlation with classes and attributes, strongest first.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    index: int
-    name: str
-    flips: float
-    spread: float
-    goes_with: tuple[tuple[str, float], ...] = ()
-    pairs: tuple[tuple[Photograph, Photograph], ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class RealPairs:
-    """Pairs of real photographs along every direction; they are no counterfactuals.
-
-    Attributes
-    ----------
-    directions : tuple
-        One for each direction: its numbers in closed form and its pairs.
-    images : dict of str to Tensor, uint8, shape (3, h, w)
-        The photographs by their `file`.
-    """
-
-    directions: tuple[Along, ...]
-    images: dict[str, Tensor]
-
-    def figure(self, direction: int | str) -> Figure:
-        """Draw the pairs of a direction, one a column: its code is low above and high below.
-
-        Parameters
-        ----------
-        direction : int or str
-            Number in the dictionary, or name.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            Two real photographs a column, with the classifier's answers.
-
-        Raises
-        ------
-        DidaeError
-            If there is no such direction.
-        """
-        from matplotlib.figure import Figure
-
-        known = [d.index for d in self.directions], [d.name for d in self.directions]
-        shown = self.directions[place_of(direction, *known)]
-        count = max(len(shown.pairs), 1)
-        figure = Figure(figsize=(1.6 * count, 4.2), layout="constrained")
-        figure.suptitle(f"{shown.name}: real photographs, not counterfactuals", parse_math=False)
-        axes = figure.subplots(2, count, squeeze=False)
-        for axis in axes.flat:
-            axis.set_axis_off()
-        for column, pair in zip(axes.T, shown.pairs, strict=False):
-            for axis, photograph in zip(column, pair, strict=True):
-                axis.imshow(self.images[photograph.file].permute(1, 2, 0).numpy())
-                axis.set_title(photograph.predicted, fontsize="small", parse_math=False)
-        return figure
-
-
-def write_pairs(made: RealPairs, folder: Path) -> None:
-    """Write pictures and `pairs.json` into a folder of a run."""
-    for path in (folder / _FOLDER).glob("*.png"):
-        if f"{_FOLDER}/{path.name}" not in made.images:
-            path.unlink()
-    files = {folder / name: png_bytes(image) for name, image in made.images.items()}
-    found = [direction.model_dump(mode="json") for direction in made.directions]
-    document = json_bytes({"schema": _SCHEMA, "directions": found})
-    commit({**files, folder / PAIRS_FILE: document}, durable=False)
-
-
-def read_pairs(folder: Path) -> tuple[Along, ...]:
-    """Read what `write_pairs` wrote of each direction; nothing where there is none."""
-    path = folder / PAIRS_FILE
-    if not path.exists():
-        return ()
-    try:
-        return tuple(Along.model_validate(found) for found in read_json(path)["directions"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DidaeError(f"{path} is damaged ({reason(error)}): audit again") from error
 
 
 def real_pairs_of(ground: Groundwork, source: ImageSource, config: ExplainConfig) -> RealPairs:
@@ -157,7 +44,7 @@ def real_pairs_of(ground: Groundwork, source: ImageSource, config: ExplainConfig
     images: dict[str, Tensor] = {}
 
     def photograph(place: int) -> Photograph:
-        file = f"{_FOLDER}/{rows[place]:06d}.png"
+        file = f"{PAIRS_FOLDER}/{rows[place]:06d}.png"
         images[file] = ground.sample.images[place]
         label = source.label_names[labels[place]] if labels[place] >= 0 else ""
         answer = names[int(predicted[place])]
@@ -167,30 +54,21 @@ def real_pairs_of(ground: Groundwork, source: ImageSource, config: ExplainConfig
     # Of two classes one says all.
     for number in range(len(names) == 2, len(names)):
         known[names[number]] = (labels == number).astype(np.float64)
+    known = {name: v for name, v in known.items() if np.isfinite(v).all() and np.ptp(v) > 0}
     flips = (seen.flips & seen.feasible).double().mean(0).tolist()
     spread = (seen.codes.var(0) / ground.z.var(0).sum()).tolist()
     found = find_pairs(seen.codes, seen.change, predicted, ground.z)
-    directions = tuple(
-        Along(
-            index=k,
-            name=name,
-            flips=flips[k],
-            spread=spread[k],
-            goes_with=_goes_with(seen.codes[:, k], known),
-            pairs=tuple((photograph(low), photograph(high)) for low, high in found[k]),
+    directions: list[Along] = []
+    for k, name in enumerate(ground.dictionary.names):
+        own = seen.codes[:, k].numpy()
+        with_ = sorted(
+            ((n, float(np.corrcoef(own, v)[0, 1])) for n, v in known.items() if np.ptp(own)),
+            key=lambda found: -abs(found[1]),
         )
-        for k, name in enumerate(ground.dictionary.names)
-    )
-    return RealPairs(directions, images)
-
-
-def _goes_with(
-    codes: Float[Tensor, " n"], known: dict[str, NDArray[np.float64]]
-) -> tuple[tuple[str, float], ...]:
-    """Correlate a code with what varies, and give the three strongest."""
-    varying = {name: v for name, v in known.items() if np.isfinite(v).all() and np.ptp(v) > 0}
-    found = [(n, float(np.corrcoef(codes.numpy(), v)[0, 1])) for n, v in varying.items()]
-    return tuple(sorted((f for f in found if np.isfinite(f[1])), key=lambda f: -abs(f[1]))[:3])
+        pairs = tuple((photograph(low), photograph(high)) for low, high in found[k])
+        numbers = {"index": k, "flips": flips[k], "spread": spread[k]}
+        directions.append(Along(name=name, goes_with=tuple(with_[:3]), pairs=pairs, **numbers))
+    return RealPairs(tuple(directions), images)
 
 
 def find_pairs(

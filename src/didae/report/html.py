@@ -26,7 +26,7 @@ from didae.data.images import read_run_image, write_png
 from didae.decoders.base import Decoder
 from didae.decoders.training import draw_samples
 from didae.errors import visible
-from didae.explainer.retrieval import Photograph, read_pairs
+from didae.explainer.pairs import Photograph, read_pairs
 from didae.explainer.summary import DirectionSummary, Summary, read_run_table
 from didae.report import trust as trusted
 from didae.report.repair import RepairDocument, find_repair, read_repair
