@@ -14,10 +14,20 @@ from didae.decoders.base import Decoder
 from didae.encoders.base import open_encoder
 from didae.errors import DidaeError, nearest
 from didae.storage import prepare_run_folder, write_json, write_text
-from didae_bench import ablations, adversarial, audit, elpv, fashion, repair, rivals, square
+from didae_bench import (
+    ablations,
+    adversarial,
+    audit,
+    elpv,
+    fashion,
+    leaves,
+    repair,
+    rivals,
+    square,
+)
 from didae_bench.figures import BENCHMARKS
 
-MODULES = (ablations, adversarial, audit, elpv, fashion, repair, rivals, square)
+MODULES = (ablations, adversarial, audit, elpv, fashion, leaves, repair, rivals, square)
 """What registers benchmarks."""
 
 
