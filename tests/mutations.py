@@ -183,6 +183,27 @@ MUTATIONS = (
         ("tests/decoders/test_training.py",),
     ),
     Mutation(
+        "any help of its code makes a flip its own",
+        "src/didae/explainer/sweep.py",
+        "torch.where(part > 0, part / whole, 0.0)",
+        "(part > 0).double()",
+        ("tests/explainer/test_verified.py",),
+    ),
+    Mutation(
+        "what works against a flip counts for its code",
+        "src/didae/explainer/sweep.py",
+        "whole = torch.maximum(moved[rows].double() @ weight, part)",
+        "whole = (moved[rows].double() @ weight).abs()",
+        ("tests/explainer/test_verified.py",),
+    ),
+    Mutation(
+        "the slope of the guided filter ignores how colours vary together",
+        "src/didae/decoders/locality.py",
+        "spread = mean(products) - (centre[:, :, None] * centre[:, None]).flatten(1, 2)",
+        "spread = mean(products)",
+        ("tests/decoders/test_locality.py",),
+    ),
+    Mutation(
         "spill counts the edited code",
         "src/didae/explainer/sweep.py",
         "changes.abs().scatter(1, own, 0).amax(1)",
