@@ -23,6 +23,7 @@ PAGES = {
     "adversarial": "adversarial",
     "ablations": "ablations",
     "audit": "../tutorial/audit_your_classifier",
+    "leaves": "leaves_results",
 }
 EARLIER = "Measured by an earlier version"
 MARKED = re.compile(

@@ -32,6 +32,7 @@ class Images:
     license = ""
     unread = other = None
     splits: ClassVar = {}
+    scale: ClassVar = {}
 
     def __init__(self, count: int = 40, broken: Sequence[int] = (), size: int = SIZE) -> None:
         random = np.random.RandomState(0)
