@@ -68,8 +68,7 @@ def progress(iterable: Iterable[_T], description: str, total: int | None = None)
 
     A bar on a terminal; else a line after five seconds, and one a minute from then on; nothing
     where the environment variable ``DIDAE_PROGRESS`` is ``0`` or the logger ``didae`` is set to
-    ERROR. Within `planned`, it also says how
-    long the parts after this one take.
+    ERROR. Within `planned`, it also says how long the parts after this one take.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)

@@ -146,39 +146,12 @@ class Component:
         raise NotImplementedError
 
     def save(self, folder: str | Path) -> None:
-        """Write it to a folder.
-
-        Parameters
-        ----------
-        folder : str or Path
-            Gets ``config.json`` and ``model.safetensors``.
-
-        Raises
-        ------
-        DidaeError
-            If it is not ready, or the folder cannot be written.
-        """
+        """Write it to a folder, as ``config.json`` and ``model.safetensors``."""
         save_component(folder, self.part, *self._saved())
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read it, onto the CPU and for use, not for training.
-
-        Parameters
-        ----------
-        folder : str or Path
-            What `save` wrote.
-
-        Returns
-        -------
-        Component
-            Of the class that was saved.
-
-        Raises
-        ------
-        DidaeError
-            If the folder holds no intact component of this class.
-        """
+        """Read what `save` wrote, onto the CPU and for use; nothing in it is ever executed."""
         config, tensors = load_component(folder, cls.part)
         what = f"{folder} is damaged: {CONFIG_FILE} and the weights beside it do not fit"
         wrong = ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
@@ -186,18 +159,7 @@ class Component:
             return cls._restored(config, tensors, Path(folder))
 
     def require_encoder(self, fingerprint: str) -> None:
-        """Refuse embeddings of another encoder; what knows of no encoder accepts any.
-
-        Parameters
-        ----------
-        fingerprint : str
-            Fingerprint of the encoder in use.
-
-        Raises
-        ------
-        DidaeError
-            If it was made with another encoder.
-        """
+        """Refuse the fingerprint of another encoder; what knows of no encoder accepts any."""
         if self.encoder_fingerprint not in ("", fingerprint):
             raise DidaeError(
                 f"this {self.part} belongs to encoder {self.encoder_fingerprint}, not to "

@@ -79,8 +79,8 @@ class OnnxStudent:
         """Write the file with another head: what `head` gave, with new weights.
 
         The rest of the graph stays as it is, bit for bit, but for `others` of its weights, by name,
-        and for what no output needs any more.
-        What is said about its images in a ``FILE.json`` goes into the new file.
+        and for what no output needs any more. What is said about its images in a ``FILE.json`` goes
+        into the new file.
         """
         onnx, _ = libraries()
         graph, encoder, logits, old_weight, old_bias = self._last_layer()
